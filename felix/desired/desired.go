@@ -1,0 +1,171 @@
+// Package desired holds the types that cross from the engine to the kernel: what
+// the node should look like, as changes since the last time. felix/calc makes
+// Deltas, felix/apply hands them to the reconcilers. The package is pure.
+package desired
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"net/netip"
+
+	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// RouteProtocol marks the routes that Korat owns (rtm_protocol in
+// rtnetlink(7); `ip route` prints it as "proto 112"). Routes with any other
+// protocol are never touched.
+const RouteProtocol = 112
+
+// InterfacePrefix begins the name of the host side of every pod's veth. What
+// comes from an interface with this prefix and is not known is dropped.
+const InterfacePrefix = "kor"
+
+// HostInterface returns the name of the host side of a pod's veth: a function
+// of the pod's name alone, so that every part computes it without asking.
+func HostInterface(namespace, pod string) string {
+	sum := sha1.Sum([]byte(namespace + "." + pod))
+	return InterfacePrefix + hex.EncodeToString(sum[:])[:11]
+}
+
+// Endpoint is a local pod attachment as the data plane sees it.
+type Endpoint struct {
+	Interface  string       // host side of the veth
+	Pod        string       // namespace/name, for comments and messages
+	Addrs      []netip.Addr // the only sources that may come out of Interface
+	Generation uint64       // of event.Endpoint
+	// Ingress decides about packets to the pod, Egress about packets from it.
+	Ingress, Egress ir.Chain
+}
+
+// RouteKind is what a route does with a packet.
+type RouteKind uint8
+
+// Local: out of a local pod's veth, scope link. Unreachable: an own block's
+// address that no pod holds. Via: through next hops learned by BGP.
+const (
+	Local RouteKind = iota
+	Unreachable
+	Via
+)
+
+// Route is one kernel route. There is at most one per prefix: the engine has
+// settled conflicts.
+type Route struct {
+	Prefix    netip.Prefix
+	Kind      RouteKind
+	Interface string       // Local only
+	NextHops  []netip.Addr // Via only; more than one is ECMP. Sorted, each once
+}
+
+// SetChange is the change of one address set.
+type SetChange struct {
+	Kind ir.SetKind
+	// Gone: nobody refers to the set any more. Add and Del are nil.
+	Gone bool
+	// Whole: the set's members are exactly Add, whatever they were before.
+	Whole    bool
+	Add, Del map[ir.Member]struct{}
+}
+
+// Delta is a change of what is desired. In each map a nil value means that the
+// key is not desired any more. Applying the same Delta twice is the same as once.
+type Delta struct {
+	Endpoints map[string]*Endpoint         // by host interface
+	Programs  map[ir.ProgramID]*ir.Program // by policy and direction
+	Sets      map[ir.SetID]*SetChange      // by set
+	Routes    map[netip.Prefix]*Route      // by prefix
+	Paths     map[PathKey]*bgp.Path        // what we originate
+	Speaker   *bgp.Config                  // nil: unchanged
+	Pools     *[]netip.Prefix              // all pools' CIDRs, sorted; nil: unchanged
+	// Complete: the API server and the CNI journal have told all they know, so
+	// what is not desired may be removed. Once true it stays true.
+	Complete bool
+	// Learned: the BGP neighbours have told all they know as well, so Via routes
+	// that are not desired may be removed. Once true it stays true.
+	Learned bool
+}
+
+// PathKey identifies an originated path: a block of one address and a pod on
+// that address are two paths.
+type PathKey struct {
+	Prefix netip.Prefix
+	Kind   bgp.Advertise
+}
+
+// Empty reports whether d says nothing.
+func (d *Delta) Empty() bool {
+	return len(d.Endpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
+		len(d.Paths) == 0 && d.Speaker == nil && d.Pools == nil && !d.Complete && !d.Learned
+}
+
+// Merge makes d say what d and then next say. It lets changes pile up, bounded
+// by the number of keys, while the kernel is busy. next is not used afterwards.
+func (d *Delta) Merge(next Delta) {
+	merge(&d.Endpoints, next.Endpoints)
+	merge(&d.Programs, next.Programs)
+	merge(&d.Routes, next.Routes)
+	merge(&d.Paths, next.Paths)
+	for id, c := range next.Sets {
+		if d.Sets == nil {
+			d.Sets = map[ir.SetID]*SetChange{}
+		}
+		d.Sets[id] = d.Sets[id].then(c)
+	}
+	if next.Speaker != nil {
+		d.Speaker = next.Speaker
+	}
+	if next.Pools != nil {
+		d.Pools = next.Pools
+	}
+	d.Complete = d.Complete || next.Complete
+	d.Learned = d.Learned || next.Learned
+}
+
+func merge[K comparable, V any](into *map[K]V, from map[K]V) {
+	if *into == nil {
+		*into = from
+		return
+	}
+	for k, v := range from {
+		(*into)[k] = v
+	}
+}
+
+// then returns the change that has the effect of c followed by next.
+func (c *SetChange) then(next *SetChange) *SetChange {
+	if c == nil || next.Gone || next.Whole {
+		return next
+	}
+	if c.Gone {
+		// A set that went and came back without Whole would lack its members: the
+		// engine always sends a set that begins as Whole.
+		panic("bug: change of a set that is gone")
+	}
+	for m := range next.Add {
+		c.add(m)
+	}
+	for m := range next.Del {
+		c.del(m)
+	}
+	return c
+}
+
+func (c *SetChange) add(m ir.Member) {
+	delete(c.Del, m)
+	if c.Add == nil {
+		c.Add = map[ir.Member]struct{}{}
+	}
+	c.Add[m] = struct{}{}
+}
+
+func (c *SetChange) del(m ir.Member) {
+	delete(c.Add, m)
+	if c.Whole {
+		return
+	}
+	if c.Del == nil {
+		c.Del = map[ir.Member]struct{}{}
+	}
+	c.Del[m] = struct{}{}
+}

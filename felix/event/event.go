@@ -1,0 +1,152 @@
+// Package event holds the typed inputs of the engine: everything a node can
+// learn from the API server, the CNI plugin and its BGP neighbours, as plain
+// values. The letterboxes (felix/watch, felix/cniserver, bgp/reconcile) make
+// them, felix/event/mailbox keeps the last one per key, felix/calc consumes them.
+package event
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// Kind is the type of thing that an event is about.
+type Kind uint8
+
+// The kinds. Names of keys: namespace/name for namespaced objects, name for
+// cluster-wide ones, the prefix's text for LearnedKind, the host interface for
+// EndpointKind, policy.Key.String() for PolicyKind.
+const (
+	PodKind Kind = iota
+	NamespaceKind
+	PolicyKind
+	PoolKind
+	BlockKind
+	NodeKind
+	NodeNetworkKind
+	PeerKind
+	BGPKind
+	EndpointKind
+	LearnedKind
+)
+
+// Key identifies a thing. A later event replaces an earlier one of the same Key.
+type Key struct {
+	Kind Kind
+	Name string
+}
+
+// Value is the state of a thing: exactly one of the types of this package that
+// are named after a Kind, by pointer, never changed after it was posted.
+type Value interface{ kind() Kind }
+
+// Event says that the thing Key now is Value, or is gone when Value is nil.
+type Event struct {
+	Key   Key
+	Value Value
+}
+
+// Set makes the event that name now is v.
+func Set(name string, v Value) Event { return Event{Key{v.kind(), name}, v} }
+
+// Gone makes the event that the thing of kind k and name is no more.
+func Gone(k Kind, name string) Event { return Event{Key: Key{k, name}} }
+
+// Source is where events come from; each says once when it has told everything
+// that it knew at its start. Nothing is removed from the kernel before that.
+type Source uint8
+
+// API is the API server (all watched kinds have been listed). CNI is the
+// journal of local endpoints. BGP is the neighbours: every peer sent
+// End-of-RIB or the restart timer ran out.
+const (
+	API Source = 1 << iota
+	CNI
+	BGP
+)
+
+// Pod is a pod as the API server knows it. Pods on the host network and pods
+// that have finished are no endpoints: no Pod event is made for them.
+type Pod struct {
+	Namespace, Name string
+	Node            string
+	Addrs           []netip.Addr // status.podIPs, as far as known
+	Labels          selector.Labels
+}
+
+// Namespace is a namespace with its labels.
+type Namespace struct {
+	Name   string
+	Labels selector.Labels
+}
+
+// Policy is a converted policy.
+type Policy struct{ *policy.Policy }
+
+// Pool is an IP pool.
+type Pool struct{ ipam.Pool }
+
+// Block is a block with its owner.
+type Block struct{ ipam.Block }
+
+// Node is what the Kubernetes Node object says.
+type Node struct {
+	Name   string
+	Labels selector.Labels
+	Addrs  []netip.Addr // InternalIPs
+}
+
+// NodeNetwork is what the NodeNetwork object's spec says of a node.
+type NodeNetwork struct {
+	Name string
+	ASN  uint32 // 0: the cluster's default
+}
+
+// Peer is a BGPPeer object.
+type Peer struct {
+	Name            string
+	Nodes           *selector.Selector // over Node labels; nil selects all
+	Addr            netip.Addr
+	Port            uint16
+	ASN             uint32
+	Advertise       bgp.Advertise
+	Hold, Keepalive time.Duration
+}
+
+// BGP is the cluster-wide BGPConfiguration "default". While it is unknown the
+// defaults of api/v1 hold; felix/watch posts them.
+type BGP struct {
+	ASN         uint32
+	Mesh        bool // iBGP between all nodes of one AS
+	ListenPort  uint16
+	RestartTime time.Duration
+}
+
+// Endpoint is a pod's attachment on this node, as the CNI plugin made it.
+type Endpoint struct {
+	Handle    ipam.Handle
+	Interface string       // host side of the veth
+	Addrs     []netip.Addr // at most one of each family
+	// Generation differs between two attachments that reuse Interface; felix/status
+	// reports the generation that the kernel has.
+	Generation uint64
+}
+
+// Learned is what the BGP neighbours say about a prefix.
+type Learned struct{ bgp.Learned }
+
+func (*Pod) kind() Kind         { return PodKind }
+func (*Namespace) kind() Kind   { return NamespaceKind }
+func (*Policy) kind() Kind      { return PolicyKind }
+func (*Pool) kind() Kind        { return PoolKind }
+func (*Block) kind() Kind       { return BlockKind }
+func (*Node) kind() Kind        { return NodeKind }
+func (*NodeNetwork) kind() Kind { return NodeNetworkKind }
+func (*Peer) kind() Kind        { return PeerKind }
+func (*BGP) kind() Kind         { return BGPKind }
+func (*Endpoint) kind() Kind    { return EndpointKind }
+func (*Learned) kind() Kind     { return LearnedKind }

@@ -1,0 +1,106 @@
+// Package ir is compiled policy: what every backend programs and policy/eval
+// gives a meaning to. Rules are closed structs, not interfaces, so that a
+// backend that forgets a field is seen in review and by the differential tests.
+//
+// A packet to or from an endpoint walks the Chain of that direction: tier by
+// tier, and in a tier program by program, rule by rule. The first rule that
+// matches decides: Allow ends the walk open, Deny ends it closed, Pass leaves
+// the tier. A tier that ends without a decision does what its End says. After
+// the last tier the chain's Default decides.
+package ir
+
+import (
+	"net/netip"
+
+	"github.com/koratnet/korat/policy"
+)
+
+// SetID names an address set. It is derived from the set's definition (the
+// canonical text of a scope), so equal definitions share one set on every node.
+// At most 20 characters of [a-z0-9], to fit the kernel's 31 with a prefix.
+type SetID string
+
+// SetKind is what the members of a set are.
+type SetKind uint8
+
+// The kinds of set.
+const (
+	Addrs SetKind = iota // single addresses: prefixes of full length
+)
+
+// Member is one element of a set, of either address family.
+type Member struct {
+	Prefix netip.Prefix // masked
+}
+
+// ProgramID names the rules of one policy in one direction.
+type ProgramID struct {
+	Policy    policy.Key
+	Direction policy.Direction
+}
+
+// Program is one policy's compiled rules for one direction. Endpoints share it.
+type Program struct {
+	ID    ProgramID
+	Rules []Rule
+}
+
+// Family restricts a rule to an address family.
+type Family uint8
+
+// AnyFamily matches both; IPv4 and IPv6 match one.
+const (
+	AnyFamily Family = 0
+	IPv4      Family = 4
+	IPv6      Family = 6
+)
+
+// Is reports whether address a is of family f.
+func (f Family) Is(a netip.Addr) bool {
+	switch f {
+	case IPv4:
+		return a.Is4()
+	case IPv6:
+		return a.Is6() && !a.Is4In6()
+	}
+	return true
+}
+
+// PortRange is an inclusive range of port numbers.
+type PortRange struct {
+	First, Last uint16
+}
+
+// Rule matches packets that satisfy every criterion that is set, and then does
+// Action. A zero Rule matches everything and denies.
+type Rule struct {
+	Action   policy.Action
+	Family   Family
+	Protocol policy.Protocol // AnyProtocol matches all
+	// Nets are criteria on addresses: the packet's source (destination) must lie
+	// in one of them when the list is not empty, and in none of Not…. Masked. A
+	// rule whose Nets are all of one family never matches packets of the other.
+	SrcNets, DstNets       []netip.Prefix
+	NotSrcNets, NotDstNets []netip.Prefix
+	// Sets: the address must be a member of every set listed.
+	SrcSets, DstSets []SetID
+	// DstPorts: the destination port must lie in one of the ranges when the list
+	// is not empty. Only with a Protocol that HasPorts.
+	DstPorts []PortRange
+}
+
+// Tier is an ordered group of programs.
+type Tier struct {
+	Name     string
+	Programs []ProgramID
+	// End decides for packets that no rule of the tier matched: Deny or Pass.
+	End policy.Action
+}
+
+// Chain is everything that decides about one direction of an endpoint.
+type Chain struct {
+	Tiers []Tier // only tiers with at least one program that applies
+	// Default decides after the last tier: Allow for endpoints that no policy
+	// isolates in this direction, Deny where the agent cannot know yet.
+	Default policy.Action
+}
