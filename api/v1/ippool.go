@@ -1,0 +1,120 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// IPPool is a range of addresses from which pods get theirs. Nodes claim it in
+// blocks and hand out single addresses from the blocks they own. What peers
+// announce to a node becomes a route only if a pool covers it, so the pools
+// also say which routes Korat installs.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=ippools,singular=ippool,shortName=ipp,categories=korat
+// +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`
+// +kubebuilder:printcolumn:name="BlockSize",type=integer,JSONPath=`.status.blockSize`,description="Prefix length of the pool's blocks."
+// +kubebuilder:printcolumn:name="Blocks",type=integer,JSONPath=`.status.blocks`,description="Blocks that nodes own."
+// +kubebuilder:printcolumn:name="Used",type=string,JSONPath=`.status.used`,description="Addresses of pods / addresses in the pool."
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether nodes can claim blocks from the pool."
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,priority=1
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.spec.nodeSelector`,priority=1,description="Selector of the nodes that may use the pool, empty for all."
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type IPPool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the operator wants of the pool.
+	Spec IPPoolSpec `json:"spec"`
+
+	// Status is how full the pool is and whether it serves, written by the
+	// controller.
+	// +optional
+	Status IPPoolStatus `json:"status,omitempty"`
+}
+
+// IPPoolSpec is what the operator wants of a pool. CIDR and block size are for
+// good: to change them, create another pool and disable this one.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.blockSize) || !isCIDR(self.cidr) || (cidr(self.cidr).ip().family() == 4 ? self.blockSize >= 20 && self.blockSize <= 32 : self.blockSize >= 116 && self.blockSize <= 128)`,messageExpression=`'blockSize is ' + string(self.blockSize) + ', expected ' + (cidr(self.cidr).ip().family() == 4 ? '20 to 32 for an IPv4 pool' : '116 to 128 for an IPv6 pool')`,fieldPath=".blockSize"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'cidr "' + self.cidr + '" is smaller than one block, expected a prefix length of at most the block size, ' + string(has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,fieldPath=".cidr"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122)) == (has(oldSelf.blockSize) ? oldSelf.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'blockSize is immutable, expected ' + (has(oldSelf.blockSize) ? string(oldSelf.blockSize) : 'none, as when the pool was created') + ' and not ' + (has(self.blockSize) ? string(self.blockSize) : 'none') + ': create another pool and disable this one'`,fieldPath=".blockSize"
+type IPPoolSpec struct {
+	// CIDR is the range of the pool, such as 10.244.0.0/16 or
+	// fd00:10:244::/48. It must not overlap another pool's and cannot be
+	// changed.
+	// +required
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'cidr is immutable, expected "' + oldSelf + '" and not "' + self + '": create another pool and disable this one'`
+	CIDR CIDR `json:"cidr"`
+
+	// BlockSize is the prefix length of the blocks that nodes claim: 20 to 32
+	// in an IPv4 pool, 116 to 128 in an IPv6 pool. Default 26 and 122, which
+	// is 64 addresses. It must be at least the prefix length of the CIDR and
+	// cannot be changed. Smaller blocks (greater numbers) waste fewer
+	// addresses and make more routes.
+	// +optional
+	BlockSize int32 `json:"blockSize,omitempty"`
+
+	// Disabled stops handing out addresses of this pool. Pods that have one
+	// keep it, and its routes stay. Default false.
+	// +optional
+	Disabled bool `json:"disabled,omitempty"`
+
+	// NodeSelector limits the pool to nodes whose labels it matches, for
+	// example "rack == 'a' && !has(gpu)". Empty, the default, is all nodes. A
+	// selector that does not parse makes the pool not Ready.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	NodeSelector string `json:"nodeSelector,omitempty"`
+}
+
+// IPPoolStatus says how full a pool is. The counts are sums over the pool's
+// blocks and lag behind them by some seconds.
+type IPPoolStatus struct {
+	// Conditions of the pool. Ready: nodes can claim blocks from it.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// BlockSize is the prefix length of the blocks in force: that of the spec,
+	// or the default of the pool's family.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=128
+	BlockSize int32 `json:"blockSize,omitempty"`
+
+	// Blocks is how many blocks of the pool nodes own.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Blocks int32 `json:"blocks"`
+
+	// Capacity is how many addresses the pool has, or 9223372036854775807 if
+	// there are more than that.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Capacity int64 `json:"capacity"`
+
+	// Allocated is how many addresses pods hold. Addresses in quarantine are
+	// not counted.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Allocated int64 `json:"allocated"`
+
+	// Used is allocated and capacity in one, for people: "12/65536". A
+	// capacity that has no exact number here is written as a power, "12/2^80".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Used string `json:"used,omitempty"`
+}
+
+// IPPoolList is a list of pools.
+//
+// +kubebuilder:object:root=true
+type IPPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items are the pools, in no particular order.
+	Items []IPPool `json:"items"`
+}

@@ -1,0 +1,188 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// NodeNetwork is a node as the network sees it: from where it speaks BGP, in
+// which AS, and how it is doing. It has the name of its Node. The node's agent
+// creates it and writes its status; the spec is for the operator.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=nodenetworks,singular=nodenetwork,shortName=nnet,categories=korat
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.status.addresses[0]`,description="Address that the node speaks BGP from."
+// +kubebuilder:printcolumn:name="AS",type=integer,JSONPath=`.status.asNumber`
+// +kubebuilder:printcolumn:name="Sessions",type=string,JSONPath=`.status.sessionSummary`,description="BGP sessions established / wanted."
+// +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`,description="Pods on the node that Korat connects."
+// +kubebuilder:printcolumn:name="Blocks",type=integer,JSONPath=`.status.blocks`,description="Blocks that the node owns."
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether routes and policy of the node's pods are in its kernel."
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Backend",type=string,JSONPath=`.status.backend`,priority=1
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.agentVersion`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NodeNetwork struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the operator sets for this node alone.
+	// +optional
+	Spec NodeNetworkSpec `json:"spec,omitempty"`
+
+	// Status is how the node is doing, written by its agent.
+	// +optional
+	Status NodeNetworkStatus `json:"status,omitempty"`
+}
+
+// NodeNetworkSpec is what the operator sets for one node.
+type NodeNetworkSpec struct {
+	// ASNumber is the AS of this node. Default: the asNumber of the
+	// BGPConfiguration "default", or 64512. Nodes of one AS form a full mesh;
+	// nodes of different AS meet through their BGPPeers, typically the router
+	// of their rack.
+	// +optional
+	ASNumber ASNumber `json:"asNumber,omitempty"`
+}
+
+// NodeNetworkStatus is how a node is doing.
+type NodeNetworkStatus struct {
+	// Conditions of the node's network. Ready: routes and policy of its pods
+	// are in the kernel. Established: every wanted BGP session is up. A lost
+	// session does not make a node unready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Addresses are those from which the node speaks BGP, with the prefix
+	// length of their subnet, such as 192.168.1.11/24. At most one a family,
+	// IPv4 first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=43
+	Addresses []string `json:"addresses,omitempty"`
+
+	// ASNumber is the AS number in force.
+	// +optional
+	ASNumber ASNumber `json:"asNumber,omitempty"`
+
+	// Backend is what enforces policy on the node, such as "iptables".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Backend string `json:"backend,omitempty"`
+
+	// AgentVersion is the version of the running agent.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	AgentVersion string `json:"agentVersion,omitempty"`
+
+	// Endpoints is how many pods on the node Korat connects.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Endpoints int32 `json:"endpoints"`
+
+	// Blocks is how many blocks the node owns.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Blocks int32 `json:"blocks"`
+
+	// SessionSummary is how many BGP sessions are established out of those
+	// wanted, for people: "3/3".
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	SessionSummary string `json:"sessionSummary,omitempty"`
+
+	// Sessions are the node's BGP sessions, in the order of their addresses.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=4096
+	Sessions []SessionStatus `json:"sessions,omitempty"`
+}
+
+// SessionStatus is a BGP session as one node sees it.
+type SessionStatus struct {
+	// Peer is the object that asked for the session, in the form that kubectl
+	// takes: "bgppeer/tor-a", or "nodenetwork/node-b" in the mesh.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=270
+	Peer string `json:"peer"`
+
+	// Address is the IP address of the neighbour.
+	// +required
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=39
+	Address string `json:"address"`
+
+	// ASNumber is the AS expected of the neighbour.
+	// +optional
+	ASNumber ASNumber `json:"asNumber,omitempty"`
+
+	// State is where the session stands in the state machine of RFC 4271.
+	// +required
+	State SessionState `json:"state"`
+
+	// Since is when the session came into this state: for Established, the
+	// time the session came up. Changes among the other states do not count.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+
+	// Received is how many prefixes the neighbour announces to us.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Received int32 `json:"received"`
+
+	// Advertised is how many prefixes we announce to the neighbour.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Advertised int32 `json:"advertised"`
+
+	// LastError is why the session last went down or could not come up, such
+	// as "connection refused". At most 1024 characters. Empty if it never
+	// failed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	LastError string `json:"lastError,omitempty"`
+}
+
+// SessionState is a state of the BGP state machine (RFC 4271).
+//
+// +kubebuilder:validation:Enum=Idle;Connect;Active;OpenSent;OpenConfirm;Established
+type SessionState string
+
+// The states of a BGP session.
+const (
+	// SessionIdle: nothing is tried, for example after an error.
+	SessionIdle SessionState = "Idle"
+	// SessionConnect: we are calling the neighbour.
+	SessionConnect SessionState = "Connect"
+	// SessionActive: we wait for the neighbour to call, and try again soon.
+	SessionActive SessionState = "Active"
+	// SessionOpenSent: TCP is up, our OPEN is sent.
+	SessionOpenSent SessionState = "OpenSent"
+	// SessionOpenConfirm: both OPENs fit, the first KEEPALIVE is awaited.
+	SessionOpenConfirm SessionState = "OpenConfirm"
+	// SessionEstablished: routes are exchanged.
+	SessionEstablished SessionState = "Established"
+)
+
+// The two beginnings of SessionStatus.Peer, to be followed by the name of the
+// object that asked for the session.
+const (
+	// SessionPeerBGPPeer starts the peer of a session that a BGPPeer asks for.
+	SessionPeerBGPPeer = "bgppeer/"
+	// SessionPeerNode starts the peer of a session of the node-to-node mesh.
+	SessionPeerNode = "nodenetwork/"
+)
+
+// NodeNetworkList is a list of node networks.
+//
+// +kubebuilder:object:root=true
+type NodeNetworkList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items are the node networks, in no particular order.
+	Items []NodeNetwork `json:"items"`
+}

@@ -1,0 +1,18 @@
+#!/bin/sh
+# generate.sh writes everything that is generated from api/v1: the deepcopy
+# functions beside the types, and the CRDs that the chart installs. The tool is
+# pinned in go.mod, so a second run, here or elsewhere, changes nothing.
+set -eu
+
+cd "$(dirname "$0")/.."
+
+crds=charts/korat/crds
+
+# A kind that was removed must not leave its CRD behind.
+rm -f "$crds"/korat.dev_*.yaml
+
+go tool controller-gen \
+	object \
+	crd:crdVersions=v1 \
+	paths=./api/... \
+	output:crd:dir="$crds"
