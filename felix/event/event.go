@@ -96,6 +96,7 @@ type Block struct{ ipam.Block }
 // Node is what the Kubernetes Node object says.
 type Node struct {
 	Name   string
+	UID    string
 	Labels selector.Labels
 	Addrs  []netip.Addr // InternalIPs
 }

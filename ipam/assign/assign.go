@@ -1,0 +1,321 @@
+// Package assign hands out a node's addresses: from blocks that the node owns,
+// in memory, and by claiming another block through the API when they are full.
+// The caller records the result in the journal before anybody hears of it.
+package assign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/block"
+	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// Cooldown is how long a freed address rests: longer than the SYN-SENT and the
+// unreplied UDP timeouts of conntrack, so that packets for its last holder
+// have died.
+const Cooldown = 30 * time.Second
+
+// maxTries bounds how many candidates for a block are tried in one Assign. Each
+// failure means that another node was faster, which the watch tells soon.
+const maxTries = 32
+
+// Claimer makes a block the owner's, in the API: creating its object is the claim.
+type Claimer interface {
+	// Claim returns ipam.ErrConflict when the block exists already.
+	Claim(context.Context, ipam.Block) error
+}
+
+// Allocator is safe for concurrent use. Make it with New.
+type Allocator struct {
+	owner   ipam.Owner // UID is filled in by SetNode
+	claimer Claimer
+	journal *journal.Journal
+	log     *slog.Logger
+	now     func() time.Time
+
+	claiming sync.Mutex // one claim at a time; held while the API is asked
+
+	mu     sync.Mutex // guards all below
+	labels selector.Labels
+	pools  map[string]ipam.Pool
+	taken  map[netip.Prefix]ipam.Owner // blocks in the API, of all nodes
+	own    map[netip.Prefix]*block.Block
+	ready  chan struct{} // closed once the node and its pools may be known
+}
+
+// New returns an allocator for the node that owns j, holding what j says.
+func New(j *journal.Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Allocator {
+	s := j.State()
+	a := &Allocator{
+		owner: ipam.Owner{Node: s.Node, Journal: s.ID}, claimer: claimer, journal: j, log: log, now: now,
+		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Owner{}, own: map[netip.Prefix]*block.Block{},
+		ready: make(chan struct{}),
+	}
+	for cidr := range s.Blocks {
+		a.own[cidr] = block.New(cidr)
+	}
+	for _, at := range s.Attachments {
+		for _, addr := range at.Addrs {
+			if b := a.blockOf(addr); b != nil {
+				if err := b.Hold(addr, at.Handle); err != nil {
+					log.Error("journal holds an address twice", "address", addr.String(), "error", err)
+				}
+			}
+		}
+	}
+	latest := now().Add(Cooldown) // a clock that jumped must not make addresses rest for ever
+	for addr, until := range s.Resting {
+		if b := a.blockOf(addr); b != nil {
+			b.Rest(addr, earlier(until, latest))
+		}
+	}
+	return a
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// SetNode tells what the Node object of this node says.
+func (a *Allocator) SetNode(uid string, labels selector.Labels) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.owner.UID, a.labels = uid, labels
+}
+
+// SetPool tells of a pool; nil: it is gone.
+func (a *Allocator) SetPool(name string, p *ipam.Pool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p == nil {
+		delete(a.pools, name)
+		return
+	}
+	a.pools[name] = *p
+}
+
+// SetBlock tells of a block in the API. A block of our own that the journal
+// lacks was claimed just before a crash: nothing was handed out of it yet.
+func (a *Allocator) SetBlock(b ipam.Block) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.taken[b.CIDR] = b.Owner
+	if b.Owner != a.owner || a.own[b.CIDR] != nil {
+		return
+	}
+	if err := a.journal.Claim(b.CIDR, b.Pool); err != nil {
+		a.log.Warn("block claimed before a restart is not used", "block", b.CIDR.String(), "error", err)
+		return
+	}
+	a.own[b.CIDR] = block.New(b.CIDR)
+}
+
+// BlockGone tells that a block is no more in the API.
+func (a *Allocator) BlockGone(cidr netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.taken, cidr)
+}
+
+// Listed tells that SetNode, SetPool and SetBlock have been called for all
+// that exists. Assign waits for it when it needs to claim a block.
+func (a *Allocator) Listed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.ready:
+	default:
+		close(a.ready)
+	}
+}
+
+// Assign gives h one address of each family that the node has: those of its
+// enabled pools, or of its blocks while the pools are not known. All or nothing.
+// Errors: ipam.ErrNoPool, ipam.ErrExhausted, or what the API server said.
+func (a *Allocator) Assign(ctx context.Context, h ipam.Handle) ([]netip.Addr, error) {
+	families := a.families()
+	if len(families) == 0 {
+		if err := a.waitListed(ctx); err != nil {
+			return nil, fmt.Errorf("the node owns no block and the API server has not told of pools yet: %w", err)
+		}
+		if families = a.families(); len(families) == 0 {
+			return nil, fmt.Errorf("%w for node %s: create an IPPool, or correct nodeSelector or disabled of those there are", ipam.ErrNoPool, a.owner.Node)
+		}
+	}
+	var addrs []netip.Addr
+	for _, bits := range families {
+		addr, err := a.assign(ctx, h, bits)
+		if err != nil {
+			a.Undo(h, addrs)
+			return nil, err
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// Undo takes back what Assign gave and nobody has used: no rest is needed.
+func (a *Allocator) Undo(h ipam.Handle, addrs []netip.Addr) { a.release(h, addrs, a.now()) }
+
+// Release puts the addresses of h to rest until the returned time.
+func (a *Allocator) Release(h ipam.Handle, addrs []netip.Addr) (until time.Time) {
+	until = a.now().Add(Cooldown)
+	a.release(h, addrs, until)
+	return until
+}
+
+func (a *Allocator) release(h ipam.Handle, addrs []netip.Addr, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, addr := range addrs {
+		if b := a.blockOf(addr); b != nil {
+			b.Release(addr, h, until)
+		}
+	}
+}
+
+// Usage is the state of one own block.
+type Usage struct {
+	CIDR                netip.Prefix
+	Held                map[netip.Addr]ipam.Handle
+	Allocated           int
+	Quarantined, Unused int
+}
+
+// Usage returns the state of the node's blocks, sorted.
+func (a *Allocator) Usage() []Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	all := make([]Usage, 0, len(a.own))
+	for _, cidr := range slices.SortedFunc(maps.Keys(a.own), netip.Prefix.Compare) {
+		u := Usage{CIDR: cidr, Held: map[netip.Addr]ipam.Handle{}}
+		a.own[cidr].Held(func(addr netip.Addr, h ipam.Handle) { u.Held[addr] = h })
+		u.Allocated, u.Quarantined, u.Unused = a.own[cidr].Counts(now)
+		all = append(all, u)
+	}
+	return all
+}
+
+// Block returns the own block cidr with its owner, as it is claimed in the API.
+func (a *Allocator) Block(cidr netip.Prefix) ipam.Block {
+	pool := a.journal.State().Blocks[cidr]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return ipam.Block{CIDR: cidr, Pool: pool, Owner: a.owner}
+}
+
+func (a *Allocator) waitListed(ctx context.Context) error {
+	select {
+	case <-a.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// families returns the address lengths (32, 128) that pods of this node get.
+func (a *Allocator) families() []int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	has := map[int]bool{}
+	for _, p := range a.usablePools() {
+		has[p.CIDR.Addr().BitLen()] = true
+	}
+	if len(a.pools) == 0 {
+		for cidr := range a.own {
+			has[cidr.Addr().BitLen()] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(has))
+}
+
+// assign finds one address of the family with addresses of bits bits.
+func (a *Allocator) assign(ctx context.Context, h ipam.Handle, bits int) (netip.Addr, error) {
+	if addr, ok := a.fromOwn(h, bits); ok {
+		return addr, nil
+	}
+	a.claiming.Lock()
+	defer a.claiming.Unlock()
+	if addr, ok := a.fromOwn(h, bits); ok { // somebody claimed while we waited
+		return addr, nil
+	}
+	if err := a.waitListed(ctx); err != nil {
+		return netip.Addr{}, fmt.Errorf("the node's blocks are full and the API server has not told of pools yet: %w", err)
+	}
+	if err := a.claim(ctx, bits); err != nil {
+		return netip.Addr{}, err
+	}
+	addr, ok := a.fromOwn(h, bits)
+	if !ok {
+		return netip.Addr{}, errors.New("addresses of a block that was just claimed are gone already: try again")
+	}
+	return addr, nil
+}
+
+// fromOwn looks through the blocks in the order of their addresses, so that
+// late blocks empty first and can be given back.
+func (a *Allocator) fromOwn(h ipam.Handle, bits int) (netip.Addr, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	for _, cidr := range slices.SortedFunc(maps.Keys(a.own), netip.Prefix.Compare) {
+		if cidr.Addr().BitLen() != bits || !a.usable(cidr) {
+			continue
+		}
+		if addr, ok := a.own[cidr].Assign(h, now); ok {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// usable reports whether the own block may be handed out of: the API does not
+// say that it is another's, and its pool, if known, is enabled here.
+func (a *Allocator) usable(cidr netip.Prefix) bool {
+	if owner, known := a.taken[cidr]; known && (owner.Node != a.owner.Node || owner.Journal != a.owner.Journal) {
+		return false
+	}
+	for _, p := range a.pools {
+		if p.CIDR.Overlaps(cidr) {
+			return a.selects(p)
+		}
+	}
+	return len(a.pools) == 0
+}
+
+func (a *Allocator) selects(p ipam.Pool) bool {
+	return !p.Disabled && (p.Nodes == nil || p.Nodes.Matches(a.labels))
+}
+
+func (a *Allocator) usablePools() []ipam.Pool {
+	var out []ipam.Pool
+	for _, name := range slices.Sorted(maps.Keys(a.pools)) {
+		if p := a.pools[name]; a.selects(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (a *Allocator) blockOf(addr netip.Addr) *block.Block {
+	for cidr, b := range a.own {
+		if cidr.Contains(addr) {
+			return b
+		}
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package assign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// world is a small API server: it lets one creator of a block win, and may
+// lose replies.
+type world struct {
+	blocks map[netip.Prefix]ipam.Owner
+	fail   error // the next claim fails with it
+}
+
+func (w *world) Claim(_ context.Context, b ipam.Block) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if o, ok := w.blocks[b.CIDR]; ok && o != b.Owner {
+		return ipam.ErrConflict
+	}
+	w.blocks[b.CIDR] = b.Owner
+	return nil
+}
+
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// node starts (or restarts) the allocator of a node whose journal is in dir.
+func (w *world) node(t *testing.T, name, dir string, c *clock, pools ...ipam.Pool) *Allocator {
+	t.Helper()
+	j, err := journal.Open(dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	a := New(j, w, c.now, quiet)
+	a.SetNode("uid-"+name, selector.MakeLabels(map[string]string{"name": name}))
+	for _, p := range pools {
+		a.SetPool(p.Name, &p)
+	}
+	for cidr, o := range w.blocks {
+		a.SetBlock(ipam.Block{CIDR: cidr, Pool: "p", Owner: o})
+	}
+	a.Listed()
+	return a
+}
+
+func pool(name, cidr string, size int) ipam.Pool {
+	return ipam.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), BlockSize: size}
+}
+
+func handle(i int) ipam.Handle {
+	return ipam.Handle{Namespace: "ns", Pod: fmt.Sprint("p", i), Sandbox: fmt.Sprint("s", i)}
+}
+
+func newWorld() (*world, *clock) {
+	return &world{blocks: map[netip.Prefix]ipam.Owner{}}, &clock{time.Unix(1_000_000, 0)}
+}
+
+func TestADualStackNodeGetsBothFamiliesOrNothing(t *testing.T) {
+	w, c := newWorld()
+	a := w.node(t, "n", t.TempDir(), c, pool("p4", "10.0.0.0/30", 30), pool("p6", "fd00::/126", 127))
+	for i := range 4 {
+		addrs, err := a.Assign(t.Context(), handle(i))
+		if err != nil || len(addrs) != 2 || !addrs[0].Is4() || !addrs[1].Is6() {
+			t.Fatalf("pod %d: got %v, %v", i, addrs, err)
+		}
+	}
+	if addrs, err := a.Assign(t.Context(), handle(9)); !errors.Is(err, ipam.ErrExhausted) {
+		t.Fatalf("got %v, %v from full pools", addrs, err)
+	}
+	for _, u := range a.Usage() {
+		if u.Allocated+u.Quarantined+u.Unused == 0 || u.Quarantined != 0 {
+			t.Fatalf("usage %+v", u)
+		}
+	}
+}
+
+func TestWithoutAPoolTheErrorSaysWhatToDo(t *testing.T) {
+	w, c := newWorld()
+	p := pool("p", "10.0.0.0/24", 26)
+	p.Nodes = selector.Equals("name", "other")
+	if _, err := w.node(t, "n", t.TempDir(), c, p).Assign(t.Context(), handle(1)); !errors.Is(err, ipam.ErrNoPool) {
+		t.Fatalf("got %v, want ErrNoPool", err)
+	}
+}
+
+func TestPodsStartFromAnOwnedBlockWhileTheAPIServerIsAway(t *testing.T) {
+	w, c := newWorld()
+	dir := t.TempDir()
+	a := w.node(t, "n", dir, c, pool("p", "10.0.0.0/24", 30))
+	if _, err := a.Assign(t.Context(), handle(1)); err != nil {
+		t.Fatal(err)
+	}
+	w.fail = errors.New("connection refused")
+	a.journal.Close()
+	j, err := journal.Open(dir, "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := New(j, w, c.now, quiet) // knows the journal only
+	for i := range 4 {
+		if _, err := again.Assign(t.Context(), handle(10+i)); err != nil {
+			t.Fatalf("pod %d: %v", i, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := again.Assign(ctx, handle(99)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v when the block is full and the API server away", err)
+	}
+}
+
+// Nodes come, claim, assign, release and restart at random: no address is ever
+// held twice in the cluster, and a freed one rests.
+func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {
+	for seed := range uint64(8) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		w, c := newWorld()
+		p := pool("p", "10.0.0.0/25", 30)
+		dirs, nodes := make([]string, 4), make([]*Allocator, 4)
+		for i := range nodes {
+			dirs[i] = t.TempDir()
+			nodes[i] = w.node(t, fmt.Sprint("n", i), dirs[i], c, p)
+		}
+		type held struct {
+			node  int
+			h     ipam.Handle
+			addrs []netip.Addr
+		}
+		var all []held
+		holder := map[netip.Addr]ipam.Handle{}
+		restUntil := map[netip.Addr]time.Time{}
+		for step := range 150 {
+			c.t = c.t.Add(time.Duration(r.IntN(4)) * time.Second)
+			i := r.IntN(len(nodes))
+			switch k := r.IntN(10); {
+			case k < 6:
+				h := handle(step)
+				addrs, err := nodes[i].Assign(t.Context(), h)
+				if errors.Is(err, ipam.ErrExhausted) {
+					continue
+				}
+				if err != nil {
+					t.Fatalf("seed %d step %d: %v", seed, step, err)
+				}
+				for _, a := range addrs {
+					if o, taken := holder[a]; taken || c.t.Before(restUntil[a]) {
+						t.Fatalf("seed %d step %d: %s given to %v, held by %v, rests until %v", seed, step, a, h, o, restUntil[a])
+					}
+					holder[a] = h
+				}
+				if _, err := nodes[i].journal.Attach(journal.Attachment{Handle: h, Addrs: addrs}); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, held{i, h, addrs})
+			case k < 9 && len(all) > 0:
+				n := r.IntN(len(all))
+				x := all[n]
+				all = append(all[:n], all[n+1:]...)
+				until := nodes[x.node].Release(x.h, x.addrs)
+				if err := nodes[x.node].journal.Detach(x.h, until); err != nil {
+					t.Fatal(err)
+				}
+				for _, a := range x.addrs {
+					delete(holder, a)
+					restUntil[a] = until
+				}
+			default: // killed and started again
+				nodes[i].journal.Close()
+				nodes[i] = w.node(t, fmt.Sprint("n", i), dirs[i], c, p)
+			}
+		}
+	}
+}
