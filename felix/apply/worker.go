@@ -1,0 +1,166 @@
+package apply
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/status"
+)
+
+// The rhythm of a reconciler. Retries begin fast, because most failures are
+// races that are over at once, and end slow, because the rest wait for a person.
+// The read-back finds what no notification told of.
+const (
+	firstRetry  = 100 * time.Millisecond
+	lastRetry   = 30 * time.Second
+	resyncEvery = 10 * time.Minute
+)
+
+// worker runs one reconciler: it decides when to read back and when to retry.
+type worker struct {
+	r     Reconciler
+	board *status.Board
+	log   *slog.Logger
+
+	gated      Gated // nil if r is none; the same for the next three
+	withholder Withholder
+	links      LinkWatcher
+	routes     RouteWatcher
+
+	withheld map[string]error
+	fresh    bool      // told something since the last run
+	read     bool      // Resync has succeeded once
+	failures int       // in a row, of retries
+	retry    time.Time // zero: nothing to retry
+	resync   time.Time // the next read-back for its own sake; zero: now
+}
+
+func newWorker(r Reconciler, board *status.Board, log *slog.Logger) *worker {
+	w := &worker{r: r, board: board, log: log.With("reconciler", r.Name())}
+	w.gated, _ = r.(Gated)
+	w.withholder, _ = r.(Withholder)
+	w.links, _ = r.(LinkWatcher)
+	w.routes, _ = r.(RouteWatcher)
+	board.Expect(r.Name())
+	return w
+}
+
+// hear passes on what came in.
+func (w *worker) hear(d desired.Delta, pokes map[Poke]struct{}) {
+	if !d.Empty() {
+		w.r.Want(d)
+		w.fresh = true
+	}
+	for p := range pokes {
+		switch {
+		case p.Lost:
+			w.resync, w.fresh = time.Time{}, true
+		case p.Link != "" && w.links != nil:
+			w.links.LinkChanged(p.Link)
+			w.fresh = true
+		case p.Route.IsValid() && w.routes != nil:
+			w.routes.RouteChanged(p.Route)
+			w.fresh = true
+		}
+	}
+}
+
+func (w *worker) withhold(closed map[string]error) {
+	if w.withholder == nil {
+		return
+	}
+	if !sameKeys(closed, w.withheld) {
+		w.fresh = true
+	}
+	w.withheld = closed
+	w.withholder.Withhold(closed)
+}
+
+// run does what is due. News is tried at once, also while an older failure waits
+// for its retry: the endpoint that comes must not pay for the one that is
+// broken. The read-back that follows a failure keeps the retry's slower rhythm.
+func (w *worker) run(ctx context.Context, complete bool) {
+	start := time.Now()
+	stale := !start.Before(w.resync) || (!w.retry.IsZero() && !start.Before(w.retry))
+	if !stale && !w.fresh {
+		return
+	}
+	stale = stale || !w.read
+	err := w.attempt(ctx, stale)
+	if ctx.Err() != nil {
+		return // the failure is our own end
+	}
+	w.fresh = false
+	w.settle(err, stale)
+	w.board.Record(status.Attempt{
+		Reconciler: w.r.Name(), Took: time.Since(start), Resynced: stale, Err: err, Complete: complete,
+	})
+}
+
+func (w *worker) attempt(ctx context.Context, stale bool) error {
+	if stale {
+		w.resync = time.Now().Add(jitter(resyncEvery))
+		if err := w.r.Resync(ctx); err != nil {
+			return err
+		}
+		w.read = true
+	}
+	return w.r.Apply(ctx)
+}
+
+// settle sets the next retry and says once what happened.
+func (w *worker) settle(err error, stale bool) {
+	if err == nil {
+		if stale {
+			w.retry = time.Time{}
+		}
+		if w.failures > 0 {
+			w.log.Info("applied again", "failures", w.failures)
+			w.failures = 0
+		}
+		return
+	}
+	if stale || w.retry.IsZero() {
+		delay := jitter(backoff(w.failures))
+		w.failures++
+		w.retry = time.Now().Add(delay)
+		w.log.Warn("apply failed", "err", err, "retry_in", delay)
+	}
+}
+
+func (w *worker) next() time.Time {
+	if !w.retry.IsZero() && w.retry.Before(w.resync) {
+		return w.retry
+	}
+	return w.resync
+}
+
+// backoff returns the wait after so many failures before this one.
+func backoff(failures int) time.Duration {
+	d := firstRetry
+	for ; failures > 0 && d < lastRetry; failures-- {
+		d *= 2
+	}
+	return min(d, lastRetry)
+}
+
+// jitter spreads d by a tenth to both sides, so that a thousand nodes which
+// began together do not stay together.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+func sameKeys(a, b map[string]error) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k := range a {
+		if _, ok := b[k]; !ok {
+			return false
+		}
+	}
+	return true
+}
