@@ -1,0 +1,224 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/koratnet/korat/e2e/lab/machine"
+	"github.com/koratnet/korat/e2e/lab/topology"
+)
+
+// segment is a layer-2 segment: a network namespace that holds a bridge and no
+// process, so that nothing that dies takes the wire with it.
+type segment struct{ netns string }
+
+const bridge = "br0"
+
+// Interface names inside the machines. A node's eth0 is made first, since the
+// kernel answers traceroute and pods with the first interface's address.
+const (
+	fabricLink     = "eth0"
+	managementLink = "mgmt0"
+)
+
+func addSegment(name string) (segment, error) {
+	if err := machine.AddNetns(name); err != nil {
+		return segment{}, err
+	}
+	err := inside(name, func(h *netlink.Handle) error {
+		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+		if err := h.LinkAdd(br); err != nil {
+			return err
+		}
+		return h.LinkSetUp(br)
+	})
+	if err != nil {
+		return segment{}, fmt.Errorf("segment %s: %w", name, err)
+	}
+	return segment{netns: name}, nil
+}
+
+// end is one end of a cable: a link in a network namespace.
+type end struct {
+	netns, link string
+	addrs       []netip.Prefix // invalid ones are skipped
+}
+
+// plug joins a machine's link to the segment; its port is named port.
+func (s segment) plug(e end, port string) error {
+	if err := cable(end{netns: s.netns, link: port}, e); err != nil {
+		return err
+	}
+	return inside(s.netns, func(h *netlink.Handle) error {
+		br, err := h.LinkByName(bridge)
+		if err != nil {
+			return err
+		}
+		l, err := h.LinkByName(port)
+		if err != nil {
+			return err
+		}
+		return h.LinkSetMaster(l, br)
+	})
+}
+
+// cable makes a veth pair with its ends in place from the start, so that no
+// link ever shows on the host.
+func cable(a, b end) error {
+	to, err := netns.GetFromName(b.netns)
+	if err != nil {
+		return fmt.Errorf("network namespace %s: %w", b.netns, err)
+	}
+	defer to.Close()
+	err = inside(a.netns, func(h *netlink.Handle) error {
+		return h.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: a.link},
+			PeerName:  b.link, PeerNamespace: netlink.NsFd(to),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("cable %s %s to %s %s: %w", a.netns, a.link, b.netns, b.link, err)
+	}
+	return errors.Join(configure(a), configure(b))
+}
+
+func configure(e end) error {
+	err := inside(e.netns, func(h *netlink.Handle) error {
+		l, err := h.LinkByName(e.link)
+		if err != nil {
+			return err
+		}
+		if err := h.LinkSetUp(l); err != nil {
+			return err
+		}
+		for _, a := range e.addrs {
+			if !a.IsValid() {
+				continue
+			}
+			if err := h.AddrAdd(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+				return fmt.Errorf("address %s: %w", a, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", e.link, e.netns, err)
+	}
+	return nil
+}
+
+// loopback brings up lo, which a fresh namespace has down.
+func loopback(name string) error { return configure(end{netns: name, link: "lo"}) }
+
+// defaultRoute points everything at the gateways, over all of them evenly.
+func defaultRoute(name string, gateways []netip.Prefix) error {
+	if len(gateways) == 0 || !gateways[0].IsValid() {
+		return nil
+	}
+	err := inside(name, func(h *netlink.Handle) error {
+		l, err := h.LinkByName(fabricLink)
+		if err != nil {
+			return err
+		}
+		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if gateways[0].Addr().Is6() {
+			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		r := &netlink.Route{Dst: ipNet(all)}
+		for _, g := range gateways {
+			r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: l.Attrs().Index, Gw: g.Addr().AsSlice()})
+		}
+		return h.RouteAdd(r)
+	})
+	if err != nil {
+		return fmt.Errorf("default route in %s: %w", name, err)
+	}
+	return nil
+}
+
+// inside calls f with a netlink handle of the named namespace.
+func inside(name string, f func(*netlink.Handle) error) error {
+	ns, err := netns.GetFromName(name)
+	if err != nil {
+		return fmt.Errorf("network namespace %s: %w", name, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return f(h)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// wire makes all segments and cables of the topology. The machines' network
+// namespaces exist already.
+func wire(t *topology.Topology, netnsOf func(string) string) error {
+	mgmt, err := addSegment(netnsOf("mgmt.seg"))
+	if err != nil {
+		return err
+	}
+	racks := map[string]segment{}
+	for _, r := range t.Racks {
+		if racks[r.Name], err = addSegment(netnsOf("rack-" + r.Name + ".seg")); err != nil {
+			return err
+		}
+	}
+	for _, n := range t.Nodes() {
+		ns := netnsOf(n.Name)
+		err := errors.Join(
+			racks[n.Rack.Name].plug(end{ns, fabricLink, []netip.Prefix{n.Address, n.Address6}}, n.Name),
+			mgmt.plug(end{ns, managementLink, []netip.Prefix{n.Management}}, n.Name),
+			defaultRoute(ns, n.Rack.Gateways(false)),
+			defaultRoute(ns, n.Rack.Gateways(true)))
+		if err != nil {
+			return err
+		}
+	}
+	if err := mgmt.plug(end{netnsOf(topology.ControlPlane), managementLink, []netip.Prefix{t.APIServer()}}, topology.ControlPlane); err != nil {
+		return err
+	}
+	return wireRouters(t, racks, netnsOf)
+}
+
+// wireRouters walks each router's interfaces, of which the topology says what
+// is at the other end: first the rack, then the spine, then the hosts.
+func wireRouters(t *topology.Topology, racks map[string]segment, netnsOf func(string) string) error {
+	ends := map[netip.Prefix]end{}
+	for _, r := range t.Routers() {
+		for i, itf := range r.Interfaces {
+			e := end{netnsOf(r.Name), itf.Name, []netip.Prefix{itf.Address, itf.Address6}}
+			if i > 0 {
+				ends[itf.Address] = e
+			} else if err := racks[r.Rack.Name].plug(e, r.Name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range t.Spine {
+		a := l.Ends(false)
+		if err := cable(ends[a[0]], ends[a[1]]); err != nil {
+			return err
+		}
+	}
+	for _, h := range t.Hosts {
+		ns := netnsOf(h.Name)
+		err := errors.Join(
+			cable(ends[h.Gateway(false)], end{ns, fabricLink, []netip.Prefix{h.Address(false), h.Address(true)}}),
+			defaultRoute(ns, []netip.Prefix{h.Gateway(false)}),
+			defaultRoute(ns, []netip.Prefix{h.Gateway(true)}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

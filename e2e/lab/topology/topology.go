@@ -1,0 +1,178 @@
+// Package topology describes a lab: racks of nodes, their routers, the links
+// between routers and the hosts outside. It parses and checks the file and
+// derives every address and every BGP session from it; it touches nothing.
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Topology is a lab's whole plan, as written in its file.
+type Topology struct {
+	// Management is the segment of the API server; every node has a leg in it.
+	Management Management `json:"management"`
+	// Pool is the range that pods get their addresses from.
+	Pool netip.Prefix `json:"pool"`
+	// Racks are the groups of nodes that share a subnet and routers.
+	Racks []Rack `json:"racks"`
+	// Spine are the links between routers of different racks.
+	Spine []Link `json:"spine,omitempty"`
+	// Hosts are machines outside the cluster.
+	Hosts []Host `json:"hosts,omitempty"`
+}
+
+// Management is the segment that carries only traffic to the API server.
+type Management struct {
+	Subnet netip.Prefix `json:"subnet"`
+}
+
+// Rack is one layer-2 segment with nodes and one or more routers.
+type Rack struct {
+	Name   string       `json:"name"`
+	Subnet netip.Prefix `json:"subnet"`
+	// Subnet6 is optional; the zero Prefix means no IPv6 in the rack.
+	Subnet6 netip.Prefix `json:"subnet6,omitempty"`
+	// ASNumber is that of the rack's nodes.
+	ASNumber uint32 `json:"asNumber"`
+	// Advertise is what the routers want to hear: Blocks, Hosts or both.
+	Advertise []string `json:"advertise"`
+	ToRs      []ToR    `json:"tors"`
+	Nodes     []string `json:"nodes"`
+}
+
+// Kind is the implementation of a router.
+type Kind string
+
+// The routers that a lab can run.
+const (
+	FRR  Kind = "frr"
+	BIRD Kind = "bird"
+)
+
+// ToR is a top-of-rack router.
+type ToR struct {
+	Name     string `json:"name"`
+	Kind     Kind   `json:"kind"`
+	ASNumber uint32 `json:"asNumber"`
+}
+
+// Link joins two routers, with a BGP session over it. The first router of
+// Between has the lower address.
+type Link struct {
+	Between [2]string    `json:"between"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Subnet6 netip.Prefix `json:"subnet6,omitempty"`
+}
+
+// Host is a machine outside the cluster, alone on a subnet behind a router.
+type Host struct {
+	Name    string       `json:"name"`
+	ToR     string       `json:"tor"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Subnet6 netip.Prefix `json:"subnet6,omitempty"`
+}
+
+// Load reads and checks the file at path.
+func Load(path string) (*Topology, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("topology: %w", err)
+	}
+	t, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("topology %s: %w", path, err)
+	}
+	return t, nil
+}
+
+// Parse reads and checks a topology in YAML. Unknown fields are errors.
+func Parse(b []byte) (*Topology, error) {
+	var t Topology
+	if err := yaml.UnmarshalStrict(b, &t); err != nil {
+		return nil, err
+	}
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	return &t, nil
+}
+
+// maxName keeps a machine's name usable as the name of its port on a bridge.
+const maxName = 15
+
+func (t *Topology) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	names := map[string]bool{ControlPlane: true}
+	name := func(n string) {
+		switch {
+		case n == "" || len(n) > maxName:
+			bad("name %q: want 1 to %d characters", n, maxName)
+		case names[n]:
+			bad("name %q is taken twice", n)
+		}
+		names[n] = true
+	}
+	var subnets []netip.Prefix
+	subnet := func(of string, p netip.Prefix, v6 bool) {
+		if v6 && !p.IsValid() {
+			return
+		}
+		if !p.IsValid() || p != p.Masked() || p.Addr().Is6() != v6 {
+			bad("%s: subnet %s: want a network address of the right family", of, p)
+			return
+		}
+		if i := slices.IndexFunc(subnets, p.Overlaps); i >= 0 {
+			bad("%s: subnet %s overlaps %s", of, p, subnets[i])
+		}
+		subnets = append(subnets, p)
+	}
+	subnet("management", t.Management.Subnet, false)
+	subnet("pool", t.Pool, false)
+	for _, r := range t.Racks {
+		subnet("rack "+r.Name, r.Subnet, false)
+		subnet("rack "+r.Name, r.Subnet6, true)
+		if r.ASNumber == 0 || len(r.ToRs) == 0 {
+			bad("rack %s: want an asNumber and at least one router", r.Name)
+		}
+		for _, tor := range r.ToRs {
+			name(tor.Name)
+			if tor.ASNumber == 0 || tor.Kind != FRR && tor.Kind != BIRD {
+				bad("router %s: want an asNumber and kind %s or %s, have %q", tor.Name, FRR, BIRD, tor.Kind)
+			}
+		}
+		for _, n := range r.Nodes {
+			name(n)
+		}
+		for _, a := range r.Advertise {
+			if a != "Blocks" && a != "Hosts" {
+				bad("rack %s: advertise %q: want Blocks or Hosts", r.Name, a)
+			}
+		}
+	}
+	tor := func(of, n string) {
+		if t.ToR(n) == nil {
+			bad("%s: there is no router %q", of, n)
+		}
+	}
+	for _, l := range t.Spine {
+		of := "link " + l.Between[0] + " to " + l.Between[1]
+		subnet(of, l.Subnet, false)
+		subnet(of, l.Subnet6, true)
+		tor(of, l.Between[0])
+		tor(of, l.Between[1])
+	}
+	for _, h := range t.Hosts {
+		name(h.Name)
+		subnet("host "+h.Name, h.Subnet, false)
+		subnet("host "+h.Name, h.Subnet6, true)
+		tor("host "+h.Name, h.ToR)
+	}
+	return errors.Join(errs...)
+}
