@@ -85,7 +85,7 @@ type GracefulRestart struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s') && self <= duration('4095s')`,messageExpression=`'restartTime is ' + string(self) + ', expected 1s to 4095s'`
+	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s') && self <= duration('4095s')`,message="expected 1s to 4095s"
 	RestartTime *metav1.Duration `json:"restartTime,omitempty"`
 }
 

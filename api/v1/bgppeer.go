@@ -33,8 +33,8 @@ type BGPPeer struct {
 
 // BGPPeerSpec is who a peer is, which nodes talk to it and what they announce.
 //
-// +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime == duration('0s') || self.keepaliveTime < self.holdTime`,messageExpression=`'keepaliveTime is ' + string(self.keepaliveTime) + ', expected less than the holdTime of ' + string(self.holdTime)`,fieldPath=".keepaliveTime"
-// +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime != duration('0s')`,messageExpression=`'keepaliveTime is ' + string(self.keepaliveTime) + ', expected none, because a holdTime of ' + string(self.holdTime) + ' turns keepalives off'`,fieldPath=".keepaliveTime"
+// +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime == duration('0s') || self.keepaliveTime < self.holdTime`,message="keepaliveTime is not less than holdTime (default 90s), expected about a third of it",fieldPath=".keepaliveTime"
+// +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime != duration('0s')`,message="keepaliveTime is set, expected none, because a holdTime of 0s turns keepalives off",fieldPath=".keepaliveTime"
 type BGPPeerSpec struct {
 	// NodeSelector chooses the nodes that talk to this peer by their labels,
 	// for example "rack == 'a'". Empty, the default, is all nodes. A selector
@@ -48,9 +48,9 @@ type BGPPeerSpec struct {
 	// Loopback, link-local and multicast addresses are refused.
 	// +required
 	// +kubebuilder:validation:MaxLength=39
-	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'address "' + self + '" is not an IP address, expected one such as 192.168.1.1 or fd00:1::1'`
-	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip.isCanonical(self)`,messageExpression=`'address "' + self + '" is not in canonical form, expected "' + string(ip(self)) + '"'`
-	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip(self).isGlobalUnicast()`,messageExpression=`'address "' + self + '" is unspecified, loopback, link-local or multicast, expected an address that nodes can reach'`
+	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,message="not an IP address, expected one such as 192.168.1.1 or fd00:1::1"
+	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip.isCanonical(self)`,message="not in canonical form, expected lower case and the longest run of zero groups as ::"
+	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip(self).isGlobalUnicast()`,message="unspecified, loopback, link-local or multicast, expected an address that nodes can reach"
 	Address string `json:"address"`
 
 	// Port is the TCP port of the peer: 1 to 65535. Default 179.
@@ -85,7 +85,7 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule=`self == duration('0s') || (self >= duration('3s') && self <= duration('65535s'))`,messageExpression=`'holdTime is ' + string(self) + ', expected 0s or 3s to 65535s'`
+	// +kubebuilder:validation:XValidation:rule=`self == duration('0s') || (self >= duration('3s') && self <= duration('65535s'))`,message="expected 0s or 3s to 65535s"
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
 	// KeepaliveTime is how often the node sends a sign of life, in whole
@@ -97,7 +97,7 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s')`,messageExpression=`'keepaliveTime is ' + string(self) + ', expected at least 1s'`
+	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s')`,message="expected at least 1s"
 	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
 }
 

@@ -40,7 +40,7 @@ type BlockSpec struct {
 	// CIDR is the range of the block, such as 10.244.0.64/26. It lies inside
 	// the pool and cannot be changed.
 	// +required
-	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'cidr is immutable, expected "' + oldSelf + '" and not "' + self + '"'`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'immutable, expected "' + oldSelf + '"'`
 	CIDR CIDR `json:"cidr"`
 
 	// Pool is the name of the IPPool that the block was cut from.

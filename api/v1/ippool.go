@@ -35,15 +35,15 @@ type IPPool struct {
 // IPPoolSpec is what the operator wants of a pool. CIDR and block size are for
 // good: to change them, create another pool and disable this one.
 //
-// +kubebuilder:validation:XValidation:rule=`!has(self.blockSize) || !isCIDR(self.cidr) || (cidr(self.cidr).ip().family() == 4 ? self.blockSize >= 20 && self.blockSize <= 32 : self.blockSize >= 116 && self.blockSize <= 128)`,messageExpression=`'blockSize is ' + string(self.blockSize) + ', expected ' + (cidr(self.cidr).ip().family() == 4 ? '20 to 32 for an IPv4 pool' : '116 to 128 for an IPv6 pool')`,fieldPath=".blockSize"
-// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'cidr "' + self.cidr + '" is smaller than one block, expected a prefix length of at most the block size, ' + string(has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,fieldPath=".cidr"
-// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122)) == (has(oldSelf.blockSize) ? oldSelf.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'blockSize is immutable, expected ' + (has(oldSelf.blockSize) ? string(oldSelf.blockSize) : 'none, as when the pool was created') + ' and not ' + (has(self.blockSize) ? string(self.blockSize) : 'none') + ': create another pool and disable this one'`,fieldPath=".blockSize"
+// +kubebuilder:validation:XValidation:rule=`!has(self.blockSize) || !isCIDR(self.cidr) || (self.blockSize <= 32) == (cidr(self.cidr).ip().family() == 4)`,messageExpression=`'block size of the other family than cidr "' + self.cidr + '", expected ' + (cidr(self.cidr).ip().family() == 4 ? '20 to 32' : '116 to 128')`,fieldPath=".blockSize"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'"' + self.cidr + '" is smaller than one block, expected a prefix length of at most ' + (has(self.blockSize) ? 'blockSize' : (cidr(self.cidr).ip().family() == 4 ? '26, the default block size' : '122, the default block size'))`,fieldPath=".cidr"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || has(self.blockSize) == has(oldSelf.blockSize) || (has(self.blockSize) ? self.blockSize : oldSelf.blockSize) == (cidr(self.cidr).ip().family() == 4 ? 26 : 122)`,messageExpression=`'immutable, expected ' + (has(self.blockSize) ? 'none or the default, as when the pool was created' : 'the value it had and not none') + ': create another pool and disable this one'`,fieldPath=".blockSize"
 type IPPoolSpec struct {
 	// CIDR is the range of the pool, such as 10.244.0.0/16 or
 	// fd00:10:244::/48. It must not overlap another pool's and cannot be
 	// changed.
 	// +required
-	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'cidr is immutable, expected "' + oldSelf + '" and not "' + self + '": create another pool and disable this one'`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'immutable, expected "' + oldSelf + '": create another pool and disable this one'`
 	CIDR CIDR `json:"cidr"`
 
 	// BlockSize is the prefix length of the blocks that nodes claim: 20 to 32
@@ -52,6 +52,8 @@ type IPPoolSpec struct {
 	// cannot be changed. Smaller blocks (greater numbers) waste fewer
 	// addresses and make more routes.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self >= 20 && self <= 32 || self >= 116 && self <= 128`,message="expected 20 to 32 in an IPv4 pool, 116 to 128 in an IPv6 pool"
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message="immutable, expected the value it had: create another pool and disable this one"
 	BlockSize int32 `json:"blockSize,omitempty"`
 
 	// Disabled stops handing out addresses of this pool. Pods that have one

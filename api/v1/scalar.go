@@ -8,10 +8,10 @@ package v1
 // A CIDR read from the API server always parses with netip.ParsePrefix.
 //
 // +kubebuilder:validation:MaxLength=43
-// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,messageExpression=`'"' + self + '" is not a CIDR, expected a prefix such as 10.244.0.0/16 or fd00:10:244::/48'`
-// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`'"' + self + '" has bits set behind its prefix length, expected "' + string(cidr(self).masked()) + '"'`
-// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || string(cidr(self)) == self`,messageExpression=`'"' + self + '" is not in canonical form, expected "' + string(cidr(self)) + '"'`
-// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '::/127', 'fe80::/10', 'ff00::/8'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))`,messageExpression=`'"' + self + '" overlaps a range that cannot be routed, expected none of 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255/32, ::/127, fe80::/10, ff00::/8'`
+// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,message="not a CIDR, expected a prefix such as 10.244.0.0/16 or fd00:10:244::/48"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,message="bits are set behind the prefix length, expected the first address of the range"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || string(cidr(self)) == self`,message="not in canonical form, expected lower case and the longest run of zero groups as ::"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '::/127', 'fe80::/10', 'ff00::/8'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))`,message="overlaps a range in which pods cannot be reached, expected none of 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255/32, ::/127, fe80::/10, ff00::/8"
 type CIDR string
 
 // ASNumber is a BGP autonomous system number, 1 to 4294967294. The numbers
@@ -20,5 +20,5 @@ type CIDR string
 //
 // +kubebuilder:validation:Minimum=1
 // +kubebuilder:validation:Maximum=4294967294
-// +kubebuilder:validation:XValidation:rule=`self != 23456 && self != 65535`,messageExpression=`'AS number ' + string(self) + ' is reserved, expected another number from 1 to 4294967294'`
+// +kubebuilder:validation:XValidation:rule=`self != 23456 && self != 65535`,message="reserved AS number, expected another one from 1 to 4294967294"
 type ASNumber int64
