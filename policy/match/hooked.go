@@ -54,12 +54,12 @@ func (x *hooked[V]) add(v V, s *selector.Selector) {
 // more things carry, and rather where few hang already.
 func (x *hooked[V]) lightest(alternatives [][]selector.Hook) []selector.Hook {
 	weight := func(hooks []selector.Hook) (w int) {
-		const key = 1 << 20
+		const perKey = 1 << 20
 		for _, h := range hooks {
 			if h.Pair != (selector.Pair{}) {
 				w += 1 + len(x.byPair[h.Pair])
 			} else {
-				w += key + len(x.byKey[h.Key])
+				w += perKey + len(x.byKey[h.Key])
 			}
 		}
 		return w

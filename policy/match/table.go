@@ -12,7 +12,7 @@ type table[V any] struct {
 	rows   []row[V]
 	free   []uint32
 	byPair map[selector.Pair]*bucket
-	byKey  map[string]*keyBuckets
+	byKey  map[string]*key
 }
 
 type row[V any] struct {
@@ -22,16 +22,21 @@ type row[V any] struct {
 }
 
 // bucket lists the rows that carry one pair.
-type bucket struct{ rows []uint32 }
+type bucket struct {
+	rows []uint32
+	key  *key
+	at   uint32 // where it is in key.buckets
+}
 
-// keyBuckets are the buckets of all pairs of one key; n counts their rows.
-type keyBuckets struct {
-	n       int
-	buckets map[selector.Pair]*bucket
+// key has the buckets of all pairs of one label key.
+type key struct {
+	name    string
+	rows    int // in all buckets
+	buckets []*bucket
 }
 
 func newTable[V any]() table[V] {
-	return table[V]{byPair: map[selector.Pair]*bucket{}, byKey: map[string]*keyBuckets{}}
+	return table[V]{byPair: map[selector.Pair]*bucket{}, byKey: map[string]*key{}}
 }
 
 // add returns the number of the new row, which stays valid until remove.
@@ -67,19 +72,11 @@ func (t *table[V]) link(id uint32, labels selector.Labels) {
 	for i, p := range labels {
 		b := t.byPair[p]
 		if b == nil {
-			b = &bucket{}
-			t.byPair[p] = b
+			b = t.newBucket(p)
 		}
 		r.at[i] = uint32(len(b.rows))
 		b.rows = append(b.rows, id)
-		key := p.Value().Key
-		k := t.byKey[key]
-		if k == nil {
-			k = &keyBuckets{buckets: map[selector.Pair]*bucket{}}
-			t.byKey[key] = k
-		}
-		k.n++
-		k.buckets[p] = b
+		b.key.rows++
 	}
 }
 
@@ -92,16 +89,35 @@ func (t *table[V]) unlink(id uint32) {
 		b.rows[r.at[i]] = moved
 		t.moved(moved, p, r.at[i])
 		b.rows = b.rows[:last]
-		key := p.Value().Key
-		k := t.byKey[key]
-		k.n--
+		b.key.rows--
 		if last == 0 {
-			delete(t.byPair, p)
-			delete(k.buckets, p)
+			t.dropBucket(p, b)
 		}
-		if k.n == 0 {
-			delete(t.byKey, key)
-		}
+	}
+}
+
+func (t *table[V]) newBucket(p selector.Pair) *bucket {
+	name := p.Value().Key
+	k := t.byKey[name]
+	if k == nil {
+		k = &key{name: name}
+		t.byKey[name] = k
+	}
+	b := &bucket{key: k, at: uint32(len(k.buckets))}
+	k.buckets = append(k.buckets, b)
+	t.byPair[p] = b
+	return b
+}
+
+func (t *table[V]) dropBucket(p selector.Pair, b *bucket) {
+	delete(t.byPair, p)
+	k := b.key
+	last := len(k.buckets) - 1
+	k.buckets[b.at] = k.buckets[last]
+	k.buckets[b.at].at = b.at
+	k.buckets[last] = nil
+	if k.buckets = k.buckets[:last]; last == 0 {
+		delete(t.byKey, k.name)
 	}
 }
 
@@ -139,7 +155,7 @@ func (t *table[V]) count(h selector.Hook) int {
 		return 0
 	}
 	if k := t.byKey[h.Key]; k != nil {
-		return k.n
+		return k.rows
 	}
 	return 0
 }
