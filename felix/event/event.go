@@ -61,12 +61,12 @@ func Gone(k Kind, name string) Event { return Event{Key: Key{k, name}} }
 type Source uint8
 
 // API is the API server (all watched kinds have been listed). CNI is the
-// journal of local endpoints. BGP is the neighbours: every peer sent
+// journal of local endpoints. Neighbours are the BGP peers: every one sent
 // End-of-RIB or the restart timer ran out.
 const (
 	API Source = 1 << iota
 	CNI
-	BGP
+	Neighbours
 )
 
 // Pod is a pod as the API server knows it. Pods on the host network and pods
