@@ -1,0 +1,188 @@
+// Package report writes what the agent knows about its node to the API: the
+// status of its NodeNetwork and of its Blocks. It coalesces: however much
+// happens on the node, each object is written at most once in Interval, and not
+// at all when nothing changed.
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/bgp"
+)
+
+// Interval is the shortest time between two writes of one object.
+const Interval = 5 * time.Second
+
+// Facts are what there is to tell about the node.
+type Facts struct {
+	Addresses []netip.Prefix // what it speaks BGP from, with the length of the subnet
+	ASN       uint32
+	Backend   string // of policy
+	Version   string // of the agent
+	Endpoints int
+	Blocks    int
+	Sessions  []bgp.Session // in the order of their addresses
+	Starting  bool          // not everything has been read yet
+	Problem   error         // why the node is not ready; nil while it is
+}
+
+// Config is what a Reporter needs; every field is required.
+type Config struct {
+	Client rest.Interface // of group korat.dev/v1
+	Node   string
+	Facts  func(context.Context) Facts
+	// Blocks publishes the node's blocks, each at most once in Interval.
+	Blocks func(context.Context) error
+	Log    *slog.Logger
+}
+
+// Reporter is made with New and runs once.
+type Reporter struct {
+	Config
+	last *koratv1.NodeNetwork // as the API server has it, as far as known
+}
+
+// New returns a Reporter.
+func New(c Config) *Reporter { return &Reporter{Config: c} }
+
+// Run reports until ctx ends. An API server that is away is tried again every
+// Interval; the newest state is what it gets.
+func (r *Reporter) Run(ctx context.Context) error {
+	tick := time.NewTicker(Interval)
+	defer tick.Stop()
+	for {
+		once, cancel := context.WithTimeout(ctx, Interval)
+		err := errors.Join(r.node(once), r.Blocks(once))
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			r.Log.Warn("status is not reported", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// node writes the NodeNetwork's status if it changed.
+func (r *Reporter) node(ctx context.Context) error {
+	if r.last == nil {
+		if err := r.fetch(ctx); err != nil {
+			return fmt.Errorf("NodeNetwork %s: %w", r.Node, err)
+		}
+	}
+	next := r.last.DeepCopy()
+	fill(&next.Status, r.Facts(ctx), metav1.Now())
+	if equality.Semantic.DeepEqual(r.last.Status, next.Status) {
+		return nil
+	}
+	err := r.Client.Put().Resource("nodenetworks").Name(r.Node).SubResource("status").Body(next).Do(ctx).Into(next)
+	if err != nil {
+		r.last = nil // changed by somebody else, or gone: read it again
+		return fmt.Errorf("status of NodeNetwork %s: %w", r.Node, err)
+	}
+	r.last = next
+	return nil
+}
+
+// fetch reads the NodeNetwork, or makes it.
+func (r *Reporter) fetch(ctx context.Context) error {
+	obj := &koratv1.NodeNetwork{}
+	err := r.Client.Get().Resource("nodenetworks").Name(r.Node).Do(ctx).Into(obj)
+	if apierrors.IsNotFound(err) {
+		obj = &koratv1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: r.Node}}
+		err = r.Client.Post().Resource("nodenetworks").Body(obj).Do(ctx).Into(obj)
+	}
+	if err != nil {
+		return err
+	}
+	r.last = obj
+	return nil
+}
+
+// fill makes s say what f says. Conditions keep the time of their last change.
+func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
+	s.Addresses = nil
+	for _, a := range f.Addresses {
+		s.Addresses = append(s.Addresses, a.String())
+	}
+	s.ASNumber, s.Backend, s.AgentVersion = koratv1.ASNumber(f.ASN), f.Backend, f.Version
+	s.Endpoints, s.Blocks = int32(f.Endpoints), int32(f.Blocks)
+
+	up, down := 0, ""
+	s.Sessions = nil
+	for _, x := range f.Sessions {
+		s.Sessions = append(s.Sessions, session(x))
+		if x.Established {
+			up++
+		} else if down == "" {
+			down = fmt.Sprintf("%s (%s) is %s: %s", x.Peer, x.Addr, x.State, orUnknown(x.LastError))
+		}
+	}
+	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
+	meta.SetStatusCondition(&s.Conditions, ready(f, now))
+	meta.SetStatusCondition(&s.Conditions, established(len(f.Sessions), down, now))
+}
+
+func ready(f Facts, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{Type: koratv1.ConditionReady, Status: metav1.ConditionTrue, Reason: koratv1.ReasonProgrammed, LastTransitionTime: now}
+	if f.Problem != nil {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonKernelError, truncate(f.Problem.Error())
+		if f.Starting {
+			c.Reason = koratv1.ReasonStarting
+		}
+	}
+	return c
+}
+
+func established(wanted int, down string, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{Type: koratv1.ConditionEstablished, Status: metav1.ConditionTrue, Reason: koratv1.ReasonAllEstablished, LastTransitionTime: now}
+	switch {
+	case wanted == 0:
+		c.Reason = koratv1.ReasonNoSessions
+	case down != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonSessionsDown, truncate(down)
+	}
+	return c
+}
+
+func session(x bgp.Session) koratv1.SessionStatus {
+	s := koratv1.SessionStatus{
+		Peer: x.Peer, Address: x.Addr.String(), ASNumber: koratv1.ASNumber(x.ASN), State: koratv1.SessionState(x.State),
+		Received: int32(x.Received), Advertised: int32(x.Advertised), LastError: truncate(x.LastError),
+	}
+	if !x.Since.IsZero() {
+		since := metav1.NewTime(x.Since.Truncate(time.Second)) // what the API keeps, so that equal stays equal
+		s.Since = &since
+	}
+	return s
+}
+
+func orUnknown(text string) string {
+	if text == "" {
+		return "not up yet"
+	}
+	return text
+}
+
+// truncate keeps messages within what the schema allows.
+func truncate(text string) string {
+	const most = 1024
+	if len(text) <= most {
+		return text
+	}
+	return text[:most-3] + "..."
+}
