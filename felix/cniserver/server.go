@@ -1,0 +1,215 @@
+// Package cniserver answers the CNI plugin on a unix socket. It is one of the
+// letterboxes: an attachment becomes an event, and ADD is answered only when
+// the event's effect, policy and route, is in the kernel.
+//
+// Order of an ADD: address from ipam/assign (memory) -> journal (disk) -> veth
+// -> event -> wait. A crash at any point leaves either nothing or a journalled
+// attachment, which the runtime's retry finds or its DEL removes.
+package cniserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/journal"
+
+	podnet "github.com/koratnet/korat/felix/pod"
+)
+
+// addTimeout bounds an ADD: a runtime gives up after minutes, and its user
+// wants to read before that what is missing.
+const addTimeout = 30 * time.Second
+
+// Allocator hands out addresses; ipam/assign implements it.
+type Allocator interface {
+	Assign(context.Context, ipam.Handle) ([]netip.Addr, error)
+	Undo(ipam.Handle, []netip.Addr)
+	Release(ipam.Handle, []netip.Addr) (until time.Time)
+}
+
+// Journal records attachments; ipam/journal implements it.
+type Journal interface {
+	State() journal.State
+	Find(ipam.Handle) (journal.Attachment, bool)
+	Attach(journal.Attachment) (generation uint64, err error)
+	Detach(ipam.Handle, time.Time) error
+}
+
+// Wirer attaches pods; felix/pod implements it.
+type Wirer interface {
+	Attach(podnet.Spec) (net.HardwareAddr, error)
+	Detach(hostInterface string) error
+	Exists(hostInterface string) (bool, error)
+	Check(podnet.Spec) error
+}
+
+// Status tells what is in the kernel; felix/status implements it.
+type Status interface {
+	WaitEndpoint(ctx context.Context, hostInterface string, generation uint64) error
+	Ready() error
+}
+
+// Box takes the events; felix/event/mailbox implements it.
+type Box interface {
+	Post(...event.Event)
+	Synced(event.Source)
+}
+
+// Config is what a Server needs; every field is required.
+type Config struct {
+	RunDir    string // holds the socket and the tombstones
+	MTU       int    // bytes, of pods' interfaces
+	Allocator Allocator
+	Journal   Journal
+	Wirer     Wirer
+	Status    Status
+	Box       Box
+	Log       *slog.Logger
+}
+
+// Server answers requests. Make it with New.
+type Server struct {
+	Config
+	pods locks // one request at a time for each host interface
+}
+
+// New returns a Server.
+func New(c Config) *Server { return &Server{Config: c} }
+
+// Recover posts the attachments that the journal knows, after removing those
+// whose veth is gone (the node was rebooted) or whose DEL came while no agent
+// ran, and marks the source CNI as synced. Call it once, before Run.
+func (s *Server) Recover() error {
+	s.replayTombstones()
+	var errs []error
+	for h, at := range s.Journal.State().Attachments {
+		ok, err := s.Wirer.Exists(at.HostInterface)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !ok:
+			errs = append(errs, s.forget(h, at))
+		case s.current(at):
+			s.Box.Post(endpoint(at))
+		}
+	}
+	s.Box.Synced(event.CNI)
+	return errors.Join(errs...)
+}
+
+// Run listens until ctx ends. The socket is for root alone.
+func (s *Server) Run(ctx context.Context) error {
+	path := filepath.Join(s.RunDir, filepath.Base(wire.DefaultSocket))
+	if err := os.MkdirAll(s.RunDir, 0o755); err != nil {
+		return fmt.Errorf("CNI socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("CNI socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("CNI socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("CNI socket: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(128) // connections; more of them wait in the listen queue
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			return g.Wait()
+		}
+		if err != nil {
+			return fmt.Errorf("CNI socket: %w", err)
+		}
+		g.Go(func() error {
+			s.serve(ctx, conn)
+			return nil
+		})
+	}
+}
+
+// serve answers one connection. A plugin that goes away ends its request.
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(addTimeout)) // a unix socket takes deadlines
+	var req wire.Request
+	if err := json.NewDecoder(conn).Decode(&req); err != nil {
+		s.reply(conn, wire.Reply{Error: &wire.Error{Code: types.ErrDecodingFailure, Message: "request of the CNI plugin", Details: err.Error()}})
+		return
+	}
+	s.reply(conn, s.Handle(ctx, req))
+}
+
+func (s *Server) reply(conn net.Conn, r wire.Reply) {
+	if err := json.NewEncoder(conn).Encode(r); err != nil {
+		s.Log.Debug("CNI plugin went away before its answer", "error", err)
+	}
+}
+
+// Handle carries out one request.
+func (s *Server) Handle(ctx context.Context, req wire.Request) wire.Reply {
+	var added *wire.Added
+	var err error
+	switch req.Command {
+	case wire.Add:
+		added, err = s.add(ctx, req)
+	case wire.Del:
+		err = s.del(req)
+	case wire.Check:
+		err = s.check(req)
+	case wire.Status:
+		if e := s.Status.Ready(); e != nil {
+			err = &wire.Error{Code: codeNotAvailable, Message: "the agent is not ready", Details: e.Error()}
+		}
+	case wire.GC:
+		err = s.gc(req)
+	default:
+		err = &wire.Error{Code: types.ErrInvalidEnvironmentVariables, Message: fmt.Sprintf("CNI_COMMAND is %q, expected ADD, DEL, CHECK, STATUS or GC", req.Command)}
+	}
+	s.Log.Debug("CNI", "command", req.Command, "pod", req.Namespace+"/"+req.Pod, "sandbox", req.ContainerID, "error", err)
+	if err != nil {
+		return wire.Reply{Error: cniError(err)}
+	}
+	return wire.Reply{Added: added}
+}
+
+// codeNotAvailable is "plugin not available" of STATUS in CNI 1.1.
+const codeNotAvailable = 50
+
+// cniError gives err the code that the CNI specification has for it.
+func cniError(err error) *wire.Error {
+	var e *wire.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, podnet.ErrNoNetns):
+		return &wire.Error{Code: types.ErrInvalidEnvironmentVariables, Message: "CNI_NETNS", Details: err.Error()}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ipam.ErrNoPool), errors.Is(err, ipam.ErrExhausted):
+		return &wire.Error{Code: types.ErrTryAgainLater, Message: "try again later", Details: err.Error()}
+	}
+	return &wire.Error{Code: types.ErrInternal, Message: "korat agent", Details: err.Error()}
+}
+
+func endpoint(at journal.Attachment) event.Event {
+	return event.Set(at.HostInterface, &event.Endpoint{
+		Handle: at.Handle, Interface: at.HostInterface, Addrs: at.Addrs, Generation: at.Generation,
+	})
+}

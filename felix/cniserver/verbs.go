@@ -1,0 +1,201 @@
+package cniserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/journal"
+
+	podnet "github.com/koratnet/korat/felix/pod"
+)
+
+func handle(r wire.Request) ipam.Handle {
+	return ipam.Handle{Namespace: r.Namespace, Pod: r.Pod, Sandbox: r.ContainerID, Interface: r.IfName}
+}
+
+// add attaches a pod. Asked again for the same sandbox it answers the same.
+func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
+	ctx, cancel := context.WithTimeout(ctx, addTimeout)
+	defer cancel()
+	h, iface := handle(r), desired.HostInterface(r.Namespace, r.Pod)
+	defer s.pods.lock(iface)()
+
+	at, known := s.Journal.Find(h)
+	if !known {
+		var err error
+		if at, err = s.assign(ctx, h, iface, r.Netns); err != nil {
+			return nil, err
+		}
+	}
+	mac, err := s.Wirer.Attach(podnet.Spec{Netns: r.Netns, Interface: r.IfName, HostInterface: iface, Addrs: at.Addrs, MTU: s.MTU})
+	if err == nil {
+		s.Box.Post(endpoint(at))
+		err = s.Status.WaitEndpoint(ctx, iface, at.Generation)
+	}
+	if err != nil {
+		if !known { // an earlier ADD may have succeeded and the pod may run
+			err = errors.Join(err, s.undo(h, at))
+		}
+		return nil, err
+	}
+	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: s.MTU, Addrs: at.Addrs}, nil
+}
+
+// assign finds addresses and records them.
+func (s *Server) assign(ctx context.Context, h ipam.Handle, iface, netns string) (journal.Attachment, error) {
+	addrs, err := s.Allocator.Assign(ctx, h)
+	if err != nil {
+		return journal.Attachment{}, err
+	}
+	at := journal.Attachment{Handle: h, HostInterface: iface, Netns: netns, Addrs: addrs}
+	if at.Generation, err = s.Journal.Attach(at); err != nil {
+		s.Allocator.Undo(h, addrs)
+		return journal.Attachment{}, err
+	}
+	return at, nil
+}
+
+func (s *Server) undo(h ipam.Handle, at journal.Attachment) error {
+	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
+	return errors.Join(s.Wirer.Detach(at.HostInterface), s.forget(h, at))
+}
+
+// forget gives the addresses back and strikes the attachment from the journal.
+func (s *Server) forget(h ipam.Handle, at journal.Attachment) error {
+	return s.Journal.Detach(h, s.Allocator.Release(h, at.Addrs))
+}
+
+// del detaches a pod. Whatever is missing is success: a runtime repeats DEL
+// until it hears that. A late DEL of an earlier sandbox frees its addresses and
+// leaves the veth of its successor alone.
+func (s *Server) del(r wire.Request) error {
+	h, iface := handle(r), desired.HostInterface(r.Namespace, r.Pod)
+	defer s.pods.lock(iface)()
+	at, known := s.Journal.Find(h)
+	if !known {
+		return nil
+	}
+	if !s.current(at) {
+		return s.forget(h, at)
+	}
+	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
+	return errors.Join(s.Wirer.Detach(at.HostInterface), s.forget(h, at))
+}
+
+// current reports whether at is the latest attachment on its host interface.
+func (s *Server) current(at journal.Attachment) bool {
+	for _, other := range s.Journal.State().Attachments {
+		if other.HostInterface == at.HostInterface && other.Generation > at.Generation {
+			return false
+		}
+	}
+	return true
+}
+
+// check compares what ADD answered with the journal and the kernel.
+func (s *Server) check(r wire.Request) error {
+	at, known := s.Journal.Find(handle(r))
+	if !known {
+		return &wire.Error{Code: types.ErrUnknownContainer, Message: fmt.Sprintf("sandbox %s of pod %s/%s is not attached", r.ContainerID, r.Namespace, r.Pod)}
+	}
+	if !sameAddrs(r.Addrs, at.Addrs) {
+		return fmt.Errorf("pod %s/%s holds %v, and prevResult says %v", r.Namespace, r.Pod, at.Addrs, r.Addrs)
+	}
+	if err := s.Wirer.Check(podnet.Spec{Netns: r.Netns, Interface: r.IfName, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: s.MTU}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return s.Status.WaitEndpoint(ctx, at.HostInterface, at.Generation)
+}
+
+func sameAddrs(a, b []netip.Addr) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.SortFunc(a, netip.Addr.Compare)
+	slices.SortFunc(b, netip.Addr.Compare)
+	return slices.Equal(a, b)
+}
+
+// gc detaches every sandbox that the runtime does not name.
+func (s *Server) gc(r wire.Request) error {
+	valid := map[wire.Attachment]bool{}
+	for _, v := range r.Valid {
+		valid[v] = true
+	}
+	var errs []error
+	for h := range s.Journal.State().Attachments {
+		if !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
+			errs = append(errs, s.del(wire.Request{ContainerID: h.Sandbox, IfName: h.Interface, Namespace: h.Namespace, Pod: h.Pod}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// replayTombstones carries out the DELs that came while no agent ran.
+func (s *Server) replayTombstones() {
+	files, _ := filepath.Glob(filepath.Join(s.RunDir, wire.TombstoneDir, "*[^~]")) // "~" ends one that is being written
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		var r wire.Request
+		if err == nil {
+			err = json.Unmarshal(data, &r)
+		}
+		if err == nil && r.Command == wire.Del {
+			err = s.del(r)
+		}
+		if err != nil {
+			s.Log.Warn("a DEL that came while no agent ran could not be carried out", "file", f, "error", err)
+			continue
+		}
+		_ = os.Remove(f) // repeated at the next start otherwise, which does no harm
+	}
+}
+
+// locks are mutexes by name, made and forgotten as needed.
+type locks struct {
+	mu   sync.Mutex // guards held
+	held map[string]*namedLock
+}
+
+type namedLock struct {
+	sync.Mutex
+	waiters int
+}
+
+// lock locks name and returns the function that unlocks it.
+func (l *locks) lock(name string) (unlock func()) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*namedLock{}
+	}
+	n := l.held[name]
+	if n == nil {
+		n = &namedLock{}
+		l.held[name] = n
+	}
+	n.waiters++
+	l.mu.Unlock()
+	n.Lock()
+	return func() {
+		n.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if n.waiters--; n.waiters == 0 {
+			delete(l.held, name)
+		}
+	}
+}

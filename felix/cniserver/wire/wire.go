@@ -1,0 +1,89 @@
+// Package wire is what the CNI plugin and the agent say to each other: one JSON
+// request and one JSON reply over a connection to the agent's unix socket. The
+// plugin links this package alone, so it depends on nothing heavy.
+package wire
+
+import "net/netip"
+
+// DefaultSocket is where the agent listens unless told otherwise.
+const DefaultSocket = "/run/korat/cni.sock"
+
+// TombstoneDir is the directory beside the socket in which the plugin leaves,
+// as one JSON Request a file, what it could not tell while the agent was away.
+const TombstoneDir = "gone"
+
+// Command is a CNI verb (https://www.cni.dev/docs/spec/).
+type Command string
+
+// The verbs.
+const (
+	Add    Command = "ADD"
+	Del    Command = "DEL"
+	Check  Command = "CHECK"
+	Status Command = "STATUS"
+	GC     Command = "GC"
+)
+
+// Request is what the plugin asks.
+type Request struct {
+	Command     Command `json:"command"`
+	ContainerID string  `json:"containerID,omitempty"`
+	Netns       string  `json:"netns,omitempty"` // path; may be empty in DEL
+	IfName      string  `json:"ifName,omitempty"`
+	// Namespace and Pod name the pod. Without them (a runtime that is not
+	// Kubernetes) the plugin puts the container's ID into Pod.
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	// Addrs are the addresses of the previous result, in CHECK.
+	Addrs []netip.Addr `json:"addrs,omitempty"`
+	// Valid are the attachments that exist, in GC: all others are removed.
+	Valid []Attachment `json:"valid,omitempty"`
+}
+
+// Attachment names one interface of one container.
+type Attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+}
+
+// Reply is what the agent answers.
+type Reply struct {
+	Error *Error `json:"error,omitempty"`
+	Added *Added `json:"added,omitempty"` // ADD only
+}
+
+// Error is a CNI error: the codes are those of the CNI specification.
+type Error struct {
+	Code    uint   `json:"code"`
+	Message string `json:"message"`
+	Details string `json:"details,omitempty"`
+}
+
+// Error returns message and details.
+func (e *Error) Error() string {
+	if e.Details == "" {
+		return e.Message
+	}
+	return e.Message + ": " + e.Details
+}
+
+// Added is the result of ADD: everything the CNI result needs.
+type Added struct {
+	HostInterface string       `json:"hostInterface"`
+	HostMAC       string       `json:"hostMAC"`
+	PodMAC        string       `json:"podMAC"`
+	MTU           int          `json:"mtu"`
+	Addrs         []netip.Addr `json:"addrs"` // each as /32 or /128
+}
+
+// Gateways of pods: addresses that exist on no interface and that the host
+// side of every veth answers for. They are link-local, so a pod's routes are the
+// same on every node and survive whatever the node's addresses do.
+var (
+	Gateway4 = netip.MustParseAddr("169.254.1.1")
+	Gateway6 = netip.MustParseAddr("fe80::ecee:eeff:feee:eeee") // EUI-64 of HostMAC
+)
+
+// HostMAC is the hardware address of the host side of every veth. A fixed one
+// makes Gateway6 fixed; links are point to point, so it need not be unique.
+const HostMAC = "ee:ee:ee:ee:ee:ee"

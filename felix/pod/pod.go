@@ -1,0 +1,321 @@
+// Package pod makes and removes a pod's attachment: a veth pair between the node
+// and the pod's network namespace, and inside of it addresses and routes. It is
+// called by felix/cniserver, does all work through netlink, and starts no
+// program. The routes on the node are not its business: felix/kernel/route
+// installs them when policy is in force.
+package pod
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/cniserver/wire"
+)
+
+// Spec says how a pod is attached.
+type Spec struct {
+	Netns         string // path of the pod's network namespace
+	Interface     string // its name inside, usually eth0
+	HostInterface string
+	Addrs         []netip.Addr // at most one of each family
+	MTU           int          // bytes, of both ends
+}
+
+// ErrNoNetns: the path does not name a network namespace.
+var ErrNoNetns = errors.New("no network namespace")
+
+// Host attaches pods to the network namespace it was made in.
+type Host struct {
+	nl *netlink.Handle
+}
+
+// NewHost returns the Host of the current network namespace.
+func NewHost() (*Host, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink socket: %w", err)
+	}
+	return &Host{nl}, nil
+}
+
+// Close frees what NewHost opened.
+func (h *Host) Close() { h.nl.Close() }
+
+// Attach makes s so and returns the hardware address of the pod's side. What
+// is there already and right is kept; a veth of the same name that leads
+// elsewhere (an earlier sandbox of a pod of this name) is replaced. After an
+// error nothing of a new veth is left.
+func (h *Host) Attach(s Spec) (net.HardwareAddr, error) {
+	podNS, err := ns.GetNS(s.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
+	}
+	defer podNS.Close()
+	fresh, err := h.veth(podNS, s)
+	if err != nil {
+		return nil, err
+	}
+	var mac net.HardwareAddr
+	err = within(podNS, func(nl *netlink.Handle) (err error) {
+		mac, err = inside(nl, s)
+		return err
+	})
+	if err == nil {
+		err = h.outside(s, mac)
+	}
+	if err != nil && fresh {
+		err = errors.Join(err, h.Detach(s.HostInterface))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach %s to %s: %w", s.HostInterface, s.Netns, err)
+	}
+	return mac, nil
+}
+
+// Detach removes the veth with the host side iface, and with it the addresses
+// in the pod and all routes through it. Absent is success.
+func (h *Host) Detach(iface string) error {
+	link, err := h.nl.LinkByName(iface)
+	if err == nil {
+		err = h.nl.LinkDel(link)
+	}
+	if err != nil && !isGone(err) {
+		return fmt.Errorf("remove %s: %w", iface, err)
+	}
+	return nil
+}
+
+// Exists reports whether the host side iface is there.
+func (h *Host) Exists(iface string) (bool, error) {
+	_, err := h.nl.LinkByName(iface)
+	if isGone(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func isGone(err error) bool {
+	var notFound netlink.LinkNotFoundError
+	return errors.As(err, &notFound) || errors.Is(err, unix.ENODEV)
+}
+
+// veth makes the pair unless it is there and leads into podNS.
+func (h *Host) veth(podNS ns.NetNS, s Spec) (fresh bool, err error) {
+	if link, err := h.nl.LinkByName(s.HostInterface); err == nil {
+		if leadsTo(link, podNS, s.Interface) {
+			return false, nil
+		}
+		if err := h.Detach(s.HostInterface); err != nil {
+			return false, err
+		}
+	}
+	hostMAC, _ := net.ParseMAC(wire.HostMAC)
+	err = h.nl.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: s.HostInterface, MTU: s.MTU, HardwareAddr: hostMAC, TxQLen: -1},
+		PeerName:      s.Interface,
+		PeerMTU:       uint32(s.MTU),
+		PeerNamespace: netlink.NsFd(podNS.Fd()),
+	})
+	if errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("interface %s exists in the pod already and is not ours", s.Interface)
+	}
+	return true, err
+}
+
+// leadsTo reports whether the other end of host is name in podNS.
+func leadsTo(host netlink.Link, podNS ns.NetNS, name string) bool {
+	same := false
+	_ = within(podNS, func(nl *netlink.Handle) error {
+		peer, err := nl.LinkByName(name)
+		same = err == nil && peer.Type() == "veth" && peer.Attrs().Index == host.Attrs().ParentIndex &&
+			peer.Attrs().ParentIndex == host.Attrs().Index
+		return nil
+	})
+	return same
+}
+
+// within runs f on a thread in podNS, with a netlink socket of that namespace.
+func within(podNS ns.NetNS, f func(*netlink.Handle) error) error {
+	return podNS.Do(func(ns.NetNS) error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netlink socket: %w", err)
+		}
+		defer nl.Close()
+		return f(nl)
+	})
+}
+
+// inside configures the pod's side. It runs in the pod's namespace.
+func inside(nl *netlink.Handle, s Spec) (net.HardwareAddr, error) {
+	if lo, err := nl.LinkByName("lo"); err == nil {
+		if err := nl.LinkSetUp(lo); err != nil {
+			return nil, fmt.Errorf("lo up: %w", err)
+		}
+	}
+	link, err := nl.LinkByName(s.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Interface, err)
+	}
+	if has6(s.Addrs) {
+		for _, c := range []string{"all", "default", "lo", s.Interface} {
+			if err := set("net/ipv6/conf/"+c+"/disable_ipv6", "0"); err != nil {
+				return nil, err
+			}
+		}
+		// The address is unique by IPAM; waiting to detect duplicates would delay the pod's first packet.
+		if err := set("net/ipv6/conf/"+s.Interface+"/accept_dad", "0"); err != nil {
+			return nil, err
+		}
+	}
+	if err := nl.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("%s up: %w", s.Interface, err)
+	}
+	for _, a := range s.Addrs {
+		if err := address(nl, link, a); err != nil {
+			return nil, err
+		}
+	}
+	return link.Attrs().HardwareAddr, nil
+}
+
+// address gives the pod address a and the way out through the gateway of its family.
+func address(nl *netlink.Handle, link netlink.Link, a netip.Addr) error {
+	addr := &netlink.Addr{IPNet: ipnet(netip.PrefixFrom(a, a.BitLen())), Flags: unix.IFA_F_NODAD}
+	if err := nl.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", a, err)
+	}
+	gw, any := wire.Gateway4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if a.Is6() {
+		gw, any = wire.Gateway6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	hostMAC, _ := net.ParseMAC(wire.HostMAC)
+	err := nl.NeighSet(&netlink.Neigh{ // so that the first packet does not wait for an answer
+		LinkIndex: link.Attrs().Index, IP: gw.AsSlice(), HardwareAddr: hostMAC, State: netlink.NUD_PERMANENT,
+	})
+	if err != nil {
+		return fmt.Errorf("neighbour %s: %w", gw, err)
+	}
+	if a.Is4() {
+		toGW := &netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: ipnet(netip.PrefixFrom(gw, gw.BitLen()))}
+		if err := nl.RouteReplace(toGW); err != nil {
+			return fmt.Errorf("route to %s: %w", gw, err)
+		}
+	}
+	if err := nl.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice(), Dst: ipnet(any)}); err != nil {
+		return fmt.Errorf("default route via %s: %w", gw, err)
+	}
+	return nil
+}
+
+// outside configures the host's side: its settings before it comes up, then
+// the pod's hardware address, which is known and need not be asked for.
+func (h *Host) outside(s Spec, podMAC net.HardwareAddr) error {
+	// A router advertisement of a pod must never configure the host, whether or not Korat uses IPv6.
+	for file, value := range map[string]string{"accept_ra": "0", "accept_dad": "0"} {
+		err := set("net/ipv6/conf/"+s.HostInterface+"/"+file, value)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6 has no such file
+			return err
+		}
+	}
+	link, err := h.nl.LinkByName(s.HostInterface)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.HostInterface, err)
+	}
+	if err := h.nl.LinkSetUp(link); err != nil {
+		return fmt.Errorf("%s up: %w", s.HostInterface, err)
+	}
+	for _, a := range s.Addrs {
+		err := h.nl.NeighSet(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, IP: a.AsSlice(), HardwareAddr: podMAC, State: netlink.NUD_PERMANENT,
+		})
+		if err != nil {
+			return fmt.Errorf("neighbour %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// Check compares the pod's side with s and says what differs.
+func (h *Host) Check(s Spec) error {
+	if ok, err := h.Exists(s.HostInterface); err != nil || !ok {
+		return errors.Join(fmt.Errorf("host interface %s is missing", s.HostInterface), err)
+	}
+	podNS, err := ns.GetNS(s.Netns)
+	if err != nil {
+		return fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
+	}
+	defer podNS.Close()
+	return within(podNS, func(nl *netlink.Handle) error {
+		link, err := nl.LinkByName(s.Interface)
+		if err != nil {
+			return fmt.Errorf("interface %s in the pod: %w", s.Interface, err)
+		}
+		if link.Attrs().Flags&net.FlagUp == 0 {
+			return fmt.Errorf("interface %s in the pod is down", s.Interface)
+		}
+		for _, a := range s.Addrs {
+			if err := checkAddress(nl, link, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func checkAddress(nl *netlink.Handle, link netlink.Link, a netip.Addr) error {
+	family, gw := netlink.FAMILY_V4, wire.Gateway4
+	if a.Is6() {
+		family, gw = netlink.FAMILY_V6, wire.Gateway6
+	}
+	addrs, err := nl.AddrList(link, family)
+	if err != nil {
+		return err
+	}
+	has := false
+	for _, have := range addrs {
+		has = has || have.IP.Equal(a.AsSlice())
+	}
+	if !has {
+		return fmt.Errorf("address %s is missing in the pod", a)
+	}
+	routes, err := nl.RouteList(link, family)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.Gw.Equal(gw.AsSlice()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("default route via %s is missing in the pod", gw)
+}
+
+func has6(addrs []netip.Addr) bool {
+	for _, a := range addrs {
+		if a.Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+func ipnet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// set writes a sysctl of the current network namespace.
+func set(name, value string) error {
+	if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
+		return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+	}
+	return nil
+}
