@@ -1,0 +1,59 @@
+# Korat. `make help` lists what can be done here.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export CGO_ENABLED := 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# What the API server of the lab says it is; the modules it is built from.
+KUBE    := v1.36.3
+KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
+
+.DEFAULT_GOAL := help
+.PHONY: help build lab-build deps demo test unit kernel e2e lint generate check-generated bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+build: ## build korat, korat-cni and the lab into bin/
+	go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./e2e/cmd/...
+
+lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
+	cd e2e/controlplane && go build -trimpath -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
+
+deps: ## install the Debian packages that tests and demo use
+	hack/install-deps.sh
+
+demo: deps lab-build ## a routed cluster on this machine, checked step by step (KEEP=1 leaves it up)
+	KEEP=$(KEEP) bin/demo
+
+test: deps lab-build lint unit kernel e2e ## the whole suite (needs root)
+
+unit: ## pure tests: nothing but Go
+	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')
+
+# Packages whose tests make network namespaces or start routers.
+KERNEL := felix/(kernel|iptables|netmon|pod|cniserver|apply)|bgp/gobgp|cmd/korat-cni
+kernel: ## tests against the kernel and real routers, in namespaces of their own (root)
+	go test -p 1 $$(go list ./... | grep -E '$(KERNEL)')
+
+e2e: ## the lab's scenarios (root)
+	go test -p 1 -count=1 -timeout 20m ./e2e/...
+	cd e2e/controlplane && go test ./pki/...
+
+lint: ## gofumpt, vet, staticcheck
+	@test -z "$$(go tool gofumpt -l . | tee /dev/stderr)"
+	go vet ./...
+	go tool staticcheck ./...
+
+generate: ## regenerate deep copies and CRDs
+	hack/generate.sh
+
+check-generated: generate ## fail when generated files are not committed
+	git diff --exit-code -- api charts
+
+bench: ## print the speed and memory figures beside their limits
+	hack/bench.sh
+
+clean: ## remove what was built
+	rm -rf bin
