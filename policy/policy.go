@@ -125,6 +125,12 @@ func (p *Policy) Rules(d Direction) []Rule {
 	return p.Ingress
 }
 
+// Compare orders policies by tier, order number and key: the order in which they
+// are evaluated, in which every node agrees. Tiers compare by name.
+func Compare(a, b *Policy) int {
+	return cmp.Or(strings.Compare(a.Tier, b.Tier), cmp.Compare(a.Order, b.Order), a.Key.Compare(b.Key))
+}
+
 // Scope selects pods: those whose namespace and whose labels both match.
 // Host-network pods are never selected: their address is the node's.
 type Scope struct {

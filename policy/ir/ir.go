@@ -87,6 +87,9 @@ type Rule struct {
 	// DstPorts: the destination port must lie in one of the ranges when the list
 	// is not empty. Only with a Protocol that HasPorts.
 	DstPorts []PortRange
+	// Origin is the index of the policy's rule that this one was compiled from,
+	// for traces. It is no criterion.
+	Origin int
 }
 
 // Tier is an ordered group of programs.

@@ -1,0 +1,117 @@
+package eval
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/compile"
+	"github.com/koratnet/korat/policy/ir"
+	"github.com/koratnet/korat/policy/match"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// Cluster is a small world to ask: who runs where with which labels, and which
+// policies there are. It is worked out anew for every question.
+type Cluster struct {
+	Namespaces map[string]selector.Labels
+	Pods       []Pod
+	Nodes      []Node // only needed for traffic from nodes
+	Policies   []*policy.Policy
+}
+
+// Pod is a pod that is not on the host network.
+type Pod struct {
+	Namespace, Name string
+	Node            string
+	Addrs           []netip.Addr
+	Labels          selector.Labels
+}
+
+// Node is a node with its own addresses.
+type Node struct {
+	Name  string
+	Addrs []netip.Addr
+}
+
+// Verdict answers whether packet p gets through. Its addresses say who the ends
+// are: pods, nodes or the world outside.
+func (c *Cluster) Verdict(p Packet) Verdict {
+	p.Src, p.Dst = p.Src.Unmap(), p.Dst.Unmap()
+	from, to := c.podAt(p.Src), c.podAt(p.Dst)
+	path := Path{From: c.endpoint(from), To: c.endpoint(to)}
+	if from != nil && from == to {
+		path.To = path.From
+	}
+	if to != nil && to.Node != "" {
+		path.FromOwnHost = slices.ContainsFunc(c.Nodes, func(n Node) bool {
+			return n.Name == to.Node && slices.Contains(n.Addrs, p.Src)
+		})
+	}
+	return c.evaluator().Path(path, p)
+}
+
+// Pod returns the pod of that name, or nil.
+func (c *Cluster) Pod(namespace, name string) *Pod {
+	return c.find(func(p *Pod) bool { return p.Namespace == namespace && p.Name == name })
+}
+
+func (c *Cluster) podAt(a netip.Addr) *Pod {
+	return c.find(func(p *Pod) bool { return slices.Contains(p.Addrs, a) })
+}
+
+func (c *Cluster) find(is func(*Pod) bool) *Pod {
+	for i := range c.Pods {
+		if is(&c.Pods[i]) {
+			return &c.Pods[i]
+		}
+	}
+	return nil
+}
+
+// Endpoint returns the chains of a pod.
+func (c *Cluster) endpoint(p *Pod) *Endpoint {
+	if p == nil {
+		return nil
+	}
+	var active []*policy.Policy
+	for _, pol := range c.Policies {
+		if c.selects(pol.Subject, p) {
+			active = append(active, pol)
+		}
+	}
+	slices.SortFunc(active, policy.Compare)
+	return &Endpoint{
+		Ingress: compile.Chain(active, policy.Ingress),
+		Egress:  compile.Chain(active, policy.Egress),
+	}
+}
+
+func (c *Cluster) selects(s policy.Scope, p *Pod) bool {
+	labels, known := c.Namespaces[p.Namespace]
+	return match.Matches(s, match.Namespace{Name: p.Namespace, Labels: labels, Known: known}, p.Labels)
+}
+
+// evaluator compiles all policies, and answers for sets by asking each pod.
+func (c *Cluster) evaluator() *Evaluator {
+	programs := map[ir.ProgramID]*ir.Program{}
+	scopes := map[ir.SetID]policy.Scope{}
+	for _, p := range c.Policies {
+		for _, d := range policy.Directions {
+			prog := compile.Compile(p, d, compile.SetIDOf)
+			programs[prog.ID] = prog
+			for _, s := range compile.Scopes(p, d) {
+				scopes[compile.SetIDOf(s)] = s
+			}
+		}
+	}
+	return &Evaluator{
+		Program: func(id ir.ProgramID) *ir.Program { return programs[id] },
+		InSet: func(id ir.SetID, a netip.Addr) bool {
+			s, ok := scopes[id]
+			return ok && slices.ContainsFunc(c.Pods, func(p Pod) bool {
+				return slices.Contains(p.Addrs, a) && c.selects(s, &p)
+			})
+		},
+	}
+}
