@@ -19,6 +19,12 @@ const (
 	Hosts
 )
 
+// MeshHold and MeshKeepalive are the timers of sessions between nodes.
+const (
+	MeshHold      = 90 * time.Second
+	MeshKeepalive = 30 * time.Second
+)
+
 // Config is all that the local speaker needs to know, complete: a peer that is
 // not in Peers has no session. The zero Config means "do not speak BGP".
 type Config struct {
@@ -37,7 +43,8 @@ func (c Config) Equal(o Config) bool {
 
 // Peer is one neighbour.
 type Peer struct {
-	// Name is what the user knows the peer by: "bgppeer/NAME" or "node/NAME".
+	// Name is what the user knows the peer by: "bgppeer/NAME" or, in the
+	// mesh, "nodenetwork/NAME".
 	Name      string
 	Addr      netip.Addr
 	Port      uint16

@@ -1,0 +1,121 @@
+package calc
+
+import (
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+)
+
+// Config is what the engine needs to know before the first event.
+type Config struct {
+	Node string // Kubernetes name of the node that it works for; not empty
+}
+
+// Engine turns events into desired state. It is owned by one goroutine; its
+// methods are not safe for concurrent use.
+type Engine struct {
+	in    inputs
+	heard event.Source // who has told all it knows
+
+	labels    labels
+	subjects  subjects
+	policies  policies
+	sets      sets
+	programs  programs
+	holders   holders
+	endpoints endpoints
+	pools     pools
+	blocks    blocks
+	routes    routes
+	paths     paths
+	speaker   speaker
+
+	complete, learned words[bool]
+}
+
+// New returns an engine that knows nothing.
+func New(cfg Config) *Engine {
+	if cfg.Node == "" {
+		panic("bug: calc.New without a node name")
+	}
+	e := &Engine{in: newInputs()}
+	e.labels = newLabels(&e.in, cfg.Node)
+	e.subjects = newSubjects(&e.in, &e.labels)
+	e.policies = newPolicies(&e.in)
+	e.sets = newSets(&e.labels)
+	e.programs = newPrograms()
+	e.holders = newHolders()
+	e.endpoints = newEndpoints()
+	e.pools = newPools()
+	e.blocks = newBlocks(cfg.Node)
+	e.routes = newRoutes()
+	e.paths = newPaths()
+	e.speaker = newSpeaker(cfg.Node)
+	e.complete.same, e.learned.same = identicalValues[bool], identicalValues[bool]
+	return e
+}
+
+// Put says that a thing is now what ev says. It stores the value and marks its
+// key dirty; the work is done by Flush, once for however many events. The value
+// is kept and must not be changed any more.
+func (e *Engine) Put(ev event.Event) { e.in.put(ev) }
+
+// Synced says that src has told all it knew at its start. src may name several.
+func (e *Engine) Synced(src event.Source) { e.heard |= src }
+
+// Flush returns what changed in what is desired since the last Flush; the
+// receiver owns the Delta. It is empty when nothing changed.
+//
+// Until the API server has told all it knows, Flush says nothing at all: half a
+// list of policies would open what a policy not heard of yet closes, half a list
+// of pods would shrink sets that the kernel still holds from before a restart.
+func (e *Engine) Flush() desired.Delta {
+	if e.heard&event.API == 0 {
+		return desired.Delta{}
+	}
+	e.in.sift()
+	e.labels.drain()              // pods, namespaces → things with labels and addresses
+	e.subjects.drain()            // policies' subjects × local endpoints
+	e.policies.drain(&e.subjects) // active here
+	e.sets.drain(&e.policies)     // peers of active policies × all things → members
+	e.programs.drain(&e.policies) // recompile only changed policies
+	e.holders.drain(&e.in.endpoints)
+	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
+	e.pools.drain(&e.in.pools)
+	e.blocks.drain(&e.in.blocks)
+	e.routes.drain(&e.in, &e.pools, &e.blocks, &e.holders)
+	e.paths.drain(&e.blocks, &e.holders) // what we say to our neighbours
+	e.speaker.drain(&e.in)
+	e.settle()
+	return e.take()
+}
+
+// settle forgets all dirty marks, at once.
+func (e *Engine) settle() {
+	e.in.settle()
+	e.labels.settle()
+	e.subjects.settle()
+	e.policies.settle()
+	e.holders.settle()
+	e.endpoints.settle()
+	e.pools.settle()
+	e.blocks.settle()
+	e.routes.settle()
+}
+
+// take gathers the news of all stages.
+func (e *Engine) take() desired.Delta {
+	const local = event.API | event.CNI
+	e.complete.say(e.heard&local == local)
+	e.learned.say(e.heard&(local|event.Neighbours) == local|event.Neighbours)
+	return desired.Delta{
+		Endpoints: e.endpoints.said.take(),
+		Programs:  e.programs.said.take(),
+		Sets:      e.sets.take(),
+		Routes:    e.routes.said.take(),
+		Paths:     e.paths.said.take(),
+		Speaker:   e.speaker.said.take(),
+		Pools:     e.pools.cidrs.take(),
+		Complete:  e.complete.take() != nil,
+		Learned:   e.learned.take() != nil,
+	}
+}

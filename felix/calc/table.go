@@ -1,0 +1,168 @@
+package calc
+
+import (
+	"slices"
+
+	"github.com/koratnet/korat/felix/event"
+)
+
+// table holds the last value of every thing of one kind, and of each thing that
+// changed since the last flush also what it was then: was is the list of dirty
+// keys and the undo log of the stages in one. With both sides at hand a stage
+// takes back exactly what it once added, without keeping a copy of its own.
+type table[V any] struct {
+	now  map[string]*V
+	was  map[string]*V // nil value: did not exist
+	same func(a, b *V) bool
+}
+
+func newTable[V any](same func(a, b *V) bool) table[V] {
+	return table[V]{now: map[string]*V{}, was: map[string]*V{}, same: same}
+}
+
+// put stores the state of one thing and marks it dirty.
+func (t *table[V]) put(ev event.Event) {
+	v, ok := any(ev.Value).(*V)
+	if !ok && ev.Value != nil {
+		panic("bug: event of another kind than its key: " + ev.Key.Name)
+	}
+	name := ev.Key.Name
+	if _, dirty := t.was[name]; !dirty {
+		t.was[name] = t.now[name]
+	}
+	if v == nil {
+		delete(t.now, name)
+	} else {
+		t.now[name] = v
+	}
+}
+
+// before returns what name was at the last flush.
+func (t *table[V]) before(name string) *V {
+	if v, dirty := t.was[name]; dirty {
+		return v
+	}
+	return t.now[name]
+}
+
+// sift takes back the marks of things that are again what they were.
+func (t *table[V]) sift() {
+	for name, was := range t.was {
+		now := t.now[name]
+		if was == now || was != nil && now != nil && t.same(was, now) {
+			delete(t.was, name)
+		}
+	}
+}
+
+func (t *table[V]) settle() { forget(&t.was) }
+
+// forget empties a map of marks. After a storm, like the first listing of all
+// pods, its memory is given back.
+func forget[M ~map[K]V, K comparable, V any](m *M) {
+	const storm = 4096
+	if len(*m) > storm {
+		*m = M{}
+		return
+	}
+	clear(*m)
+}
+
+// inputs is all that the engine was told.
+type inputs struct {
+	pods       table[event.Pod]
+	namespaces table[event.Namespace]
+	policies   table[event.Policy]
+	pools      table[event.Pool]
+	blocks     table[event.Block]
+	nodes      table[event.Node]
+	networks   table[event.NodeNetwork]
+	peers      table[event.Peer]
+	bgp        table[event.BGP]
+	endpoints  table[event.Endpoint] // by host interface
+	learned    table[event.Learned]  // by the prefix's text
+}
+
+func newInputs() inputs {
+	return inputs{
+		pods: newTable(func(a, b *event.Pod) bool {
+			return a.Namespace == b.Namespace && a.Name == b.Name && a.Node == b.Node &&
+				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels)
+		}),
+		namespaces: newTable(func(a, b *event.Namespace) bool { return a.Name == b.Name && a.Labels.Equal(b.Labels) }),
+		// Policies are compared by their outputs: a changed one is compiled anew.
+		policies: newTable(func(a, b *event.Policy) bool { return a.Policy == b.Policy }),
+		pools:    newTable(identical[event.Pool]),
+		blocks:   newTable(identical[event.Block]),
+		nodes: newTable(func(a, b *event.Node) bool {
+			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs)
+		}),
+		networks: newTable(identical[event.NodeNetwork]),
+		peers:    newTable(identical[event.Peer]),
+		bgp:      newTable(identical[event.BGP]),
+		endpoints: newTable(func(a, b *event.Endpoint) bool {
+			return a.Handle == b.Handle && a.Interface == b.Interface && a.Generation == b.Generation &&
+				slices.Equal(a.Addrs, b.Addrs)
+		}),
+		learned: newTable(func(a, b *event.Learned) bool {
+			return a.Prefix == b.Prefix && slices.Equal(a.NextHops, b.NextHops)
+		}),
+	}
+}
+
+func identical[V comparable](a, b *V) bool { return *a == *b }
+
+func (in *inputs) put(ev event.Event) {
+	switch ev.Key.Kind {
+	case event.PodKind:
+		in.pods.put(ev)
+	case event.NamespaceKind:
+		in.namespaces.put(ev)
+	case event.PolicyKind:
+		in.policies.put(ev)
+	case event.PoolKind:
+		in.pools.put(ev)
+	case event.BlockKind:
+		in.blocks.put(ev)
+	case event.NodeKind:
+		in.nodes.put(ev)
+	case event.NodeNetworkKind:
+		in.networks.put(ev)
+	case event.PeerKind:
+		in.peers.put(ev)
+	case event.BGPKind:
+		in.bgp.put(ev)
+	case event.EndpointKind:
+		in.endpoints.put(ev)
+	case event.LearnedKind:
+		in.learned.put(ev)
+	default:
+		panic("bug: event of an unknown kind: " + ev.Key.Name)
+	}
+}
+
+// marks are what all tables have in common.
+type marks interface {
+	sift()
+	settle()
+}
+
+// tables lists all tables for what is done to every one, whatever its type.
+func (in *inputs) tables() [11]marks {
+	return [...]marks{
+		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
+		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
+	}
+}
+
+func (in *inputs) sift() {
+	for _, t := range in.tables() {
+		t.sift()
+	}
+}
+
+func (in *inputs) settle() {
+	for _, t := range in.tables() {
+		t.settle()
+	}
+}
