@@ -3,8 +3,8 @@
 //
 // All kinds are cluster-scoped and have the status subresource: people write
 // spec, Korat writes status. The comments here become the descriptions that
-// `kubectl explain` prints, so they are written for the operator and use the
-// names of the JSON fields' meaning, units and defaults.
+// `kubectl explain` prints, so they speak to the operator: what a field means,
+// in which unit, and what holds when it is left out.
 //
 // The package is data. It never talks to an API server and decides nothing:
 // beside the types it holds the defaults, the names of conditions and reasons,
@@ -24,7 +24,7 @@
 // What needs other objects (overlapping pools) or another language (selectors)
 // is reported by a condition instead.
 //
-// deepcopy functions and charts/korat/crds are generated from these files by
+// The deepcopy functions and charts/korat/crds are generated from these files by
 // hack/generate.sh.
 //
 // +kubebuilder:object:generate=true
