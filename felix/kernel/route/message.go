@@ -1,0 +1,188 @@
+package route
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/nlsock"
+)
+
+// metric6 is what the kernel makes of no metric in IPv6 (IP6_RT_PRIO_USER).
+const metric6 = 1024
+
+// key is what the kernel tells routes of one table apart by.
+type key struct {
+	prefix netip.Prefix
+	metric uint32
+}
+
+// keyOf returns the key under which we keep the route to prefix.
+func keyOf(prefix netip.Prefix) key {
+	if prefix.Addr().Is6() {
+		return key{prefix, metric6}
+	}
+	return key{prefix, 0}
+}
+
+// entry is a route as the kernel holds it.
+type entry struct {
+	kind  uint8        // RTN_UNICAST or RTN_UNREACHABLE; anything else is a stray
+	scope uint8        // always 0 in IPv6
+	dev   string       // only without hops: else the kernel finds it
+	hops  []netip.Addr // sorted
+}
+
+func entryOf(r *desired.Route) entry {
+	switch r.Kind {
+	case desired.Local:
+		e := entry{kind: unix.RTN_UNICAST, dev: r.Interface}
+		if r.Prefix.Addr().Is4() {
+			e.scope = unix.RT_SCOPE_LINK
+		}
+		return e
+	case desired.Unreachable:
+		return entry{kind: unix.RTN_UNREACHABLE}
+	case desired.Via:
+		return entry{kind: unix.RTN_UNICAST, hops: r.NextHops}
+	}
+	panic("bug: route of unknown kind to " + r.Prefix.String())
+}
+
+func (e entry) equal(o entry) bool {
+	return e.kind == o.kind && e.scope == o.scope && e.dev == o.dev && slices.Equal(e.hops, o.hops)
+}
+
+func addition(k key, e entry, index int, flags uint16) *nlsock.Request {
+	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, header(k, e.kind, e.scope))
+	target(r, k)
+	switch {
+	case len(e.hops) == 1:
+		r.Attr(unix.RTA_GATEWAY, e.hops[0].AsSlice())
+	case len(e.hops) > 1:
+		r.Nest(unix.RTA_MULTIPATH, func() {
+			for _, hop := range e.hops {
+				r.Struct(make([]byte, unix.SizeofRtNexthop), func() {
+					r.Attr(unix.RTA_GATEWAY, hop.AsSlice())
+				})
+			}
+		})
+	case index != 0:
+		r.Uint32(unix.RTA_OIF, uint32(index))
+	}
+	return r
+}
+
+func removal(k key, e entry) *nlsock.Request {
+	r := nlsock.NewRequest(unix.RTM_DELROUTE, 0, header(k, e.kind, unix.RT_SCOPE_NOWHERE))
+	target(r, k)
+	return r
+}
+
+func header(k key, kind, scope uint8) []byte {
+	h := unix.RtMsg{
+		Family: family(k.prefix.Addr()), Dst_len: uint8(k.prefix.Bits()), Table: unix.RT_TABLE_MAIN,
+		Protocol: desired.RouteProtocol, Scope: scope, Type: kind,
+	}
+	return bytesOf(&h)
+}
+
+func target(r *nlsock.Request, k key) {
+	r.Attr(unix.RTA_DST, k.prefix.Addr().AsSlice())
+	if k.metric != 0 {
+		r.Uint32(unix.RTA_PRIORITY, k.metric)
+	}
+}
+
+// dumpRequest asks for our routes of a family, filtered by the kernel.
+func dumpRequest(family uint8, index int) *nlsock.Request {
+	h := unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN, Protocol: desired.RouteProtocol}
+	r := nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h))
+	if index != 0 {
+		r.Uint32(unix.RTA_OIF, uint32(index))
+	}
+	return r
+}
+
+// decode reads one message of a dump. ok is false for what is not ours.
+func decode(kind uint16, body []byte, name func(index int) string) (k key, e entry, ok bool) {
+	if kind != unix.RTM_NEWROUTE || len(body) < unix.SizeofRtMsg {
+		return key{}, entry{}, false
+	}
+	h := (*unix.RtMsg)(unsafe.Pointer(&body[0]))
+	if h.Protocol != desired.RouteProtocol || h.Table != unix.RT_TABLE_MAIN || h.Flags&unix.RTM_F_CLONED != 0 {
+		return key{}, entry{}, false
+	}
+	addr, oif := netip.IPv4Unspecified(), 0
+	if h.Family == unix.AF_INET6 {
+		addr = netip.IPv6Unspecified()
+	}
+	e = entry{kind: h.Type, scope: h.Scope}
+	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
+		switch attr {
+		case unix.RTA_DST:
+			addr, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			k.metric = binary.NativeEndian.Uint32(value)
+		case unix.RTA_OIF:
+			oif = int(binary.NativeEndian.Uint32(value))
+		case unix.RTA_GATEWAY, unix.RTA_VIA:
+			e.hops = append(e.hops, gateway(attr, value))
+		case unix.RTA_MULTIPATH:
+			e.hops = append(e.hops, multipath(value)...)
+		}
+	}
+	k.prefix = netip.PrefixFrom(addr, int(h.Dst_len))
+	slices.SortFunc(e.hops, netip.Addr.Compare)
+	// IPv6 hangs unreachable routes on lo.
+	if len(e.hops) == 0 && e.kind == unix.RTN_UNICAST {
+		e.dev = name(oif)
+	}
+	return k, e, true
+}
+
+// multipath returns the gateways of struct rtnexthop after struct rtnexthop.
+func multipath(b []byte) (hops []netip.Addr) {
+	for len(b) >= unix.SizeofRtNexthop {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtNexthop || size > len(b) {
+			return hops
+		}
+		for attr, value := range nlsock.Attrs(b[unix.SizeofRtNexthop:size]) {
+			if attr == unix.RTA_GATEWAY || attr == unix.RTA_VIA {
+				hops = append(hops, gateway(attr, value))
+			}
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return hops
+}
+
+// gateway reads an address; a gateway of another family than the route's comes
+// with its family in front.
+func gateway(attr uint16, value []byte) netip.Addr {
+	if attr == unix.RTA_VIA && len(value) > 2 {
+		value = value[2:]
+	}
+	addr, _ := netip.AddrFromSlice(value)
+	return addr
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// unnamed stands for an interface that went while routes were read.
+func unnamed(index int) string { return "#" + strconv.Itoa(index) }
+
+func bytesOf[T unix.RtMsg | unix.IfInfomsg](v *T) []byte {
+	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
+}

@@ -1,0 +1,316 @@
+// Package route keeps the kernel's routes as desired: the /32 and /128 of local
+// pods, the unreachable routes of own blocks, and what BGP neighbours taught.
+// felix/apply calls it. It is the only writer of routes in Korat.
+//
+// Ours are the routes of protocol desired.RouteProtocol in the main table, one
+// for each prefix, with the kernel's default metric. Routes of other protocols
+// are never changed, also where they stand in our way. A route that changes is
+// replaced in one step, so that no packet meets the gap.
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/delta"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/nlsock"
+)
+
+// maxErrors bounds the errors that Apply joins: when an uplink is gone, all
+// routes through it fail for the same reason.
+const maxErrors = 10
+
+// Reconciler is an apply.Reconciler, Gated (an endpoint whose route is missing
+// is closed), Withholder, LinkWatcher and RouteWatcher.
+type Reconciler struct {
+	conn    *nlsock.Conn
+	links   *links
+	tracker *delta.Tracker[key, entry]
+
+	local    map[string]map[key]struct{} // wanted Local routes by interface
+	withheld map[string]error
+	failed   map[key]error       // of the last Apply
+	changed  map[string]struct{} // workload interfaces to look at again
+	stale    bool                // read everything again
+
+	complete, learned bool
+}
+
+// New returns a Reconciler for the network namespace of the calling thread.
+func New() (*Reconciler, error) {
+	conn, err := nlsock.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("routes: %w", err)
+	}
+	r := &Reconciler{
+		conn:    conn,
+		links:   newLinks(conn),
+		tracker: delta.New[key](entry.equal),
+		local:   map[string]map[key]struct{}{},
+		changed: map[string]struct{}{},
+	}
+	r.tracker.AllowRemoval(r.removable)
+	return r, nil
+}
+
+// Close closes the netlink socket.
+func (r *Reconciler) Close() error { return r.conn.Close() }
+
+// Port is the sender of our own route notifications; see netmon.
+func (r *Reconciler) Port() uint32 { return r.conn.Port() }
+
+// Name implements apply.Reconciler.
+func (*Reconciler) Name() string { return "route" }
+
+// removable: learned routes outlive a restart until the neighbours have told
+// what they know, the rest until the API server has.
+func (r *Reconciler) removable(_ key, have entry) bool {
+	return r.complete && (r.learned || len(have.hops) == 0)
+}
+
+// Want implements apply.Reconciler.
+func (r *Reconciler) Want(d desired.Delta) {
+	r.complete = r.complete || d.Complete
+	r.learned = r.learned || d.Learned
+	for prefix, route := range d.Routes {
+		k := keyOf(prefix)
+		if old, ok := r.tracker.Wanted(k); ok && old.dev != "" {
+			r.unlist(old.dev, k)
+		}
+		if route == nil {
+			r.tracker.Unwant(k)
+			continue
+		}
+		e := entryOf(route)
+		r.tracker.Want(k, e)
+		if e.dev != "" {
+			r.list(e.dev, k)
+		}
+	}
+}
+
+func (r *Reconciler) list(dev string, k key) {
+	if r.local[dev] == nil {
+		r.local[dev] = map[key]struct{}{}
+	}
+	r.local[dev][k] = struct{}{}
+}
+
+func (r *Reconciler) unlist(dev string, k key) {
+	if delete(r.local[dev], k); len(r.local[dev]) == 0 {
+		delete(r.local, dev)
+	}
+}
+
+// Withhold implements apply.Withholder.
+func (r *Reconciler) Withhold(closed map[string]error) { r.withheld = closed }
+
+// Closed implements apply.Gated.
+func (r *Reconciler) Closed() map[string]error {
+	closed := map[string]error{}
+	for k, c := range r.tracker.Pending() {
+		if c.Want.dev == "" {
+			continue
+		}
+		err := r.failed[k]
+		if err == nil {
+			err = errors.New("not installed yet")
+		}
+		closed[c.Want.dev] = fmt.Errorf("route %s: %w", k.prefix, err)
+	}
+	return closed
+}
+
+// LinkChanged implements apply.LinkWatcher. The kernel drops an interface's
+// routes when it goes down, of IPv4 without saying so. For a workload's only its
+// own are read again; through another interface any learned route may lead.
+func (r *Reconciler) LinkChanged(name string) {
+	r.links.forget(name)
+	if strings.HasPrefix(name, desired.InterfacePrefix) {
+		r.changed[name] = struct{}{}
+	} else {
+		r.stale = true
+	}
+}
+
+// RouteChanged implements apply.RouteWatcher.
+func (r *Reconciler) RouteChanged(netip.Prefix) { r.stale = true }
+
+// Resync implements apply.Reconciler.
+func (r *Reconciler) Resync(context.Context) error {
+	if err := r.links.read(); err != nil {
+		return fmt.Errorf("read interfaces: %w", err)
+	}
+	all, err := r.dump(0)
+	if err != nil {
+		return err
+	}
+	r.tracker.Resync(maps.All(all))
+	r.stale = false
+	clear(r.changed)
+	return nil
+}
+
+// Apply implements apply.Reconciler.
+func (r *Reconciler) Apply(ctx context.Context) error {
+	if err := r.lookAgain(ctx); err != nil {
+		return err
+	}
+	r.failed = map[key]error{}
+	// A replaced route may turn out to be gone; the second round creates it.
+	for again := true; again; {
+		var err error
+		if again, err = r.push(ctx); err != nil {
+			return err
+		}
+	}
+	return r.joinFailed()
+}
+
+func (r *Reconciler) joinFailed() error {
+	var errs []error
+	for k, err := range r.failed {
+		if len(errs) == maxErrors {
+			errs = append(errs, fmt.Errorf("and %d routes more", len(r.failed)-maxErrors))
+			break
+		}
+		errs = append(errs, fmt.Errorf("route %s: %w", k.prefix, err))
+	}
+	return errors.Join(errs...)
+}
+
+// lookAgain reads what notifications said may have changed.
+func (r *Reconciler) lookAgain(ctx context.Context) error {
+	if r.stale {
+		return r.Resync(ctx)
+	}
+	for dev := range r.changed {
+		if err := r.lookAtLink(dev); err != nil {
+			return fmt.Errorf("read routes of %s: %w", dev, err)
+		}
+		delete(r.changed, dev)
+	}
+	return nil
+}
+
+func (r *Reconciler) lookAtLink(dev string) error {
+	there := map[key]entry{}
+	index, err := r.links.index(dev)
+	switch {
+	case errors.Is(err, unix.ENODEV): // and its routes with it
+	case err != nil:
+		return err
+	default:
+		if there, err = r.dump(index); err != nil {
+			return err
+		}
+	}
+	for k := range r.local[dev] {
+		if have, ok := r.tracker.Have(k); ok && have.dev == dev {
+			r.tracker.Gone(k)
+		}
+	}
+	for k, e := range there {
+		r.tracker.Saw(k, e)
+	}
+	return nil
+}
+
+// push sends what is pending and not withheld, once each. again says that it
+// found routes gone that it meant to replace.
+func (r *Reconciler) push(ctx context.Context) (again bool, err error) {
+	var keys []key
+	var requests []*nlsock.Request
+	for k, c := range r.tracker.Pending() {
+		if _, failed := r.failed[k]; failed {
+			continue
+		}
+		if _, withheld := r.withheld[c.Want.dev]; withheld && c.Want.dev != "" {
+			continue
+		}
+		request, err := r.request(k, c)
+		if err != nil {
+			r.failed[k] = err
+			continue
+		}
+		keys, requests = append(keys, k), append(requests, request)
+	}
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	err = r.conn.Batch(requests, func(i int, err error) {
+		again = r.answered(keys[i], err) || again
+	})
+	if err != nil {
+		r.stale = true // unknown what was done
+	}
+	return again, err
+}
+
+// answered takes in what the kernel said to the request about k. It reports
+// whether the request is to be made anew.
+func (r *Reconciler) answered(k key, err error) (again bool) {
+	want, wanted := r.tracker.Wanted(k)
+	_, there := r.tracker.Have(k)
+	absent := errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)
+	switch {
+	case err == nil || (!wanted && absent):
+		r.tracker.Done(k)
+	case there && absent: // what was to be replaced
+		r.tracker.Gone(k)
+		return true
+	case errors.Is(err, unix.EEXIST):
+		r.failed[k] = fmt.Errorf("a route that is not ours is in the way: %w", err)
+	default:
+		if want.dev != "" {
+			r.links.forget(want.dev) // its index may be outdated
+		}
+		r.failed[k] = err
+	}
+	return false
+}
+
+func (r *Reconciler) request(k key, c delta.Change[entry]) (*nlsock.Request, error) {
+	index := 0
+	if c.Want.dev != "" {
+		var err error
+		if index, err = r.links.index(c.Want.dev); err != nil {
+			return nil, fmt.Errorf("interface %s: %w", c.Want.dev, err)
+		}
+	}
+	switch c.Op {
+	case delta.Remove:
+		return removal(k, c.Have), nil
+	case delta.Update:
+		// Only what was seen to be ours is replaced.
+		return addition(k, c.Want, index, unix.NLM_F_REPLACE), nil
+	default:
+		return addition(k, c.Want, index, unix.NLM_F_CREATE|unix.NLM_F_EXCL), nil
+	}
+}
+
+// dump reads our routes, those out of one interface if index is not 0.
+func (r *Reconciler) dump(index int) (map[key]entry, error) {
+	all := map[key]entry{}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		found := map[key]entry{}
+		err := r.conn.Dump(dumpRequest(family, index), func() { clear(found) }, func(kind uint16, body []byte) error {
+			if k, e, ok := decode(kind, body, r.links.name); ok {
+				found[k] = e
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read routes: %w", err)
+		}
+		maps.Copy(all, found)
+	}
+	return all, nil
+}
