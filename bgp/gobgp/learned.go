@@ -1,0 +1,203 @@
+package gobgp
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/koratnet/korat/bgp"
+)
+
+// learned is what the neighbours say: per prefix the equally good best paths.
+// GoBGP's watcher writes it, the caller of Learned reads what changed.
+type learned struct {
+	wake chan struct{} // of capacity 1: something is to be read
+
+	mu      sync.Mutex // guards the rest
+	paths   map[netip.Prefix][]heardPath
+	changed map[netip.Prefix]struct{}
+	own     map[netip.Addr]struct{} // our addresses: a next hop among them is ourselves
+	first   waiting
+}
+
+// heardPath is one best path. A neighbour has at most one per prefix and id.
+type heardPath struct {
+	from    netip.Addr
+	id      uint32
+	nextHop netip.Addr
+	ebgp    bool
+}
+
+func newLearned() *learned {
+	return &learned{
+		wake:    make(chan struct{}, 1),
+		paths:   map[netip.Prefix][]heardPath{},
+		changed: map[netip.Prefix]struct{}{},
+	}
+}
+
+// expect takes in a configuration, before its peers are set.
+func (l *learned) expect(c bgp.Config, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first.expect(c, now)
+	l.ring()
+}
+
+// setOwn takes in the addresses that we give as next hops.
+func (l *learned) setOwn(peers []bgp.Peer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := make(map[netip.Addr]struct{}, 2)
+	for _, p := range peers {
+		own[p.LocalAddr] = struct{}{}
+	}
+	if maps.Equal(own, l.own) {
+		return
+	}
+	l.own = own
+	l.changeAll() // a change of our address is rare
+	l.ring()
+}
+
+// update takes in changed best paths, as GoBGP tells them: paths that are best
+// now, and withdrawals of paths that are not among the best any more. Where our
+// own path is the best, what the neighbours say is withdrawn.
+func (l *learned) update(paths []*apiutil.Path, asn uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range paths {
+		nlri, ok := p.Nlri.(*packet.IPAddrPrefix)
+		if !ok || !p.PeerAddress.IsValid() { // a path of our own has no peer
+			continue
+		}
+		l.set(nlri.Prefix, heardPath{
+			from: p.PeerAddress.Unmap(), id: p.RemoteID, nextHop: nextHop(p.Attrs), ebgp: p.PeerASN != asn,
+		}, p.Withdrawal)
+	}
+	l.ring()
+}
+
+func (l *learned) set(prefix netip.Prefix, p heardPath, gone bool) {
+	l.changed[prefix] = struct{}{}
+	rest := slices.DeleteFunc(l.paths[prefix], func(o heardPath) bool { return o.from == p.from && o.id == p.id })
+	if !gone {
+		rest = append(rest, p)
+	}
+	if len(rest) == 0 {
+		delete(l.paths, prefix)
+		return
+	}
+	l.paths[prefix] = rest
+}
+
+// heard says that peer has told all it knows.
+func (l *learned) heard(peer netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first.heard(peer.Unmap())
+	l.ring()
+}
+
+// settleSoon says that peer will not say when it has told all.
+func (l *learned) settleSoon(peer netip.Addr, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first.settleSoon(peer.Unmap(), now)
+	l.ring()
+}
+
+// clear withdraws everything.
+func (l *learned) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changeAll()
+	clear(l.paths)
+	l.ring()
+}
+
+func (l *learned) ring() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // it rings already
+	}
+}
+
+func (l *learned) run(ctx context.Context, fn func([]bgp.Learned, bool)) error {
+	l.mu.Lock()
+	l.changeAll()
+	l.mu.Unlock()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	told := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+		case <-timer.C:
+		}
+		batch, synced, next := l.take(time.Now())
+		if len(batch) > 0 || synced && !told {
+			fn(batch, synced)
+			told = synced
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// changeAll marks everything as to be read. l.mu is held.
+func (l *learned) changeAll() {
+	for prefix := range l.paths {
+		l.changed[prefix] = struct{}{}
+	}
+}
+
+// take returns what changed since the last time, whether the first round is
+// over, and when to look again if it is not.
+func (l *learned) take(now time.Time) ([]bgp.Learned, bool, time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	batch := make([]bgp.Learned, 0, len(l.changed))
+	for prefix := range l.changed {
+		batch = append(batch, l.at(prefix))
+	}
+	clear(l.changed)
+	synced, next := l.first.over(now)
+	return batch, synced, next
+}
+
+func (l *learned) at(prefix netip.Prefix) bgp.Learned {
+	out := bgp.Learned{Prefix: prefix}
+	for _, p := range l.paths[prefix] {
+		if _, self := l.own[p.nextHop]; self || !p.nextHop.IsValid() {
+			continue
+		}
+		out.NextHops = append(out.NextHops, p.nextHop)
+		out.EBGP = out.EBGP || p.ebgp
+	}
+	slices.SortFunc(out.NextHops, netip.Addr.Compare)
+	out.NextHops = slices.Compact(out.NextHops)
+	return out
+}
+
+func nextHop(attrs []packet.PathAttributeInterface) netip.Addr {
+	for _, a := range attrs {
+		switch a := a.(type) {
+		case *packet.PathAttributeNextHop:
+			return a.Value.Unmap()
+		case *packet.PathAttributeMpReachNLRI:
+			return a.Nexthop
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,174 @@
+package gobgp
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/koratnet/korat/bgp"
+)
+
+// sessions is what GoBGP's events and log lines tell about each session. Why a
+// connection could not be made is only in the log.
+type sessions struct {
+	log *slog.Logger
+
+	mu sync.Mutex // guards m
+	m  map[netip.Addr]*session
+}
+
+type session struct {
+	name  string
+	asn   uint32
+	state packet.FSMState
+	since time.Time // it is established, or is not
+	err   string
+}
+
+func newSessions(log *slog.Logger) *sessions {
+	return &sessions{log: log, m: map[netip.Addr]*session{}}
+}
+
+func (s *sessions) add(p bgp.Peer, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[p.Addr] = &session{name: p.Name, asn: p.ASN, state: packet.BGP_FSM_IDLE, since: now}
+}
+
+func (s *sessions) rename(peer netip.Addr, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.m[peer]; ok {
+		e.name = name
+	}
+}
+
+func (s *sessions) remove(peer netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, peer)
+}
+
+func (s *sessions) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.m)
+}
+
+// failed notes why peer has no session.
+func (s *sessions) failed(peer netip.Addr, words string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.m[peer]; ok && words != "" {
+		e.err = words
+	}
+}
+
+// changed takes in that a session has another state.
+func (s *sessions) changed(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
+	peer := ev.Peer.State.NeighborAddress
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.m[peer.Unmap()]
+	if !ok {
+		return
+	}
+	was := e.state
+	e.state = ev.Peer.State.SessionState
+	up := e.state == packet.BGP_FSM_ESTABLISHED
+	if up {
+		e.err = ""
+	} else {
+		e.err = cmp.Or(downWords(ev.Peer.State.DisconnectReason, e.err), e.err)
+	}
+	if up == (was == packet.BGP_FSM_ESTABLISHED) {
+		return
+	}
+	e.since = at
+	if up {
+		s.log.Info("bgp session up", "peer", e.name, "address", peer, "asn", e.asn)
+	} else {
+		s.log.Info("bgp session down", "peer", e.name, "address", peer, "asn", e.asn, "reason", e.err)
+	}
+}
+
+// of fills in what is known of the session with peer.
+func (s *sessions) of(out *bgp.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.m[out.Addr]; ok {
+		out.Since, out.LastError = e.since, e.err
+	}
+}
+
+func established(ev *apiutil.WatchEventMessage_PeerEvent) bool {
+	return ev.Peer.State.SessionState == packet.BGP_FSM_ESTABLISHED
+}
+
+// Sessions returns the state of every peer of the last Configure that could be
+// set up, ordered by address.
+func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv == nil {
+		return nil, nil
+	}
+	type state struct {
+		name     string
+		received int
+	}
+	states := make(map[netip.Addr]state, len(s.peers))
+	err := s.srv.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+		addr, err := netip.ParseAddr(p.GetState().GetNeighborAddress())
+		if err != nil {
+			return
+		}
+		st := state{name: stateName(p.GetState().GetSessionState())}
+		for _, f := range p.GetAfiSafis() {
+			st.received += int(f.GetState().GetReceived())
+		}
+		states[addr.Unmap()] = st
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bgp sessions: %w", err)
+	}
+	out := make([]bgp.Session, 0, len(s.peers))
+	for _, p := range sortedPeers(s.peers) {
+		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: states[p.Addr].name}
+		s.sessions.of(&one)
+		if one.State == stateEstablished {
+			one.Established, one.LastError = true, ""
+			one.Received = states[p.Addr].received
+			one.Advertised = countByKind(s.paths, p.Addr.Is4(), p.Advertise)
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+const stateEstablished = "Established"
+
+func stateName(s api.PeerState_SessionState) string {
+	switch s {
+	case api.PeerState_SESSION_STATE_CONNECT:
+		return "Connect"
+	case api.PeerState_SESSION_STATE_ACTIVE:
+		return "Active"
+	case api.PeerState_SESSION_STATE_OPENSENT:
+		return "OpenSent"
+	case api.PeerState_SESSION_STATE_OPENCONFIRM:
+		return "OpenConfirm"
+	case api.PeerState_SESSION_STATE_ESTABLISHED:
+		return stateEstablished
+	default:
+		return "Idle"
+	}
+}

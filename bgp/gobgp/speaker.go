@@ -1,0 +1,297 @@
+package gobgp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"github.com/koratnet/korat/bgp"
+)
+
+// Options are what a Speaker needs from its process.
+type Options struct {
+	// Log gets life events of sessions at Info, and GoBGP's own words below that.
+	Log *slog.Logger
+	// Restarted: the kernel still forwards by the routes of an earlier run of this
+	// process. The first sessions then say so (RFC 4724, R and F bit), which makes
+	// neighbours keep what they know of us until our End-of-RIB. It must be false
+	// after a reboot.
+	Restarted bool
+}
+
+// Speaker is this node's BGP speaker. It is silent before the first Configure.
+// All methods may be called by several goroutines.
+type Speaker struct {
+	log      *slog.Logger
+	learned  *learned
+	sessions *sessions
+
+	mu         sync.Mutex // guards the rest; held during calls to GoBGP, so changes come one after another
+	cfg        bgp.Config // of srv, without its peers
+	srv        *server.BgpServer
+	off        *atomic.Bool // of srv: it is being stopped, what it still says is not news
+	unwatch    context.CancelFunc
+	peers      map[netip.Addr]applied
+	paths      map[netip.Prefix]bgp.Advertise
+	restarting bool // the first peers are still to come, and Options.Restarted
+}
+
+// New returns a silent Speaker.
+func New(o Options) *Speaker {
+	return &Speaker{
+		log:        o.Log,
+		learned:    newLearned(),
+		sessions:   newSessions(o.Log),
+		peers:      map[netip.Addr]applied{},
+		paths:      map[netip.Prefix]bgp.Advertise{},
+		restarting: o.Restarted,
+	}
+}
+
+// Configure makes the speaker speak as c says, changing only what differs. A
+// change of AS number, router ID or port resets all sessions, a change of one
+// peer at most its own. After an error what could be done is done; the same call
+// tries the rest again.
+func (s *Speaker) Configure(ctx context.Context, c bgp.Config) error {
+	if err := check(c); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learned.expect(c, time.Now())
+	if s.srv != nil && !sameServer(s.cfg, c) {
+		if err := s.stop(ctx); err != nil {
+			return err
+		}
+		s.learned.clear()
+	}
+	if c.ASN == 0 {
+		return nil
+	}
+	if s.srv == nil {
+		if err := s.start(ctx, c); err != nil {
+			return err
+		}
+	}
+	err := s.setPeers(ctx, c)
+	s.restarting = s.restarting && len(c.Peers) == 0
+	return err
+}
+
+// Close ends all sessions and the speaker. Where graceful restart was agreed the
+// connection is closed without NOTIFICATION: the neighbour keeps our routes for
+// the restart time. Learned does not hear of what is lost by it.
+func (s *Speaker) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv == nil {
+		return nil
+	}
+	return s.stop(context.Background())
+}
+
+// Announce originates paths. A path that is announced already is no change.
+func (s *Speaker) Announce(_ context.Context, paths []bgp.Path) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change := map[netip.Prefix]bgp.Advertise{}
+	var errs []error
+	for _, p := range paths {
+		if err := checkPath(p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		change[p.Prefix] = s.kinds(change, p.Prefix) | p.Kind
+	}
+	return errors.Join(append(errs, s.originate(change))...)
+}
+
+// Withdraw ends the origination of paths. A path that is not announced is no
+// error.
+func (s *Speaker) Withdraw(_ context.Context, paths []bgp.Path) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change := map[netip.Prefix]bgp.Advertise{}
+	for _, p := range paths {
+		change[p.Prefix] = s.kinds(change, p.Prefix) &^ p.Kind
+	}
+	return s.originate(change)
+}
+
+// kinds returns what prefix is to be after the changes so far.
+func (s *Speaker) kinds(change map[netip.Prefix]bgp.Advertise, prefix netip.Prefix) bgp.Advertise {
+	if k, ok := change[prefix]; ok {
+		return k
+	}
+	return s.paths[prefix]
+}
+
+// Learned calls fn with what the neighbours say, first with all of it, then with
+// what changed, until ctx ends. While fn works changes coalesce: per prefix only
+// the last state is told. synced is false until every neighbour of the first
+// Configure has told all it knows (End-of-RIB), is gone from the configuration,
+// or has had the restart time to do so; from then on it stays true. fn is called
+// by the caller's goroutine; there may be one call of Learned at a time.
+func (s *Speaker) Learned(ctx context.Context, fn func(changed []bgp.Learned, synced bool)) error {
+	return s.learned.run(ctx, fn)
+}
+
+func (s *Speaker) start(ctx context.Context, c bgp.Config) error {
+	off := new(atomic.Bool)
+	srv := server.NewBgpServer(server.LoggerOption(slog.New(newLogHandler(s.log, s.sessions, off)), nil))
+	go srv.Serve() // ends with StopBgp, which waits for it
+	err := srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn:              c.ASN,
+		RouterId:         c.RouterID.String(),
+		ListenPort:       int32(c.ListenPort),
+		Families:         []uint32{familyIPv4, familyIPv6},
+		UseMultiplePaths: true,
+	}})
+	if err == nil {
+		err = installPolicies(ctx, srv)
+	}
+	if err != nil {
+		srv.Stop()
+		return fmt.Errorf("bgp speaker on port %d: %w", c.ListenPort, err)
+	}
+	s.srv, s.off, s.cfg = srv, off, c
+	watch, cancel := context.WithCancel(context.Background())
+	s.unwatch = cancel
+	if err := s.watch(watch, srv, c.ASN, off); err != nil {
+		return errors.Join(fmt.Errorf("bgp events: %w", err), s.stop(ctx))
+	}
+	if err := addPaths(srv, s.paths); err != nil {
+		return errors.Join(err, s.stop(ctx))
+	}
+	return nil
+}
+
+// stop leaves the learned paths as they are; s.paths stays for the next start.
+func (s *Speaker) stop(ctx context.Context) error {
+	s.off.Store(true)
+	s.unwatch()
+	err := s.srv.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true})
+	s.srv.Stop() // the BFD loop, which StopBgp leaves; nothing else is left to stop
+	s.srv = nil
+	clear(s.peers)
+	s.sessions.clear()
+	if err != nil {
+		return fmt.Errorf("stop bgp speaker: %w", err)
+	}
+	return nil
+}
+
+// watch lets GoBGP's events flow into s.learned and s.sessions until ctx ends.
+// The events of one server come in order: a neighbour's End-of-RIB after its paths.
+func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, off *atomic.Bool) error {
+	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
+			if !off.Load() {
+				s.learned.update(paths, asn)
+			}
+		},
+		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
+			if !off.Load() {
+				s.learned.heard(eor.PeerAddress)
+			}
+		},
+		OnPeerUpdate: func(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
+			if off.Load() {
+				return
+			}
+			s.sessions.changed(ev, at)
+			if established(ev) && !restartable(ev.Peer.State.RemoteCap) {
+				s.learned.settleSoon(ev.Peer.State.NeighborAddress, at)
+			}
+		},
+	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
+}
+
+// originate makes each prefix of change be announced as the given kinds, none
+// meaning not at all.
+func (s *Speaker) originate(change map[netip.Prefix]bgp.Advertise) error {
+	maps.DeleteFunc(change, func(p netip.Prefix, k bgp.Advertise) bool { return s.paths[p] == k })
+	add, del := map[netip.Prefix]bgp.Advertise{}, []netip.Prefix{}
+	for p, k := range change {
+		if k == 0 {
+			del = append(del, p)
+		} else {
+			add[p] = k
+		}
+	}
+	if s.srv != nil {
+		if err := errors.Join(addPaths(s.srv, add), deletePaths(s.srv, del)); err != nil {
+			return err
+		}
+	}
+	maps.Copy(s.paths, add)
+	for _, p := range del {
+		delete(s.paths, p)
+	}
+	return nil
+}
+
+func sameServer(a, b bgp.Config) bool {
+	return a.ASN == b.ASN && a.RouterID == b.RouterID && a.ListenPort == b.ListenPort
+}
+
+// check returns all that is wrong with c.
+func check(c bgp.Config) error {
+	if c.ASN == 0 {
+		return nil
+	}
+	var errs []error
+	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
+		errs = append(errs, fmt.Errorf("router ID %s: want an IPv4 address", c.RouterID))
+	}
+	seen := map[netip.Addr]string{}
+	for _, p := range c.Peers {
+		if other, ok := seen[p.Addr]; ok {
+			errs = append(errs, fmt.Errorf("peer %s: address %s is that of %s", p.Name, p.Addr, other))
+		}
+		seen[p.Addr] = cmp.Or(p.Name, "another peer")
+		errs = append(errs, checkPeer(p))
+	}
+	return errors.Join(errs...)
+}
+
+func checkPeer(p bgp.Peer) error {
+	switch {
+	case !p.Addr.IsValid() || p.Addr.IsUnspecified() || p.ASN == 0:
+		return fmt.Errorf("peer %s: address %s, AS %d: want both", p.Name, p.Addr, p.ASN)
+	case p.LocalAddr.Is4() != p.Addr.Is4() || p.LocalAddr.IsUnspecified():
+		return fmt.Errorf("peer %s: local address %s: want one of the family of %s", p.Name, p.LocalAddr, p.Addr)
+	case p.LocalAddr.IsLoopback() && !p.Addr.IsLoopback():
+		// It would become the next hop of all we say. FRR drops the session for it.
+		return fmt.Errorf("peer %s: local address %s: a loopback address is no next hop", p.Name, p.LocalAddr)
+	case p.Hold != 0 && p.Hold < 3*time.Second:
+		return fmt.Errorf("peer %s: hold time %s: want at least 3s", p.Name, p.Hold)
+	}
+	return nil
+}
+
+func checkPath(p bgp.Path) error {
+	if !p.Prefix.IsValid() || p.Prefix != p.Prefix.Masked() || p.Prefix.Addr().Is4In6() {
+		return fmt.Errorf("path %s: want a prefix without host bits", p.Prefix)
+	}
+	if p.Kind != bgp.Blocks && p.Kind != bgp.Hosts {
+		return fmt.Errorf("path %s: kind %d: want exactly one", p.Prefix, p.Kind)
+	}
+	return nil
+}
+
+func sortedPeers(m map[netip.Addr]applied) []applied {
+	return slices.SortedFunc(maps.Values(m), func(a, b applied) int { return a.Addr.Compare(b.Addr) })
+}

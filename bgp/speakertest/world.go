@@ -1,0 +1,309 @@
+// Package speakertest helps to test with BGP speakers: a World of fakes that
+// exchange paths in memory, and the Contract that they and real speakers fulfil.
+package speakertest
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/koratnet/korat/bgp"
+)
+
+// World is a network in which every speaker reaches every other. Sessions come
+// up at once when both ends are configured for each other.
+type World struct {
+	mu       sync.Mutex // guards all that its speakers hold
+	speakers []*Fake
+}
+
+// Fake is a speaker in a World. It fulfils the Contract.
+type Fake struct {
+	world *World
+
+	cfg      bgp.Config
+	begun    bool
+	closed   bool
+	deadline time.Time // of the first round
+	waiting  map[netip.Addr]struct{}
+	paths    map[bgp.Path]struct{}
+	sessions map[netip.Addr]*fakeSession
+
+	told    map[netip.Prefix]bgp.Learned // as last given to the caller of Learned
+	changed chan struct{}                // of capacity 1
+}
+
+type fakeSession struct {
+	with  ends // of the session, or of the last one
+	up    bool
+	since time.Time
+	heard map[netip.Prefix]struct{}
+	until time.Time // heard is kept until then though the session is down
+}
+
+// ends is what a session is between. When it changes the session begins anew.
+type ends struct {
+	neighbour     *Fake
+	local, remote netip.Addr
+	asn, peerASN  uint32
+}
+
+// Speaker adds a silent speaker to w.
+func (w *World) Speaker() *Fake {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := &Fake{
+		world:   w,
+		waiting: map[netip.Addr]struct{}{}, paths: map[bgp.Path]struct{}{},
+		sessions: map[netip.Addr]*fakeSession{}, told: map[netip.Prefix]bgp.Learned{},
+		changed: make(chan struct{}, 1),
+	}
+	w.speakers = append(w.speakers, f)
+	return f
+}
+
+// Configure implements reconcile.Speaker.
+func (f *Fake) Configure(_ context.Context, c bgp.Config) error {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	now := time.Now()
+	if !f.begun {
+		f.begun, f.deadline = true, now.Add(c.RestartTime)
+		for _, p := range c.Peers {
+			f.waiting[p.Addr] = struct{}{}
+		}
+		time.AfterFunc(c.RestartTime, f.world.settle)
+	}
+	f.cfg = c
+	f.cfg.Peers = slices.Clone(c.Peers)
+	for addr := range f.sessions {
+		if f.peer(addr) == nil {
+			delete(f.sessions, addr)
+			delete(f.waiting, addr)
+		}
+	}
+	for _, p := range c.Peers {
+		if f.sessions[p.Addr] == nil {
+			f.sessions[p.Addr] = &fakeSession{since: now}
+		}
+	}
+	f.world.settleLocked(now)
+	return nil
+}
+
+// Announce implements reconcile.Speaker.
+func (f *Fake) Announce(_ context.Context, paths []bgp.Path) error {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	for _, p := range paths {
+		f.paths[p] = struct{}{}
+	}
+	f.world.settleLocked(time.Now())
+	return nil
+}
+
+// Withdraw implements reconcile.Speaker.
+func (f *Fake) Withdraw(_ context.Context, paths []bgp.Path) error {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	for _, p := range paths {
+		delete(f.paths, p)
+	}
+	f.world.settleLocked(time.Now())
+	return nil
+}
+
+// Close ends f as if its process ended: neighbours that do graceful restart
+// keep what it said.
+func (f *Fake) Close() error {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	f.closed = true
+	f.world.settleLocked(time.Now())
+	return nil
+}
+
+// Learned implements reconcile.Speaker.
+func (f *Fake) Learned(ctx context.Context, fn func([]bgp.Learned, bool)) error {
+	f.world.mu.Lock()
+	clear(f.told)
+	f.world.mu.Unlock()
+	f.ring()
+	was := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.changed:
+		}
+		batch, synced := f.take()
+		if len(batch) > 0 || synced != was {
+			fn(batch, synced)
+			was = synced
+		}
+	}
+}
+
+// Sessions implements reconcile.Speaker.
+func (f *Fake) Sessions(context.Context) ([]bgp.Session, error) {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	var out []bgp.Session
+	for _, p := range f.cfg.Peers {
+		s := f.sessions[p.Addr]
+		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: "Active", Since: s.since}
+		if s.up {
+			one.Established, one.State = true, "Established"
+			one.Received, one.Advertised = len(s.heard), len(f.tells(p))
+		}
+		out = append(out, one)
+	}
+	slices.SortFunc(out, func(a, b bgp.Session) int { return a.Addr.Compare(b.Addr) })
+	return out, nil
+}
+
+// settle lets the world come to rest after time has passed.
+func (w *World) settle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settleLocked(time.Now())
+}
+
+func (w *World) settleLocked(now time.Time) {
+	for _, f := range w.speakers {
+		if f.closed {
+			continue
+		}
+		for _, p := range f.cfg.Peers {
+			f.hear(p, now)
+		}
+		f.ring()
+	}
+}
+
+// hear brings the session with p up to date.
+func (f *Fake) hear(p bgp.Peer, now time.Time) {
+	s := f.sessions[p.Addr]
+	g, q := f.neighbour(p)
+	with := ends{g, p.LocalAddr, p.Addr, f.cfg.ASN, p.ASN}
+	up := g != nil
+	if up != s.up || up && with != s.with {
+		lost := s.up && !up
+		// A neighbour that closed did so without a word.
+		if lost && s.with.neighbour.closed && f.cfg.RestartTime > 0 && s.with.neighbour.cfg.RestartTime > 0 {
+			keep := s.with.neighbour.cfg.RestartTime
+			s.until = now.Add(keep)
+			time.AfterFunc(keep, f.world.settle)
+		}
+		s.up, s.since = up, now
+	}
+	switch {
+	case up:
+		s.with, s.until = with, time.Time{}
+		s.heard = g.tells(q)
+		delete(f.waiting, p.Addr)
+	case !now.Before(s.until):
+		s.heard = nil
+	}
+}
+
+// neighbour returns the speaker that p is, and us as it knows us; nil when there
+// can be no session.
+func (f *Fake) neighbour(p bgp.Peer) (*Fake, bgp.Peer) {
+	for _, g := range f.world.speakers {
+		if g == f || g.closed || g.cfg.ASN != p.ASN {
+			continue
+		}
+		q := g.peer(p.LocalAddr)
+		if q == nil || q.LocalAddr != p.Addr || q.ASN != f.cfg.ASN {
+			continue
+		}
+		if !p.Passive && p.Port == g.cfg.ListenPort || !q.Passive && q.Port == f.cfg.ListenPort {
+			return g, *q
+		}
+	}
+	return nil, bgp.Peer{}
+}
+
+func (f *Fake) peer(addr netip.Addr) *bgp.Peer {
+	for i := range f.cfg.Peers {
+		if f.cfg.Peers[i].Addr == addr {
+			return &f.cfg.Peers[i]
+		}
+	}
+	return nil
+}
+
+// tells returns what f tells p.
+func (f *Fake) tells(p bgp.Peer) map[netip.Prefix]struct{} {
+	out := map[netip.Prefix]struct{}{}
+	for path := range f.paths {
+		if path.Kind&p.Advertise != 0 && path.Prefix.Addr().Is4() == p.Addr.Is4() {
+			out[path.Prefix] = struct{}{}
+		}
+	}
+	return out
+}
+
+// take returns what has changed since the last take.
+func (f *Fake) take() ([]bgp.Learned, bool) {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	now := f.best()
+	var batch []bgp.Learned
+	for prefix, l := range now {
+		if t, ok := f.told[prefix]; !ok || t.EBGP != l.EBGP || !slices.Equal(t.NextHops, l.NextHops) {
+			batch = append(batch, l)
+		}
+	}
+	for prefix := range f.told {
+		if _, ok := now[prefix]; !ok {
+			batch = append(batch, bgp.Learned{Prefix: prefix})
+		}
+	}
+	f.told = now
+	return batch, f.begun && (len(f.waiting) == 0 || !time.Now().Before(f.deadline))
+}
+
+// best returns the best paths: our own hide all others, and a path from our own
+// AS, being shorter, hides those from other ASes.
+func (f *Fake) best() map[netip.Prefix]bgp.Learned {
+	own := map[netip.Prefix]struct{}{}
+	for p := range maps.Keys(f.paths) {
+		own[p.Prefix] = struct{}{}
+	}
+	out := map[netip.Prefix]bgp.Learned{}
+	peers := slices.SortedFunc(slices.Values(f.cfg.Peers), func(a, b bgp.Peer) int {
+		return cmp.Or(cmp.Compare(outside(f, a), outside(f, b)), a.Addr.Compare(b.Addr))
+	})
+	for _, p := range peers {
+		ebgp := outside(f, p) == 1
+		for prefix := range f.sessions[p.Addr].heard {
+			l, there := out[prefix]
+			if _, hidden := own[prefix]; hidden || there && l.EBGP != ebgp {
+				continue
+			}
+			l.Prefix, l.EBGP, l.NextHops = prefix, ebgp, append(l.NextHops, p.Addr)
+			out[prefix] = l
+		}
+	}
+	return out
+}
+
+func outside(f *Fake, p bgp.Peer) int {
+	if p.ASN != f.cfg.ASN {
+		return 1
+	}
+	return 0
+}
+
+func (f *Fake) ring() {
+	select {
+	case f.changed <- struct{}{}:
+	default: // it rings already
+	}
+}
