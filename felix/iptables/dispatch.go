@@ -1,0 +1,71 @@
+package iptables
+
+import (
+	"strings"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// maxLeaf is how many interfaces a chain of the trie lists before it branches.
+// A packet meets at most that many tests, or 36 where it branches, per level.
+const maxLeaf = 16
+
+// dispatch returns the chains that lead a packet to the chain of its interface:
+// a trie over the characters after the common prefix, shared prefixes skipped.
+// It depends on the names alone, not on the order in which they came. ifaces is
+// sorted and has each name once.
+func dispatch(ifaces []string) []chain {
+	return append(
+		trie{fromPodChain, "-i", fromPrefix}.branch("", ifaces),
+		trie{toPodChain, "-o", toPrefix}.branch("", ifaces)...)
+}
+
+// trie is one of the two tries: where it begins, which interface it looks at and
+// what the names of the chains at its leaves begin with.
+type trie struct{ root, flag, leaf string }
+
+// branch returns the chain for the interfaces that go on with path after the
+// common prefix, and the chains below it.
+func (t trie) branch(path string, ifaces []string) []chain {
+	name := t.root
+	if path != "" {
+		name += "-" + path
+	}
+	var rules []rule
+	var below []chain
+	for _, group := range groups(ifaces, len(desired.InterfacePrefix)+len(path)) {
+		if len(group) == 1 {
+			rules = append(rules, rule{spec: t.flag + " " + group[0] + " -g " + t.leaf + group[0]})
+			continue
+		}
+		next := strings.TrimPrefix(shared(group), desired.InterfacePrefix)
+		rules = append(rules, rule{spec: t.flag + " " + desired.InterfacePrefix + next + "+ -g " + t.root + "-" + next})
+		below = append(below, t.branch(next, group)...)
+	}
+	rules = append(rules, rule{spec: "-j DROP", note: "unknown interface"})
+	return append([]chain{newChain(name, rules)}, below...)
+}
+
+// groups splits sorted names by their character at position at. Few names, and
+// names that end there, are groups of their own.
+func groups(names []string, at int) [][]string {
+	var out [][]string
+	for i, n := range names {
+		same := i > 0 && len(names) > maxLeaf && at < len(n) && at < len(names[i-1]) && n[at] == names[i-1][at]
+		if !same {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], n)
+	}
+	return out
+}
+
+// shared returns what all of the sorted names begin with.
+func shared(names []string) string {
+	first, last := names[0], names[len(names)-1]
+	n := 0
+	for n < len(first) && n < len(last) && first[n] == last[n] {
+		n++
+	}
+	return first[:n]
+}

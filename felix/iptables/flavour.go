@@ -1,0 +1,174 @@
+package iptables
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// Flavour is which of the kernel's two rule engines the iptables programs speak
+// to. All programs of a node must use the same one, or packets are judged twice.
+type Flavour string
+
+// Auto takes what kube-proxy and kubelet use, see Detect.
+const (
+	Auto   Flavour = ""
+	NFT    Flavour = "nft"
+	Legacy Flavour = "legacy"
+)
+
+// hints are the chains by which kubelet tells every other program on the node
+// which flavour the node uses. They are in the mangle table.
+var hints = []string{":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "}
+
+// Detect returns the flavour in which kubelet or kube-proxy have left their
+// chains, in either family, and where they have not, the one that the plain name
+// "iptables" stands for here. It reads the network namespace of its thread.
+func Detect(ctx context.Context) (Flavour, error) {
+	for _, flavour := range []Flavour{NFT, Legacy} {
+		for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
+			found, err := hinted(ctx, tool{family: f, flavour: flavour})
+			if err != nil {
+				return Auto, fmt.Errorf("look for kubelet's chains: %w", err)
+			}
+			if found {
+				return flavour, nil
+			}
+		}
+	}
+	out, err := exec.CommandContext(ctx, "iptables", "--version").CombinedOutput()
+	if err != nil {
+		return Auto, fmt.Errorf("ask iptables for its version: %w", err)
+	}
+	if bytes.Contains(out, []byte("nf_tables")) {
+		return NFT, nil
+	}
+	return Legacy, nil
+}
+
+func hinted(ctx context.Context, t tool) (bool, error) {
+	if t.flavour == Legacy && !legacyTable(t.family, "mangle") {
+		return false, nil // to list a table that is not there would make it
+	}
+	out, err := t.save(ctx, "mangle")
+	if errors.Is(err, exec.ErrNotFound) {
+		return false, nil // not installed: nobody uses it
+	}
+	if err != nil {
+		return false, err
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		for _, h := range hints {
+			if strings.HasPrefix(lines.Text(), h) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// legacyTable reports whether the legacy table is there in the namespace of this thread.
+func legacyTable(f ir.Family, name string) bool {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if f == ir.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(file)
+	if err != nil {
+		return false // the file is not there without the module
+	}
+	for _, n := range strings.Fields(string(names)) {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// tool starts the iptables programs of one family and flavour.
+type tool struct {
+	family  ir.Family
+	flavour Flavour
+}
+
+// Bounds of one program run, and of its wait for the lock that legacy needs.
+const (
+	runTimeout  = 30 * time.Second
+	lockSeconds = "5"
+)
+
+// path finds the program with the flavour in its name, or under the plain name
+// where a distribution ships only one flavour.
+func (t tool) path(suffix string) (string, error) {
+	base := "iptables"
+	if t.family == ir.IPv6 {
+		base = "ip6tables"
+	}
+	path, err := exec.LookPath(base + "-" + string(t.flavour) + suffix)
+	if errors.Is(err, exec.ErrNotFound) && t.plainIs(base) {
+		return exec.LookPath(base + suffix)
+	}
+	return path, err
+}
+
+func (t tool) plainIs(base string) bool {
+	out, err := exec.Command(base, "--version").CombinedOutput()
+	return err == nil && bytes.Contains(out, []byte("nf_tables")) == (t.flavour == NFT)
+}
+
+// runError is the failure of a program that ran.
+type runError struct {
+	what, stderr string
+	err          error
+}
+
+func (e *runError) Error() string {
+	return fmt.Sprintf("%s: %v: %s", e.what, e.err, strings.Join(strings.Fields(e.stderr), " "))
+}
+
+func (e *runError) Unwrap() error { return e.err }
+
+func (t tool) run(ctx context.Context, stdin []byte, suffix string, args ...string) ([]byte, error) {
+	path, err := t.path(suffix)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, &runError{what: strings.Join(append([]string{path}, args...), " "), stderr: stderr.String(), err: err}
+	}
+	return stdout.Bytes(), nil
+}
+
+// save prints a table. A table that nobody has made yet is empty.
+func (t tool) save(ctx context.Context, table string) ([]byte, error) {
+	return t.run(ctx, nil, "-save", "-t", table)
+}
+
+// restore makes a script so, all of it or nothing.
+func (t tool) restore(ctx context.Context, script []byte) error {
+	_, err := t.run(ctx, script, "-restore", "--noflush", "--wait", lockSeconds)
+	return err
+}
+
+// head prints the first rule of a built-in chain.
+func (t tool) head(ctx context.Context, table, builtin string) ([]byte, error) {
+	return t.run(ctx, nil, "", "--wait", lockSeconds, "-t", table, "-S", builtin, "1")
+}
