@@ -100,7 +100,10 @@ func (e *Evaluator) Chain(c ir.Chain, p Packet) Decision {
 	}
 	p.Src, p.Dst = p.Src.Unmap(), p.Dst.Unmap()
 	for _, t := range c.Tiers {
-		if e.tier(t, p, &d) {
+		trace := e.tier(t, p)
+		d.Trace = append(d.Trace, trace)
+		if trace.Action != policy.Pass {
+			d.decided(trace)
 			return d
 		}
 	}
@@ -108,27 +111,34 @@ func (e *Evaluator) Chain(c ir.Chain, p Packet) Decision {
 	return d
 }
 
-// tier asks one tier and reports whether it decided.
-func (e *Evaluator) tier(t ir.Tier, p Packet, d *Decision) bool {
+// tier asks one tier.
+func (e *Evaluator) tier(t ir.Tier, p Packet) TierTrace {
 	trace := TierTrace{Name: t.Name, Action: t.End}
-	cause := ByTierEnd
 	for _, id := range t.Programs {
 		step := e.program(id, p)
 		trace.Programs = append(trace.Programs, step)
-		if step.Rule < 0 && !step.Missing {
-			continue
+		if step.decided() {
+			trace.Action = step.Action
+			break
 		}
-		trace.Action, cause = step.Action, ByRule
-		if step.Missing {
-			cause = ByMissing
-		}
-		d.Program, d.Rule, d.Origin = id, step.Rule, step.Origin
-		break
 	}
-	d.Trace = append(d.Trace, trace)
-	d.Action, d.Cause, d.Tier = trace.Action, cause, t.Name
-	return trace.Action != policy.Pass
+	return trace
 }
+
+// decided takes over the outcome of a tier that did not pass.
+func (d *Decision) decided(t TierTrace) {
+	d.Action, d.Cause, d.Tier = t.Action, ByTierEnd, t.Name
+	if n := len(t.Programs); n > 0 && t.Programs[n-1].decided() {
+		last := t.Programs[n-1]
+		d.Cause, d.Program, d.Rule, d.Origin = ByRule, last.ID, last.Rule, last.Origin
+		if last.Missing {
+			d.Cause = ByMissing
+		}
+	}
+}
+
+// decided reports whether the tier's other programs were not asked any more.
+func (t ProgramTrace) decided() bool { return t.Rule >= 0 || t.Missing }
 
 // program finds the first rule that matches.
 func (e *Evaluator) program(id ir.ProgramID, p Packet) ProgramTrace {
