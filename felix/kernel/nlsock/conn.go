@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -245,4 +246,17 @@ func (c *Conn) read() (n, flags int, err error) {
 			return n, flags, err
 		}
 	}
+}
+
+// Retry calls list, a dump through a vishvananda/netlink handle, until the
+// kernel was not interrupted by a change while it answered.
+func Retry[T any](list func() (T, error)) (T, error) {
+	var all T
+	var err error
+	for range dumpAttempts {
+		if all, err = list(); !errors.Is(err, nl.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return all, fmt.Errorf("dump interrupted %d times: %w", dumpAttempts, err)
 }

@@ -1,0 +1,210 @@
+// Package sysctl keeps the kernel parameters that routing between pods needs:
+// some of the node, some of the host side of each local pod's veth. felix/apply
+// calls it. Parameters are set and never set back: nobody can know what they
+// were meant to be without us.
+package sysctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// Root is where the kernel shows its parameters. Those of the network are the
+// ones of the reading thread's network namespace.
+const Root = "/proc/sys"
+
+// parameter is a path below Root, in which IFACE stands for an interface, and
+// the value it has to have.
+type parameter struct{ path, value string }
+
+// ofNode are the parameters of the node, by whether pods have IPv4 or IPv6. The
+// hash policies spread the connections between two nodes over equal paths; by
+// addresses alone they would all take the same.
+var (
+	ofNode4 = []parameter{
+		{"net/ipv4/ip_forward", "1"},
+		{"net/ipv4/fib_multipath_hash_policy", "1"},
+	}
+	// Forwarding makes the kernel ignore router advertisements on uplinks, so it
+	// is left alone where no pool has IPv6.
+	ofNode6 = []parameter{
+		{"net/ipv6/conf/all/forwarding", "1"},
+		{"net/ipv6/fib_multipath_hash_policy", "1"},
+	}
+)
+
+// ofLink are the parameters of every pod's host side. The host answers ARP for
+// all addresses, at once: by default the kernel waits up to 0.8 s. A pod may not
+// make itself the node's router, whether or not it has IPv6. Sources are checked
+// by rules, for both families alike, and not by the reverse path.
+var (
+	ofLink4 = []parameter{
+		{"net/ipv4/conf/IFACE/forwarding", "1"},
+		{"net/ipv4/conf/IFACE/proxy_arp", "1"},
+		{"net/ipv4/conf/IFACE/route_localnet", "1"},
+		{"net/ipv4/conf/IFACE/rp_filter", "0"},
+		{"net/ipv4/neigh/IFACE/proxy_delay", "0"},
+		{"net/ipv6/conf/IFACE/accept_ra", "0"},
+	}
+	ofLink6 = []parameter{
+		{"net/ipv6/conf/IFACE/disable_ipv6", "0"},
+		{"net/ipv6/conf/IFACE/forwarding", "1"},
+		{"net/ipv6/conf/IFACE/proxy_ndp", "1"},
+	}
+)
+
+// Reconciler is an apply.Reconciler, Gated and a LinkWatcher. Parameters are
+// few, so it does not keep what the kernel has: it looks at those that may be
+// wrong.
+type Reconciler struct {
+	root   string
+	node   []parameter
+	links  map[string][]parameter
+	unsure map[string]error // interfaces, or "" for the node; why, nil if not looked at
+}
+
+// New returns a Reconciler of the parameters below root, which is Root but in
+// tests.
+func New(root string) *Reconciler {
+	return &Reconciler{
+		root: root, node: slices.Clone(ofNode4),
+		links: map[string][]parameter{}, unsure: map[string]error{"": nil},
+	}
+}
+
+// Name implements apply.Reconciler.
+func (*Reconciler) Name() string { return "sysctl" }
+
+// Want implements apply.Reconciler.
+func (r *Reconciler) Want(d desired.Delta) {
+	if d.Pools != nil && slices.ContainsFunc(*d.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		r.wantNode6()
+	}
+	for name, ep := range d.Endpoints {
+		if ep == nil {
+			delete(r.links, name)
+			delete(r.unsure, name)
+			continue
+		}
+		params := slices.Clone(ofLink4)
+		if slices.ContainsFunc(ep.Addrs, netip.Addr.Is6) {
+			params = append(params, ofLink6...)
+			r.wantNode6()
+		}
+		if len(r.links[name]) != len(params) {
+			r.links[name], r.unsure[name] = params, nil
+		}
+	}
+}
+
+func (r *Reconciler) wantNode6() {
+	if len(r.node) == len(ofNode4) {
+		r.node = append(r.node, ofNode6...)
+		r.unsure[""] = nil
+	}
+}
+
+// LinkChanged implements apply.LinkWatcher: an interface that is made anew has
+// default parameters.
+func (r *Reconciler) LinkChanged(name string) {
+	if _, ok := r.links[name]; ok {
+		r.unsure[name] = nil
+	}
+}
+
+// Closed implements apply.Gated.
+func (r *Reconciler) Closed() map[string]error {
+	closed := map[string]error{}
+	for name, err := range r.unsure {
+		if err == nil {
+			err = errors.New("parameters not set yet")
+		}
+		if name != "" {
+			closed[name] = fmt.Errorf("interface %s: %w", name, err)
+		}
+	}
+	return closed
+}
+
+// Resync implements apply.Reconciler: the next Apply looks at everything.
+func (r *Reconciler) Resync(context.Context) error {
+	r.unsure[""] = nil
+	for name := range r.links {
+		r.unsure[name] = nil
+	}
+	return nil
+}
+
+// Apply implements apply.Reconciler.
+func (r *Reconciler) Apply(context.Context) error {
+	var errs []error
+	for name := range r.unsure {
+		params := r.node
+		if name != "" {
+			params = r.links[name]
+		}
+		err := r.set(name, params)
+		if err == nil {
+			delete(r.unsure, name)
+			continue
+		}
+		r.unsure[name] = err
+		if name != "" && errors.Is(err, errMissing) {
+			continue // nothing to retry: LinkChanged will tell when it comes
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// errMissing says that the interface is not there (any more).
+var errMissing = errors.New("no such interface")
+
+func (r *Reconciler) set(iface string, params []parameter) error {
+	var errs []error
+	for _, p := range params {
+		if err := r.setOne(iface, p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) setOne(iface string, p parameter) error {
+	path := filepath.Join(r.root, strings.Replace(p.path, "IFACE", iface, 1))
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r.whyAbsent(iface, p)
+	case err != nil:
+		return err
+	case strings.TrimSpace(string(have)) == p.value:
+		return nil
+	}
+	err = os.WriteFile(path, []byte(p.value), 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.whyAbsent(iface, p)
+	}
+	return err
+}
+
+// whyAbsent tells an interface that is gone from a kernel without IPv6, whose
+// parameters are as good as set.
+func (r *Reconciler) whyAbsent(iface string, p parameter) error {
+	if _, err := os.Stat(filepath.Join(r.root, "net/ipv6")); err != nil && strings.HasPrefix(p.path, "net/ipv6/") {
+		return nil
+	}
+	if iface != "" {
+		return errMissing
+	}
+	return fmt.Errorf("kernel parameter %s: %w", p.path, fs.ErrNotExist)
+}
