@@ -70,7 +70,7 @@ func mesh(into map[netip.Addr]bgp.Peer, self *event.Node, asn uint32, in *inputs
 		}
 		for _, v4 := range []bool{true, false} {
 			local, remote := addrOf(self, v4), addrOf(n, v4)
-			if !local.IsValid() || !remote.IsValid() || local == remote {
+			if !local.IsValid() || !remote.IsValid() || slices.Contains(self.Addrs, remote) {
 				continue
 			}
 			p := bgp.Peer{

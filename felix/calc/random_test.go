@@ -1,0 +1,233 @@
+package calc_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// dice makes random events over a universe so small that everything collides:
+// names, addresses, labels, blocks and next hops.
+type dice struct{ *rand.Rand }
+
+func newDice(seed, stream uint64) dice { return dice{rand.New(rand.NewPCG(seed, stream))} }
+
+func (d dice) chance(percent int) bool { return d.IntN(100) < percent }
+
+func pick[V any](d dice, from ...V) V { return from[d.IntN(len(from))] }
+
+// event returns the end of a thing one time in four, else a new state of it.
+func (d dice) event() event.Event {
+	name, value := d.thing()
+	ev := event.Set(name, value)
+	if d.chance(25) {
+		return event.Event{Key: ev.Key}
+	}
+	return ev
+}
+
+// thing favours what stages spend their cleverness on.
+func (d dice) thing() (string, event.Value) {
+	switch k := d.IntN(100); {
+	case k < 28:
+		return d.pod()
+	case k < 44:
+		return d.endpoint()
+	case k < 64:
+		return d.policy()
+	case k < 72:
+		return d.namespace()
+	case k < 80:
+		return d.learned()
+	case k < 86:
+		return d.block()
+	case k < 89:
+		return d.pool()
+	case k < 93:
+		return d.node()
+	case k < 95:
+		return d.network()
+	case k < 98:
+		return d.peer()
+	}
+	return "default", &event.BGP{
+		ASN: pick[uint32](d, 64512, 64513), Mesh: d.chance(80), ListenPort: pick[uint16](d, 179, 1179),
+		RestartTime: 120 * time.Second,
+	}
+}
+
+func (d dice) ns() string { return pick(d, "a", "b", "c") }
+
+func (d dice) labels(percent int) selector.Labels {
+	m := map[string]string{}
+	for _, k := range []string{"app", "role"} {
+		if d.chance(percent) {
+			m[k] = pick(d, "x", "y", "z")
+		}
+	}
+	return selector.MakeLabels(m)
+}
+
+// addr returns one of few addresses of pods.
+func (d dice) addr() netip.Addr {
+	if d.chance(25) {
+		return netip.MustParseAddr(fmt.Sprintf("fd00:10::%d", d.IntN(4)))
+	}
+	return netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", d.IntN(2), d.IntN(6)))
+}
+
+func (d dice) addrs() []netip.Addr {
+	var addrs []netip.Addr
+	for range pick(d, 0, 1, 1, 1, 2) {
+		addrs = append(addrs, d.addr())
+	}
+	return addrs
+}
+
+func (d dice) pod() (string, event.Value) {
+	p := &event.Pod{
+		Namespace: d.ns(), Name: fmt.Sprint("p", d.IntN(4)),
+		Node: pick(d, "me", "me", "other", ""), Addrs: d.addrs(), Labels: d.labels(70),
+	}
+	return p.Namespace + "/" + p.Name, p
+}
+
+func (d dice) namespace() (string, event.Value) {
+	ns := &event.Namespace{Name: d.ns(), Labels: d.labels(60)}
+	return ns.Name, ns
+}
+
+func (d dice) endpoint() (string, event.Value) {
+	iface := fmt.Sprint("kor", d.IntN(6))
+	return iface, &event.Endpoint{
+		Handle:    ipam.Handle{Namespace: d.ns(), Pod: fmt.Sprint("p", d.IntN(4)), Sandbox: "s", Interface: "eth0"},
+		Interface: iface, Addrs: d.addrs(), Generation: d.Uint64N(3),
+	}
+}
+
+func (d dice) selector() *selector.Selector {
+	switch d.IntN(7) {
+	case 0:
+		return nil
+	case 1:
+		return selector.All()
+	case 2:
+		return selector.Has("role")
+	case 3:
+		return selector.Not(selector.Has("role"))
+	case 4:
+		return selector.NotIn("app", "x", "y")
+	case 5:
+		return selector.And(selector.In("app", "x", "y"), selector.NotEquals("role", "z"))
+	}
+	return selector.Equals("app", pick(d, "x", "y", "z"))
+}
+
+// scope is exact in most cases, as scopes made of NetworkPolicies are.
+func (d dice) scope() policy.Scope {
+	switch d.IntN(5) {
+	case 0:
+		return policy.Scope{Pods: d.selector()}
+	case 1:
+		return policy.Scope{Namespaces: d.selector(), Pods: d.selector()}
+	}
+	return policy.Scope{Namespace: d.ns(), Pods: d.selector()}
+}
+
+func (d dice) policy() (string, event.Value) {
+	p := &policy.Policy{
+		Key:  policy.Key{Namespace: d.ns(), Name: fmt.Sprint("np", d.IntN(3))},
+		Tier: pick(d, policy.DefaultTier, policy.DefaultTier, policy.DefaultTier, "another"), Order: pick(d, 1000.0, 1000, 1),
+		Subject: d.scope(), Types: pick(d, policy.Ingress, policy.Egress, policy.Ingress|policy.Egress),
+		Ingress: d.rules(), Egress: d.rules(),
+	}
+	return p.Key.String(), &event.Policy{Policy: p}
+}
+
+func (d dice) rules() []policy.Rule {
+	var rules []policy.Rule
+	for range d.IntN(3) {
+		r := policy.Rule{Action: pick(d, policy.Allow, policy.Deny, policy.Pass)}
+		for range d.IntN(3) {
+			peer := policy.Peer{Net: netip.MustParsePrefix("10.0.0.0/24")}
+			if d.chance(80) {
+				scope := d.scope()
+				peer = policy.Peer{Scope: &scope}
+			}
+			r.Peers = append(r.Peers, peer)
+		}
+		if d.chance(40) {
+			r.Ports = []policy.Port{{Protocol: policy.TCP, First: pick[uint16](d, 0, 80), Last: 80}}
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+func (d dice) pool() (string, event.Value) {
+	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
+	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
+	return p.Name, &event.Pool{Pool: p}
+}
+
+var blockCIDRs = []string{"10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/29", "10.0.1.3/32", "fd00:10::/126"}
+
+func (d dice) block() (string, event.Value) {
+	cidr := netip.MustParsePrefix(pick(d, blockCIDRs...))
+	return cidr.String(), &event.Block{Block: ipam.Block{CIDR: cidr, Owner: ipam.Owner{Node: pick(d, "me", "other")}}}
+}
+
+func (d dice) learned() (string, event.Value) {
+	a := d.addr()
+	p := netip.PrefixFrom(a, a.BitLen())
+	if d.chance(50) {
+		p = netip.MustParsePrefix(pick(d, append(blockCIDRs, "0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/23", "192.0.2.0/24")...))
+	}
+	l := bgp.Learned{Prefix: p}
+	for range d.IntN(4) {
+		l.NextHops = append(l.NextHops, netip.MustParseAddr(fmt.Sprintf("172.16.0.%d", d.IntN(5))))
+	}
+	return p.String(), &event.Learned{Learned: l}
+}
+
+func (d dice) node() (string, event.Value) {
+	n := &event.Node{Name: pick(d, "me", "me", "n1", "n2"), Labels: d.labels(50)}
+	for range d.IntN(3) {
+		n.Addrs = append(n.Addrs, netip.MustParseAddr(fmt.Sprintf("172.16.0.%d", d.IntN(5))))
+	}
+	if d.chance(40) {
+		n.Addrs = append(n.Addrs, netip.MustParseAddr(fmt.Sprintf("fd00:16::%d", d.IntN(5))))
+	}
+	return n.Name, n
+}
+
+func (d dice) network() (string, event.Value) {
+	n := &event.NodeNetwork{Name: pick(d, "me", "n1", "n2"), ASN: pick[uint32](d, 0, 64512, 64999)}
+	return n.Name, n
+}
+
+func (d dice) peer() (string, event.Value) {
+	p := &event.Peer{
+		Name: pick(d, "tor", "tor2", "rr"), Nodes: d.selector(), Port: 179, ASN: pick[uint32](d, 64512, 65000),
+		Addr:      netip.MustParseAddr(pick(d, "172.16.0.1", "172.16.0.2", "172.16.0.9", "fd00:16::9")),
+		Advertise: pick(d, bgp.Blocks, bgp.Hosts, bgp.Blocks|bgp.Hosts), Hold: 90 * time.Second, Keepalive: 30 * time.Second,
+	}
+	return p.Name, p
+}
+
+// state returns a random state of about n things.
+func (d dice) state(n int) state {
+	s := state{}
+	for range n {
+		name, value := d.thing()
+		s.put(event.Set(name, value))
+	}
+	return s
+}
