@@ -5,6 +5,8 @@ package kerneltest
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"testing"
@@ -46,6 +48,9 @@ func New(t testing.TB) *Namespace {
 	n.Up("lo")
 	return n
 }
+
+// Path names the namespace for programs that are given a path, while the test runs.
+func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.fd)) }
 
 // Do runs f on a thread inside the namespace and waits for it. f may end the
 // test. Sockets that f opens stay bound to the namespace.

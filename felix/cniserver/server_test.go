@@ -1,0 +1,392 @@
+package cniserver_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/pod"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/assign"
+	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// plugin is the directory of the real plugin, built once.
+var plugin string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "korat-cni")
+	if err != nil {
+		panic(err)
+	}
+	plugin = dir
+	build := exec.Command("go", "build", "-o", dir, "../../cmd/korat-cni")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("build the plugin: %v\n%s", err, out))
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// kernel is a data plane that has applied what was posted, or refuses.
+type kernel struct {
+	mu        sync.Mutex // guards endpoints
+	endpoints map[string]*event.Endpoint
+	refuse    error
+	synced    bool
+}
+
+func (k *kernel) Post(evs ...event.Event) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, ev := range evs {
+		if ev.Value == nil {
+			delete(k.endpoints, ev.Key.Name)
+		} else {
+			k.endpoints[ev.Key.Name] = ev.Value.(*event.Endpoint)
+		}
+	}
+}
+
+func (k *kernel) Synced(event.Source) { k.synced = true }
+func (k *kernel) Ready() error        { return k.refuse }
+
+func (k *kernel) WaitEndpoint(_ context.Context, iface string, generation uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ep := k.endpoints[iface]; ep == nil || ep.Generation != generation {
+		return errors.New("not applied")
+	}
+	return k.refuse
+}
+
+func (k *kernel) addrs() (all []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, ep := range k.endpoints {
+		for _, a := range ep.Addrs {
+			all = append(all, a.String())
+		}
+	}
+	return all
+}
+
+type openAPI struct{}
+
+func (openAPI) Claim(context.Context, ipam.Block) error { return nil }
+
+// agent is the part of an agent that the plugin meets.
+type agent struct {
+	t      *testing.T
+	node   *kerneltest.Namespace
+	run    string // run directory
+	state  string
+	kernel *kernel
+	books  *journal.Journal
+	stop   func()
+}
+
+func newAgent(t *testing.T) *agent {
+	a := &agent{t: t, node: kerneltest.New(t), run: t.TempDir(), state: t.TempDir()}
+	a.start()
+	return a
+}
+
+func (a *agent) start() {
+	a.t.Helper()
+	var err error
+	if a.books, err = journal.Open(a.state, "n"); err != nil {
+		a.t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	alloc := assign.New(a.books, openAPI{}, time.Now, log)
+	alloc.SetNode("uid", selector.Labels(nil))
+	alloc.SetPool("p", &ipam.Pool{Name: "p", CIDR: netip.MustParsePrefix("10.9.0.0/24"), BlockSize: 26})
+	alloc.Listed()
+	a.kernel = &kernel{endpoints: map[string]*event.Endpoint{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	started := make(chan struct{})
+	go a.node.Do(func() { // its thread is in the node's namespace, as the agent is
+		host, err := pod.NewHost()
+		if err != nil {
+			a.t.Error(err)
+			close(started)
+			return
+		}
+		defer host.Close()
+		s := cniserver.New(cniserver.Config{
+			RunDir: a.run, MTU: 1500, Allocator: alloc, Journal: a.books, Wirer: inNode{host, a.node},
+			Status: a.kernel, Box: a.kernel, Log: log,
+		})
+		if err := s.Recover(); err != nil {
+			a.t.Error(err)
+		}
+		close(started)
+		done <- s.Run(ctx)
+	})
+	<-started
+	kerneltest.Eventually(a.t, "the socket is there", func() bool {
+		_, err := os.Stat(filepath.Join(a.run, "cni.sock"))
+		return err == nil
+	})
+	a.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			a.t.Error(err)
+		}
+		a.books.Close()
+		a.stop = func() {}
+	}
+	a.t.Cleanup(func() { a.stop() })
+}
+
+// inNode runs what concerns the node on a thread of its namespace, where a real
+// agent's whole process is.
+type inNode struct {
+	*pod.Host
+	node *kerneltest.Namespace
+}
+
+func (n inNode) Attach(s pod.Spec) (mac net.HardwareAddr, err error) {
+	n.node.Do(func() { mac, err = n.Host.Attach(s) })
+	return mac, err
+}
+
+func (n inNode) Check(s pod.Spec) (err error) {
+	n.node.Do(func() { err = n.Host.Check(s) })
+	return err
+}
+
+// conf returns the configuration of the plugin in a CNI version.
+func (a *agent) conf(version string) *libcni.NetworkConfigList {
+	a.t.Helper()
+	c, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
+		`{"cniVersion":%q,"name":"korat","plugins":[{"type":"korat-cni","socket":%q}]}`, version, filepath.Join(a.run, "cni.sock")))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c
+}
+
+// sandbox is one incarnation of a pod.
+type sandbox struct {
+	ns *kerneltest.Namespace
+	rt *libcni.RuntimeConf
+}
+
+func newSandbox(t *testing.T, id, podName string) sandbox {
+	ns := kerneltest.New(t)
+	return sandbox{ns, &libcni.RuntimeConf{
+		ContainerID: id, NetNS: ns.Path(), IfName: "eth0",
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", podName}},
+	}}
+}
+
+func cni(t *testing.T) *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir([]string{plugin}, t.TempDir(), nil)
+}
+
+func add(t *testing.T, c *libcni.CNIConfig, conf *libcni.NetworkConfigList, s sandbox) *current.Result {
+	t.Helper()
+	r, err := c.AddNetworkList(t.Context(), conf, s.rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := current.NewResultFromResult(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestAPodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		t.Run(version, func(t *testing.T) {
+			a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+			first := add(t, c, a.conf(version), s)
+			if len(first.IPs) != 1 || *first.IPs[0].Interface != 1 || first.Interfaces[1].Sandbox != s.rt.NetNS {
+				t.Errorf("result %+v", first)
+			}
+			if again := add(t, c, a.conf(version), s); again.IPs[0].Address.String() != first.IPs[0].Address.String() {
+				t.Errorf("a repeated ADD answered %v after %v", again.IPs[0].Address, first.IPs[0].Address)
+			}
+			if version >= "0.4.0" {
+				if err := c.CheckNetworkList(t.Context(), a.conf(version), s.rt); err != nil {
+					t.Errorf("CHECK: %v", err)
+				}
+				s.ns.Run("ip", "route", "del", "default")
+				if err := c.CheckNetworkList(t.Context(), a.conf(version), s.rt); err == nil {
+					t.Error("CHECK did not see that the default route is gone")
+				}
+			}
+			for range 2 {
+				if err := c.DelNetworkList(t.Context(), a.conf(version), s.rt); err != nil {
+					t.Errorf("DEL: %v", err)
+				}
+			}
+			if got := a.kernel.addrs(); len(got) != 0 {
+				t.Errorf("after DEL endpoints hold %v", got)
+			}
+		})
+	}
+}
+
+func TestALateDELOfTheFirstSandboxLeavesTheSecondAlone(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	first, second := newSandbox(t, "c1", "db-0"), newSandbox(t, "c2", "db-0")
+	add(t, c, a.conf("1.0.0"), first)
+	want := add(t, c, a.conf("1.0.0"), second)
+	if err := c.DelNetworkList(t.Context(), a.conf("1.0.0"), first.rt); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.kernel.addrs(); len(got) != 1 || got[0] != want.IPs[0].Address.IP.String() {
+		t.Errorf("endpoints hold %v, want %s", got, want.IPs[0].Address.IP)
+	}
+	if err := c.CheckNetworkList(t.Context(), a.conf("1.0.0"), second.rt); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhenTheKernelRefusesNothingIsLeft(t *testing.T) {
+	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+	a.kernel.refuse = errors.New("rule 3 of policy shop/db is refused")
+	_, err := c.AddNetworkList(t.Context(), a.conf("1.0.0"), s.rt)
+	if err == nil || !strings.Contains(err.Error(), "policy shop/db") {
+		t.Errorf("got %v, want the kernel's reason", err)
+	}
+	if got := a.books.State().Attachments; len(got) != 0 {
+		t.Errorf("the journal keeps %v", got)
+	}
+	if _, err := s.ns.LinkByName("eth0"); err == nil {
+		t.Error("the pod keeps eth0")
+	}
+}
+
+func TestWithoutAnAgentADDIsToBeRepeatedAndDELSucceedsAndIsDoneLater(t *testing.T) {
+	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+	add(t, c, a.conf("1.0.0"), s)
+	a.stop()
+	var e *types.Error
+	if _, err := c.AddNetworkList(t.Context(), a.conf("1.0.0"), newSandbox(t, "c2", "x").rt); !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
+		t.Errorf("ADD: got %v, want code %d", err, types.ErrTryAgainLater)
+	}
+	if err := c.DelNetworkList(t.Context(), a.conf("1.0.0"), s.rt); err != nil {
+		t.Errorf("DEL: %v", err)
+	}
+	a.start()
+	if got := a.books.State().Attachments; len(got) != 0 {
+		t.Errorf("after the agent's start the journal keeps %v", got)
+	}
+	if left, _ := filepath.Glob(filepath.Join(a.run, wire.TombstoneDir, "*")); len(left) != 0 {
+		t.Errorf("tombstones are left: %v", left)
+	}
+}
+
+func TestARestartedAgentKnowsItsPodsAndForgetsThoseThatARebootTook(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	stays, goes := newSandbox(t, "c1", "stays"), newSandbox(t, "c2", "goes")
+	want := add(t, c, a.conf("1.0.0"), stays).IPs[0].Address.IP.String()
+	gone := add(t, c, a.conf("1.0.0"), goes)
+	a.stop()
+	a.node.Remove(gone.Interfaces[0].Name)
+	a.start()
+	if got := a.kernel.addrs(); len(got) != 1 || got[0] != want || !a.kernel.synced {
+		t.Errorf("the agent knows %v (synced: %v), want %s", got, a.kernel.synced, want)
+	}
+}
+
+func TestGCRemovesWhatTheRuntimeDoesNotName(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	kept, lost := newSandbox(t, "c1", "kept"), newSandbox(t, "c2", "lost")
+	want := add(t, c, a.conf("1.1.0"), kept).IPs[0].Address.IP.String()
+	add(t, c, a.conf("1.1.0"), lost)
+	err := c.GCNetworkList(t.Context(), a.conf("1.1.0"), &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.kernel.addrs(); len(got) != 1 || got[0] != want {
+		t.Errorf("endpoints hold %v, want %s", got, want)
+	}
+}
+
+func TestSTATUSFollowsTheAgent(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	if err := c.GetStatusNetworkList(t.Context(), a.conf("1.1.0")); err != nil {
+		t.Error(err)
+	}
+	a.kernel.refuse = errors.New("route: not in sync yet")
+	if err := c.GetStatusNetworkList(t.Context(), a.conf("1.1.0")); err == nil {
+		t.Error("STATUS is well although the agent is not ready")
+	}
+	a.stop()
+	if err := c.GetStatusNetworkList(t.Context(), a.conf("1.1.0")); err == nil {
+		t.Error("STATUS is well although no agent runs")
+	}
+}
+
+// The plugin as a runtime that errs meets it: the CNI specification's codes.
+func TestBadInputGetsTheSpecificationsErrorCodes(t *testing.T) {
+	a := newAgent(t)
+	good := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"korat","type":"korat-cni","socket":%q}`, filepath.Join(a.run, "cni.sock"))
+	for what, x := range map[string]struct {
+		stdin string
+		env   map[string]string
+		code  uint
+	}{
+		"broken stdin":     {`{"cniVersion":`, nil, types.ErrDecodingFailure},
+		"empty stdin":      {``, nil, types.ErrDecodingFailure},
+		"unknown version":  {strings.Replace(good, "1.0.0", "9.9.9", 1), nil, types.ErrIncompatibleCNIVersion},
+		"missing netns":    {good, map[string]string{"CNI_NETNS": "/nonexistent"}, types.ErrInvalidEnvironmentVariables},
+		"empty netns":      {good, map[string]string{"CNI_NETNS": ""}, types.ErrInvalidEnvironmentVariables},
+		"bad container ID": {good, map[string]string{"CNI_CONTAINERID": "../x"}, types.ErrInvalidEnvironmentVariables},
+		"relative socket":  {`{"cniVersion":"1.0.0","name":"korat","type":"korat-cni","socket":"x"}`, nil, types.ErrInvalidNetworkConfig},
+		"unknown command":  {good, map[string]string{"CNI_COMMAND": "FLY"}, types.ErrInvalidEnvironmentVariables},
+	} {
+		t.Run(what, func(t *testing.T) {
+			env := map[string]string{
+				"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": plugin,
+				"CNI_NETNS": kerneltest.New(t).Path(), "CNI_ARGS": "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p",
+			}
+			for k, v := range x.env {
+				env[k] = v
+			}
+			cmd := exec.Command(filepath.Join(plugin, "korat-cni"))
+			for k, v := range env {
+				cmd.Env = append(cmd.Env, k+"="+v)
+			}
+			cmd.Stdin = strings.NewReader(x.stdin)
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			err := cmd.Run()
+			var e types.Error
+			if json.Unmarshal(out.Bytes(), &e) != nil || err == nil || e.Code != x.code {
+				t.Errorf("exit %v with %s, want code %d", err, out.String(), x.code)
+			}
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package pod
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+)
+
+var spec = Spec{
+	Interface: "eth0", HostInterface: "kor0123456789a", MTU: 1400,
+	Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd00:9::1")},
+}
+
+// node is a namespace with a Host in it.
+type node struct {
+	*kerneltest.Namespace
+	t    *testing.T
+	host *Host
+}
+
+func newNode(t *testing.T) *node {
+	n := &node{Namespace: kerneltest.New(t), t: t}
+	n.Do(func() {
+		var err error
+		if n.host, err = NewHost(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(n.host.Close)
+	n.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	n.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	n.Run("ip", "addr", "add", "2001:db8::1/128", "dev", "lo")
+	return n
+}
+
+func (n *node) attach(s Spec) (mac string) {
+	n.t.Helper()
+	n.Do(func() {
+		m, err := n.host.Attach(s)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		mac = m.String()
+	})
+	return mac
+}
+
+func (n *node) check(s Spec) (err error) {
+	n.Do(func() { err = n.host.Check(s) })
+	return err
+}
+
+func in(pod *kerneltest.Namespace) Spec {
+	s := spec
+	s.Netns = pod.Path()
+	return s
+}
+
+func TestAnAttachedPodTalksToItsNodeInBothFamilies(t *testing.T) {
+	n, pod := newNode(t), kerneltest.New(t)
+	mac := n.attach(in(pod))
+	n.Run("ip", "route", "add", "10.9.0.1/32", "dev", spec.HostInterface)
+	n.Run("ip", "route", "add", "fd00:9::1/128", "dev", spec.HostInterface)
+	pod.Run("ping", "-c1", "-W2", "192.0.2.1")
+	pod.Run("ping", "-c1", "-W2", "2001:db8::1")
+	if err := n.check(in(pod)); err != nil {
+		t.Error(err)
+	}
+	link := pod.Link("eth0").Attrs()
+	if link.MTU != 1400 || link.HardwareAddr.String() != mac {
+		t.Errorf("pod has MTU %d and %s, want 1400 and %s", link.MTU, link.HardwareAddr, mac)
+	}
+	host := n.Link(spec.HostInterface).Attrs()
+	if host.MTU != 1400 || host.HardwareAddr.String() != wire.HostMAC {
+		t.Errorf("host has MTU %d and %s, want 1400 and %s", host.MTU, host.HardwareAddr, wire.HostMAC)
+	}
+	if got := strings.TrimSpace(n.Run("sysctl", "-n", "net.ipv6.conf."+spec.HostInterface+".accept_ra")); got != "0" {
+		t.Errorf("accept_ra of the host side is %s: a pod's router advertisement would configure the node", got)
+	}
+}
+
+func TestAttachingAgainKeepsTheLink(t *testing.T) {
+	n, pod := newNode(t), kerneltest.New(t)
+	first := n.attach(in(pod))
+	index := n.Link(spec.HostInterface).Attrs().Index
+	if again := n.attach(in(pod)); again != first || n.Link(spec.HostInterface).Attrs().Index != index {
+		t.Errorf("attached again as another link: %s, then %s", first, again)
+	}
+}
+
+func TestASecondSandboxOfTheNameTakesTheLinkOver(t *testing.T) {
+	n, first, second := newNode(t), kerneltest.New(t), kerneltest.New(t)
+	n.attach(in(first))
+	n.attach(in(second))
+	if err := n.check(in(second)); err != nil {
+		t.Error(err)
+	}
+	if _, err := first.LinkByName("eth0"); err == nil {
+		t.Error("the first sandbox is still attached")
+	}
+}
+
+func TestDetachingTwiceIsSuccess(t *testing.T) {
+	n, pod := newNode(t), kerneltest.New(t)
+	n.attach(in(pod))
+	for range 2 {
+		n.Do(func() {
+			if err := n.host.Detach(spec.HostInterface); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := pod.LinkByName("eth0"); err == nil {
+		t.Error("the pod still has eth0")
+	}
+}
+
+func TestAPathThatIsNoNamespaceIsToldFromOtherErrors(t *testing.T) {
+	n := newNode(t)
+	s := spec
+	s.Netns = "/nonexistent"
+	n.Do(func() {
+		if _, err := n.host.Attach(s); !errors.Is(err, ErrNoNetns) {
+			t.Errorf("got %v, want ErrNoNetns", err)
+		}
+	})
+}
+
+func TestAnInterfaceThatIsNotOursIsLeftAloneAndNothingOfOursStays(t *testing.T) {
+	n, pod, other := newNode(t), kerneltest.New(t), kerneltest.New(t)
+	kerneltest.Veth(pod, "eth0", other, "x")
+	n.Do(func() {
+		if _, err := n.host.Attach(in(pod)); err == nil {
+			t.Error("attached over an interface of somebody else")
+		}
+	})
+	if _, err := n.LinkByName(spec.HostInterface); err == nil {
+		t.Error("half an attachment was left")
+	}
+}
+
+func TestCheckFindsWhatWasBroken(t *testing.T) {
+	for what, sabotage := range map[string]func(n *node, pod *kerneltest.Namespace){
+		"address":   func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", "addr", "del", "10.9.0.1/32", "dev", "eth0") },
+		"route":     func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", "route", "del", "default") },
+		"link down": func(_ *node, pod *kerneltest.Namespace) { pod.Down("eth0") },
+		"host link": func(n *node, _ *kerneltest.Namespace) { n.Remove(spec.HostInterface) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			n, pod := newNode(t), kerneltest.New(t)
+			n.attach(in(pod))
+			sabotage(n, pod)
+			if n.check(in(pod)) == nil {
+				t.Error("not found")
+			}
+		})
+	}
+}
+
+func TestTheMTUIsThatOfTheDefaultRoute(t *testing.T) {
+	n, other := newNode(t), kerneltest.New(t)
+	kerneltest.Veth(n.Namespace, "up0", other, "x")
+	n.Run("ip", "link", "set", "up0", "mtu", "1280", "up")
+	other.Up("x")
+	n.Run("ip", "route", "add", "default", "dev", "up0")
+	n.Do(func() {
+		if got, err := n.host.UplinkMTU(); err != nil || got != 1280 {
+			t.Errorf("got %d, %v; want 1280", got, err)
+		}
+	})
+}
