@@ -184,8 +184,11 @@ func received(b []byte, from unix.Sockaddr, is6 bool, proto policy.Protocol) (ke
 	switch {
 	case len(b) < 8, proto == policy.TCP && b[13] != 2:
 		return k, false
-	case proto == policy.ICMP && b[0] != echoRequest, proto == policy.ICMPv6 && b[0] != echoRequest6:
+	case proto == policy.ICMP && b[0] != echoRequest:
 		return k, false
+	case proto == policy.ICMPv6 && b[0] != echoRequest6:
+		k.src = uint16(b[0]) // all other messages are known by their type
+		return k, true
 	case proto == policy.ICMP || proto == policy.ICMPv6:
 		at = 4
 	}

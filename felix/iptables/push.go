@@ -34,8 +34,9 @@ func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
 // push writes p. A chain of an endpoint or a policy that is refused is replaced
-// by a closed one, so that the others can go on; a chain that cannot be deleted
-// stays. Both are remembered in t.refused.
+// by a closed one, so that the others can go on; a chain that cannot be deleted,
+// because a rule of somebody else leads to it, is emptied. Both are remembered in
+// t.refused.
 func (t *table) push(ctx context.Context, p plan) error {
 	for {
 		err := t.write(ctx, p)
@@ -73,6 +74,7 @@ func (t *table) exclude(p *plan, r *refusal) bool {
 	for _, name := range r.chains {
 		if i, found := slices.BinarySearch(p.drop, name); found {
 			p.drop = slices.Delete(p.drop, i, i+1)
+			p.set(newChain(name, nil)) // emptied, it holds no other chain in use
 		} else if _, there := p.make[name]; there && closable.MatchString(name) && t.refused[name] == nil {
 			p.make[name] = closedChain(name, "refused by the kernel")
 		} else {

@@ -2,12 +2,12 @@ package iptables
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"runtime"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -53,8 +53,8 @@ func newWorld(t testing.TB, flavour Flavour) *world {
 	for _, s := range w.sites {
 		s.wire = newWire(t, s.ns)
 	}
+	w.restarted()
 	for _, f := range families {
-		w.walls = append(w.walls, New(Config{Family: f, Flavour: flavour, Log: slog.New(slog.DiscardHandler)}))
 		for _, c := range []string{"INPUT", "FORWARD"} {
 			w.iptables(f, "", "-P", c, "DROP")
 		}
@@ -72,6 +72,9 @@ func (w *world) attach(name, iface string, addrs map[bool]netip.Addr) {
 	w.t.Helper()
 	s := &site{iface: iface, addrs: addrs, ns: kerneltest.Pod(w.host, iface)}
 	w.host.Run("ip", "link", "set", iface, "address", routerMAC)
+	kerneltest.Eventually(w.t, "link "+iface+" up", func() bool { // until then it eats packets
+		return w.host.Link(iface).Attrs().OperState == netlink.OperUp && s.ns.Link("eth0").Attrs().OperState == netlink.OperUp
+	})
 	mac := s.ns.Link("eth0").Attrs().HardwareAddr.String()
 	for is6, gw := range map[bool]string{false: "169.254.1.1", true: "fe80::ecee:eeff:feee:eeee"} {
 		a := addrs[is6]
