@@ -23,7 +23,11 @@ func serveCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, c, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	err = serve(ctx, c, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if ctx.Err() != nil {
+		return nil // told to end: a start that this broke off is no error
+	}
+	return err
 }
 
 // serve runs the control plane until ctx ends, or a part of it does, which is an
