@@ -7,6 +7,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"net/netip"
+	"strconv"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/policy/ir"
@@ -26,6 +27,12 @@ const InterfacePrefix = "kor"
 func HostInterface(namespace, pod string) string {
 	sum := sha1.Sum([]byte(namespace + "." + pod))
 	return InterfacePrefix + hex.EncodeToString(sum[:])[:11]
+}
+
+// SetName returns the name of the kernel's set that holds the members of a set
+// that are of one family: rules and sets are kept by different packages.
+func SetName(id ir.SetID, f ir.Family) string {
+	return "kor" + strconv.Itoa(int(f)) + "-" + string(id)
 }
 
 // Endpoint is a local pod attachment as the data plane sees it.
