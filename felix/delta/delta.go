@@ -134,6 +134,20 @@ func (t *Tracker[K, V]) Settled() bool {
 	return true
 }
 
+// AllWanted yields every wanted key and its value. Unwant may be called for the
+// key just yielded while ranging.
+func (t *Tracker[K, V]) AllWanted() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, region := range []map[K]V{t.same, t.want} {
+			for k, v := range region {
+				if !yield(k, v) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Wanted returns the wanted value of k.
 func (t *Tracker[K, V]) Wanted(k K) (V, bool) {
 	if v, ok := t.same[k]; ok {
