@@ -79,16 +79,18 @@ type LinkWatcher interface {
 // RouteWatcher is a Reconciler that keeps routes.
 type RouteWatcher interface {
 	// RouteChanged says that somebody else changed a route to prefix in the main
-	// table. The next Apply looks again. Memory only.
-	RouteChanged(prefix netip.Prefix)
+	// table. protocol is that route's, as it is or was. The next Apply looks again.
+	// Memory only.
+	RouteChanged(prefix netip.Prefix, protocol uint8)
 }
 
-// Poke says what changed in the kernel behind our back. Exactly one field is
-// set. It has the fields of netmon.Change, which converts to it.
+// Poke says what changed in the kernel behind our back: either Link, or Route
+// and Protocol, or Lost is set. netmon.Change converts to it.
 type Poke struct {
-	Link  string       // name of an interface
-	Route netip.Prefix // a route in the main table that is or was ours
-	Lost  bool         // notifications were lost: anything may have changed
+	Link     string       // name of an interface
+	Route    netip.Prefix // a route in the main table that is or was there
+	Protocol uint8        // of that route
+	Lost     bool         // notifications were lost: anything may have changed
 }
 
 // Phase is a group of reconcilers that may work at the same time.

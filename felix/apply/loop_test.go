@@ -94,8 +94,10 @@ func (p *plain) Apply(context.Context) error {
 	return nil
 }
 
-func (p *plain) LinkChanged(name string)          { p.journal.add("%s:link=%s", p.name, name) }
-func (p *plain) RouteChanged(prefix netip.Prefix) { p.journal.add("%s:route=%s", p.name, prefix) }
+func (p *plain) LinkChanged(name string) { p.journal.add("%s:link=%s", p.name, name) }
+func (p *plain) RouteChanged(prefix netip.Prefix, protocol uint8) {
+	p.journal.add("%s:route=%s,%d", p.name, prefix, protocol)
+}
 
 // guard is a Gated plain.
 type guard struct{ *plain }
@@ -321,8 +323,8 @@ func TestPokesReachTheOneThatCares(t *testing.T) {
 		l.expect("a:resync a:apply b:resync b:apply")
 		l.Poke(apply.Poke{Link: "eth0"})
 		l.expect("a:link=eth0 a:apply")
-		l.Poke(apply.Poke{Route: netip.MustParsePrefix("10.0.0.0/26")})
-		l.expect("a:route=10.0.0.0/26 a:apply")
+		l.Poke(apply.Poke{Route: netip.MustParsePrefix("10.0.0.0/26"), Protocol: 4})
+		l.expect("a:route=10.0.0.0/26,4 a:apply")
 		l.Poke(apply.Poke{Lost: true})
 		l.expect("a:resync a:apply b:resync b:apply")
 	})

@@ -62,7 +62,7 @@ func (w *worker) hear(d desired.Delta, pokes map[Poke]struct{}) {
 			w.links.LinkChanged(p.Link)
 			w.fresh = true
 		case p.Route.IsValid() && w.routes != nil:
-			w.routes.RouteChanged(p.Route)
+			w.routes.RouteChanged(p.Route, p.Protocol)
 			w.fresh = true
 		}
 	}

@@ -1,6 +1,7 @@
 package route_test
 
 import (
+	"flag"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,6 +14,14 @@ import (
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/route"
 )
+
+// TestMain makes histories fewer than rapid's default, because each is a hundred
+// system calls; -rapid.checks overrides it.
+func TestMain(m *testing.M) {
+	flag.Set("rapid.checks", "25")
+	flag.Parse()
+	m.Run()
+}
 
 // form is a route in the notation of routes and as the kernel prints it.
 type form struct{ notation, kernel string }
@@ -66,7 +75,7 @@ func TestAnyHistoryEndsAsDesired(t *testing.T) {
 			"delete": func(rt *rapid.T) {
 				p := prefix.Draw(rt, "prefix")
 				if _, err := n.Try("ip", "route", "del", p, "proto", "112"); err == nil {
-					h.r.RouteChanged(netip.MustParsePrefix(p))
+					h.r.RouteChanged(netip.MustParsePrefix(p), desired.RouteProtocol)
 				}
 			},
 			"flap": func(rt *rapid.T) {

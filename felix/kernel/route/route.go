@@ -140,8 +140,14 @@ func (r *Reconciler) LinkChanged(name string) {
 	}
 }
 
-// RouteChanged implements apply.RouteWatcher.
-func (r *Reconciler) RouteChanged(netip.Prefix) { r.stale = true }
+// RouteChanged implements apply.RouteWatcher. A foreign route matters only where
+// it may have taken the place of ours.
+func (r *Reconciler) RouteChanged(prefix netip.Prefix, protocol uint8) {
+	_, ours := r.tracker.Have(keyOf(prefix))
+	if ours || protocol == desired.RouteProtocol {
+		r.stale = true
+	}
+}
 
 // Resync implements apply.Reconciler.
 func (r *Reconciler) Resync(context.Context) error {

@@ -295,7 +295,7 @@ func TestARouteDeletedByOthersComesBack(t *testing.T) {
 	mustApply(t, r, routes(t, all...))
 	n.Run("ip", "route", "flush", "proto", "112")
 	n.Run("ip", "-6", "route", "flush", "proto", "112")
-	r.RouteChanged(netip.MustParsePrefix("10.0.1.0/26"))
+	r.RouteChanged(netip.MustParsePrefix("10.0.1.0/26"), desired.RouteProtocol)
 	mustApply(t, r, desired.Delta{})
 	compare(t, n, allInKernel...)
 }

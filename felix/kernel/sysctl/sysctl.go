@@ -114,8 +114,11 @@ func (r *Reconciler) wantNode6() {
 }
 
 // LinkChanged implements apply.LinkWatcher: an interface that is made anew has
-// default parameters.
+// default parameters. "all" is how the kernel calls the node's own.
 func (r *Reconciler) LinkChanged(name string) {
+	if name == "all" {
+		r.unsure[""] = nil
+	}
 	if _, ok := r.links[name]; ok {
 		r.unsure[name] = nil
 	}
