@@ -199,3 +199,22 @@ func TestTrafficWithoutPodsIsLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+func TestInvalidPacketsAreDropped(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, w *world) {
+		for _, is6 := range bothFamilies {
+			for _, way := range [][2]string{{"a", "outside"}, {"outside", "b"}} {
+				p := w.fresh(way[0], way[1], is6, policy.UDP, 1000)
+				b := p.transport()
+				b[7]++ // a wrong checksum
+				w.sites[way[0]].raw(p.from, p.to, p.proto, b)
+				m, got := w.marker(way[0], way[1], is6), map[string]map[key]bool{}
+				w.sites[way[0]].transmit(m.packet)
+				w.await(m, got)
+				if got[way[1]][p.key()] {
+					t.Errorf("%s arrived", p)
+				}
+			}
+		}
+	})
+}

@@ -130,7 +130,8 @@ var universe = []string{
 
 func (g *generator) addr() netip.Addr { return netip.MustParseAddr(universe[g.IntN(len(universe))]) }
 
-func (g *generator) port() uint16 { return 1000 + uint16(g.IntN(40)) }
+// port returns one of few ports that are not neighbours, so that lists of them stay long.
+func (g *generator) port() uint16 { return 1000 + 3*uint16(g.IntN(40)) }
 
 func (g *generator) protocol(is6 bool) policy.Protocol {
 	p := []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP}[g.IntN(4)]
@@ -140,13 +141,18 @@ func (g *generator) protocol(is6 bool) policy.Protocol {
 	return p
 }
 
+// nets returns up to so many prefixes, mostly narrow ones; long lists are of one family.
 func (g *generator) nets(upTo int) []netip.Prefix {
 	var out []netip.Prefix
+	is4 := g.IntN(2) == 0
 	for range g.IntN(upTo + 1) {
 		a := g.addr()
-		bits := []int{a.BitLen(), a.BitLen() - 1, a.BitLen() - 8, a.BitLen() / 2, 8, 0}[min(g.IntN(12), 5)%6]
-		if g.IntN(4) > 0 {
-			bits = a.BitLen() - g.IntN(2)
+		for upTo > 4 && a.Is4() != is4 {
+			a = g.addr()
+		}
+		bits := a.BitLen() - g.IntN(2)
+		if g.IntN(16) == 0 {
+			bits = []int{a.BitLen() - 8, a.BitLen() / 2, 8, 0}[g.IntN(4)]
 		}
 		p, _ := a.Prefix(bits)
 		out = append(out, p)
@@ -173,7 +179,7 @@ func (g *generator) setIDs() []ir.SetID {
 func (g *generator) rule() ir.Rule {
 	r := ir.Rule{
 		Action:  []policy.Action{policy.Allow, policy.Allow, policy.Deny, policy.Pass}[g.IntN(4)],
-		SrcNets: g.nets(g.seldom(5)), DstNets: g.nets(g.seldom(5)),
+		SrcNets: g.nets(g.seldom(4)), DstNets: g.nets(g.seldom(4)),
 		NotSrcNets: g.nets(g.seldom(3)), NotDstNets: g.nets(g.seldom(3)),
 		SrcSets: g.setIDs(), DstSets: g.setIDs(),
 	}
@@ -184,10 +190,13 @@ func (g *generator) rule() ir.Rule {
 		r.Protocol = []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6}[g.IntN(5)]
 	}
 	if r.Protocol.HasPorts() || g.IntN(8) == 0 {
-		for range g.IntN(20) {
+		for range g.IntN(30) {
 			p := g.port()
-			r.DstPorts = append(r.DstPorts, ir.PortRange{First: p, Last: p + uint16(g.IntN(3))})
+			r.DstPorts = append(r.DstPorts, ir.PortRange{First: p, Last: p + uint16(g.IntN(4))})
 		}
+	}
+	if g.IntN(3) == 0 { // long lists, too many to multiply
+		r.SrcNets, r.DstNets = g.nets(8), g.nets(8)
 	}
 	return r
 }
