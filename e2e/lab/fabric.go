@@ -112,9 +112,6 @@ func configure(e end) error {
 	return nil
 }
 
-// loopback brings up lo, which a fresh namespace has down.
-func loopback(name string) error { return configure(end{netns: name, link: "lo"}) }
-
 // defaultRoute points everything at the gateways, over all of them evenly.
 func defaultRoute(name string, gateways []netip.Prefix) error {
 	if len(gateways) == 0 || !gateways[0].IsValid() {

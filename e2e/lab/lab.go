@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/koratnet/korat/e2e/lab/machine"
@@ -95,6 +96,8 @@ func (o *Options) complete() error {
 // Lab is a lab that is up, wholly or in part.
 type Lab struct {
 	Options
+	// Client speaks to the API server as the cluster's admin; nil with FabricOnly.
+	Client   client.Client
 	machines map[string]*machine.Machine
 }
 
@@ -106,13 +109,17 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Options: o, machines: map[string]*machine.Machine{}}
-	steps := []struct {
+	type step struct {
 		what string
 		do   func(context.Context) error
-	}{
+	}
+	steps := []step{
 		{"files", l.makeFiles},
 		{"machines", l.makeMachines},
 		{"fabric", l.makeFabric},
+	}
+	if !o.FabricOnly {
+		steps = append(steps, step{"cluster", l.makeCluster}, step{"nodes", l.makeNodes})
 	}
 	for _, s := range steps {
 		if err := s.do(ctx); err != nil {
@@ -133,14 +140,18 @@ func Open(o Options) (*Lab, error) {
 	}
 	o.Topology = t
 	l := &Lab{Options: o, machines: map[string]*machine.Machine{}}
-	for _, name := range l.machineNames() {
+	for _, name := range l.Machines() {
 		m, err := machine.Open(l.machineDir(name))
 		if err != nil {
 			return nil, fmt.Errorf("lab %s: %w", o.Name, err)
 		}
 		l.machines[name] = m
 	}
-	return l, nil
+	if _, err := os.Stat(l.Kubeconfig()); err != nil {
+		l.FabricOnly = true
+		return l, nil
+	}
+	return l, l.connect()
 }
 
 // Down ends and removes everything of the lab. It needs nothing of what Up
@@ -180,7 +191,9 @@ func (l *Lab) binDir() string { return filepath.Join(l.State, "bin") }
 
 func (l *Lab) say(format string, args ...any) { fmt.Fprintf(l.Progress, "lab: "+format+"\n", args...) }
 
-func (l *Lab) machineNames() []string {
+// Machines lists the names of all machines: the control plane, then nodes,
+// routers and hosts.
+func (l *Lab) Machines() []string {
 	names := []string{topology.ControlPlane}
 	for _, n := range l.Topology.Nodes() {
 		names = append(names, n.Name)
@@ -258,11 +271,8 @@ func (l *Lab) makeMachines(ctx context.Context) error {
 	for _, r := range l.Topology.Routers() {
 		sysctls[r.Name] = merge(forward, router.Sysctls())
 	}
-	for _, name := range l.machineNames() {
+	for _, name := range l.Machines() {
 		if err := machine.AddNetns(l.netns(name)); err != nil {
-			return err
-		}
-		if err := loopback(l.netns(name)); err != nil {
 			return err
 		}
 		m, err := machine.Create(ctx, machine.Spec{
@@ -308,8 +318,13 @@ func (l *Lab) makeFabric(ctx context.Context) error {
 	if err := wire(l.Topology, l.netns); err != nil {
 		return err
 	}
+	if !l.FabricOnly { // first, because it takes longest
+		if err := l.launchAPI(); err != nil {
+			return err
+		}
+	}
 	for _, r := range l.Topology.Routers() {
-		if err := router.Start(l.machines[r.Name], r); err != nil {
+		if err := router.Start(ctx, l.machines[r.Name], r); err != nil {
 			return err
 		}
 	}

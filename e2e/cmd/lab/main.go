@@ -41,6 +41,8 @@ func root() *cobra.Command {
 	f.StringVar(&c.o.Name, "name", "", `tells labs apart (default "korat")`)
 	f.StringVar(&c.o.State, "state", "", "directory of the lab (default "+lab.StateRoot+"/NAME)")
 	r.AddCommand(c.up(), c.down())
+	r.AddCommand(c.use()...)
+	r.AddCommand(inner()...)
 	return r
 }
 

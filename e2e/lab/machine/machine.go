@@ -103,7 +103,7 @@ func (m *Machine) create(ctx context.Context, s Spec) error {
 	if err != nil {
 		return fmt.Errorf("start init: %w", err)
 	}
-	if m.pid, m.start, err = cmd.Process.Pid, startTime(cmd.Process.Pid), nil; m.start == 0 {
+	if m.pid, m.start, err = cmd.Process.Pid, StartTime(cmd.Process.Pid), nil; m.start == 0 {
 		return errors.New("init died at once")
 	}
 	go cmd.Wait() // reaps init should it die before this process does
@@ -141,7 +141,7 @@ func Open(dir string) (*Machine, error) {
 }
 
 // Alive says whether the machine's init process runs.
-func (m *Machine) Alive() bool { return m.pid > 0 && startTime(m.pid) == m.start }
+func (m *Machine) Alive() bool { return m.pid > 0 && StartTime(m.pid) == m.start }
 
 // Path is where the host finds the machine's file p.
 func (m *Machine) Path(p string) string {

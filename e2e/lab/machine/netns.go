@@ -16,7 +16,7 @@ const netnsDir = "/run/netns"
 // NetnsPath is the file of the network namespace of that name.
 func NetnsPath(name string) string { return filepath.Join(netnsDir, name) }
 
-// AddNetns makes a network namespace of that name, with its loopback down.
+// AddNetns makes a network namespace of that name, with its loopback up.
 func AddNetns(name string) error {
 	path := NetnsPath(name)
 	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
@@ -31,6 +31,9 @@ func AddNetns(name string) error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("loopback: %w", err)
+		}
 		return unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
 	})
 	if err != nil {
@@ -38,6 +41,21 @@ func AddNetns(name string) error {
 		return fmt.Errorf("network namespace %s: %w", name, err)
 	}
 	return nil
+}
+
+// loopbackUp works on the network namespace of the calling thread.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
 }
 
 // InNetns runs f on a thread that is in the network namespace of the file
@@ -60,6 +78,32 @@ func Netnses(prefix string) []string {
 	return paths
 }
 
+// RemoveNetns removes a network namespace with its links, once no process is
+// left in it. One that is not there is no error.
+//
+// It works in a mount namespace of its own: removing a file there also removes
+// what is mounted on it elsewhere. In ours the mount may be out of reach, since
+// the first `ip netns add` on a machine mounts a copy of the whole directory on
+// top of it.
+func RemoveNetns(name string) error {
+	path := NetnsPath(name)
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return err
+		}
+		for unix.Unmount(path, unix.MNT_DETACH) == nil || unix.Unmount(netnsDir, unix.MNT_DETACH) == nil {
+		}
+		return os.Remove(path)
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove network namespace %s: %w", name, err)
+	}
+	return nil
+}
+
 // Destroy ends all processes in the network namespaces whose names start with
 // prefix, with their machines, and removes the namespaces and their links.
 // It finds everything by the namespaces themselves, so it also works when
@@ -71,13 +115,7 @@ func Destroy(prefix string) error {
 	}
 	var errs []error
 	for _, n := range names {
-		path := NetnsPath(n)
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", path, err))
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, RemoveNetns(n))
 	}
 	return errors.Join(errs...)
 }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime is when process pid started, in clock ticks since boot; zero if
+// StartTime is when process pid started, in clock ticks since boot; zero if
 // there is no such process or it is a zombie.
-func startTime(pid int) uint64 {
+func StartTime(pid int) uint64 {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0
@@ -71,7 +71,7 @@ func inside(ours map[nsID]bool) []int {
 		for _, d := range dirs {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			net, ok := identify(d + "/ns/net")
-			if !ok || pid == os.Getpid() || startTime(pid) == 0 {
+			if !ok || pid == os.Getpid() || StartTime(pid) == 0 {
 				continue
 			}
 			pidns, _ := identify(d + "/ns/pid")

@@ -34,6 +34,8 @@ type Command struct {
 	Args []string
 	// Env is added to the environment of the machine's init.
 	Env []string
+	// Files are handed down as descriptors 3 and up; the caller keeps its own.
+	Files []*os.File `json:"-"`
 }
 
 // request is one question to init over its socket; one of the fields is set.
@@ -51,6 +53,8 @@ type answer struct {
 
 const (
 	controlSocket = "init.sock"
+	maxPacket     = 1 << 16
+	maxFiles      = 8
 	logDir        = "/run/lab/log"
 )
 
@@ -118,18 +122,34 @@ func (m *Machine) ask(r request) (answer, error) {
 	return a, nil
 }
 
+// ask sends one packet, with the descriptors of a command's files, and reads one.
 func ask(socket string, r request) (answer, error) {
 	var a answer
-	conn, err := net.DialTimeout("unix", socket, 5*time.Second)
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: socket})
 	if err != nil {
 		return a, err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
+	b, err := json.Marshal(r)
+	if err != nil {
 		return a, err
 	}
-	if err := json.NewDecoder(conn).Decode(&a); err != nil {
+	var fds []int
+	if r.Start != nil {
+		for _, f := range r.Start.Files {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	if _, _, err := conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
+		return a, err
+	}
+	buf := make([]byte, maxPacket)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(buf[:n], &a); err != nil {
 		return a, err
 	}
 	if a.Error != "" {
@@ -140,7 +160,7 @@ func ask(socket string, r request) (answer, error) {
 
 // supervisor is init's side.
 type supervisor struct {
-	socket net.Listener
+	socket *net.UnixListener
 
 	mu       sync.Mutex // guards services, and starting against reaping
 	services []*Service
@@ -149,7 +169,7 @@ type supervisor struct {
 func newSupervisor(dir string) (*supervisor, error) {
 	path := filepath.Join(dir, controlSocket)
 	os.Remove(path)
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: path})
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +187,7 @@ func (s *supervisor) serve() error {
 		}
 	}()
 	for {
-		conn, err := s.socket.Accept()
+		conn, err := s.socket.AcceptUnix()
 		if err != nil {
 			return err
 		}
@@ -175,12 +195,46 @@ func (s *supervisor) serve() error {
 	}
 }
 
-func (s *supervisor) handle(conn net.Conn) {
+func (s *supervisor) handle(conn *net.UnixConn) {
 	defer conn.Close()
-	var r request
-	if json.NewDecoder(conn).Decode(&r) != nil {
+	buf, oob := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4*maxFiles))
+	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil {
 		return
 	}
+	files := received(oob[:oobn])
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	var r request
+	if json.Unmarshal(buf[:n], &r) != nil {
+		return
+	}
+	if r.Start != nil {
+		r.Start.Files = files
+	}
+	a := s.answer(r)
+	b, _ := json.Marshal(a)
+	conn.Write(b)
+}
+
+// received are the descriptors that came with a packet.
+func received(oob []byte) []*os.File {
+	msgs, _ := unix.ParseSocketControlMessage(oob)
+	var files []*os.File
+	for _, m := range msgs {
+		fds, _ := unix.ParseUnixRights(&m)
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files
+}
+
+func (s *supervisor) answer(r request) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var a answer
@@ -200,7 +254,7 @@ func (s *supervisor) handle(conn net.Conn) {
 			}
 		}
 	}
-	json.NewEncoder(conn).Encode(a)
+	return a
 }
 
 func (s *supervisor) find(name string) *Service {
@@ -229,7 +283,7 @@ func (s *supervisor) start(name string, c Command) error {
 	defer null.Close()
 	p, err := os.StartProcess(c.Args[0], c.Args, &os.ProcAttr{
 		Dir: "/", Env: append(os.Environ(), c.Env...),
-		Files: []*os.File{null, log, log},
+		Files: append([]*os.File{null, log, log}, c.Files...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

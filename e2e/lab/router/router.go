@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/koratnet/korat/e2e/lab/machine"
 	"github.com/koratnet/korat/e2e/lab/topology"
@@ -55,7 +56,7 @@ func Sysctls() map[string]string {
 }
 
 // Start writes the configuration of r into its machine and starts its daemons.
-func Start(m *machine.Machine, r topology.Router) error {
+func Start(ctx context.Context, m *machine.Machine, r topology.Router) error {
 	conf, err := Config(r)
 	if err != nil {
 		return err
@@ -64,14 +65,14 @@ func Start(m *machine.Machine, r topology.Router) error {
 	if r.Kind == topology.BIRD {
 		start = startBIRD
 	}
-	if err := start(m, conf); err != nil {
+	if err := start(ctx, m, conf); err != nil {
 		return fmt.Errorf("router %s: %w", r.Name, err)
 	}
 	return nil
 }
 
 // startFRR gives bgpd the whole configuration; zebra needs none.
-func startFRR(m *machine.Machine, conf string) error {
+func startFRR(ctx context.Context, m *machine.Machine, conf string) error {
 	uid, gid, err := lookup("frr")
 	if err != nil {
 		return err
@@ -81,6 +82,12 @@ func startFRR(m *machine.Machine, conf string) error {
 		return err
 	}
 	for _, d := range []string{"zebra", "bgpd"} {
+		if d == "bgpd" {
+			// Without zebra's socket bgpd learns of no interface, and tries again only after long.
+			if err := waitFile(ctx, m.Path("/run/frr/zserv.api")); err != nil {
+				return fmt.Errorf("zebra: %w", err)
+			}
+		}
 		cmd := machine.Command{Args: []string{
 			"/usr/lib/frr/" + d, "--config_file", "/etc/frr/" + d + ".conf", "--log", "stdout", "--vty_addr", "127.0.0.1",
 		}}
@@ -91,11 +98,26 @@ func startFRR(m *machine.Machine, conf string) error {
 	return nil
 }
 
-func startBIRD(m *machine.Machine, conf string) error {
+func startBIRD(_ context.Context, m *machine.Machine, conf string) error {
 	if err := install(m, 0, 0, map[string]string{"/etc/bird/bird.conf": conf}, "/run/bird"); err != nil {
 		return err
 	}
 	return m.Start("bird", machine.Command{Args: []string{"/usr/sbin/bird", "-f", "-c", "/etc/bird/bird.conf"}})
+}
+
+func waitFile(ctx context.Context, path string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", path, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 func install(m *machine.Machine, uid, gid int, files map[string]string, runDir string) error {

@@ -133,9 +133,14 @@ func (t *Topology) Routers() []Router {
 			r := Router{ToR: tor, Rack: rack}
 			r.add(at(rack.Subnet, firstRouter+j), at(rack.Subnet6, firstRouter+j))
 			for _, n := range nodes {
-				if n.Rack == rack {
-					r.Nodes = append(r.Nodes, sessions(n.Name, rack.ASNumber, n.Address, n.Address6)...)
+				if n.Rack != rack {
+					continue
 				}
+				addrs := []netip.Prefix{n.Address}
+				if t.Pool6.IsValid() {
+					addrs = append(addrs, n.Address6)
+				}
+				r.Nodes = append(r.Nodes, sessions(n.Name, rack.ASNumber, addrs...)...)
 			}
 			t.joinSpine(&r)
 			for _, h := range t.Hosts {

@@ -19,6 +19,9 @@ type Topology struct {
 	Management Management `json:"management"`
 	// Pool is the range that pods get their addresses from.
 	Pool netip.Prefix `json:"pool"`
+	// Pool6 is the same for IPv6. Optional: without it pods have IPv4 only, and
+	// nodes have no sessions over IPv6.
+	Pool6 netip.Prefix `json:"pool6,omitempty"`
 	// Racks are the groups of nodes that share a subnet and routers.
 	Racks []Rack `json:"racks"`
 	// Spine are the links between routers of different racks.
@@ -135,6 +138,7 @@ func (t *Topology) check() error {
 	}
 	subnet("management", t.Management.Subnet, false)
 	subnet("pool", t.Pool, false)
+	subnet("pool6", t.Pool6, true)
 	for _, r := range t.Racks {
 		subnet("rack "+r.Name, r.Subnet, false)
 		subnet("rack "+r.Name, r.Subnet6, true)

@@ -1,0 +1,10 @@
+// Package charts holds the files that install Korat, for programs that apply
+// them: the lab, tests and command lines.
+package charts
+
+import "embed"
+
+// CRDs are the custom resource definitions, below korat/crds.
+//
+//go:embed korat/crds/*.yaml
+var CRDs embed.FS

@@ -1,0 +1,303 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/e2e/lab/machine"
+	"github.com/koratnet/korat/e2e/lab/topology"
+)
+
+// Services, by the names under which machines know them.
+const (
+	controlPlaneService = "controlplane"
+	proxyService        = "api-proxy"
+	controllerService   = "controller"
+	agentService        = "agent"
+	runnerService       = "node-runner"
+)
+
+// ProxyCommand and RunnerCommand are arguments of the lab command: the API
+// server's door on the host, and a node's runner.
+const (
+	ProxyCommand  = "api-proxy"
+	RunnerCommand = "node-runner"
+)
+
+const apiPort = 6443
+
+// Paths inside the machines.
+const (
+	controlPlaneDir      = "/var/lib/korat/controlplane"
+	agentKubeconfig      = "/etc/korat/agent.kubeconfig"
+	runnerKubeconfig     = "/etc/korat/node-runner.kubeconfig"
+	controllerKubeconfig = "/etc/korat/controller.kubeconfig"
+	cniConf              = "/etc/cni/net.d/10-korat.conflist"
+	cniPlugin            = "/opt/cni/bin/korat-cni"
+)
+
+// cniConfText is the network of every node.
+const cniConfText = `{"cniVersion":"1.0.0","name":"korat","plugins":[{"type":"korat-cni","socket":"/run/korat/cni.sock"}]}
+`
+
+// Kubeconfig is the path of the admin's credentials, which work from the host.
+func (l *Lab) Kubeconfig() string { return filepath.Join(l.State, "kubeconfig") }
+
+func (l *Lab) apiAddress() netip.AddrPort {
+	return netip.AddrPortFrom(l.Topology.APIServer().Addr(), apiPort)
+}
+
+// StartAPI starts the control plane and returns when it serves.
+func (l *Lab) StartAPI(ctx context.Context) error {
+	if err := l.launchAPI(); err != nil {
+		return err
+	}
+	return l.waitAPI(ctx)
+}
+
+func (l *Lab) launchAPI() error {
+	return l.machines[topology.ControlPlane].Start(controlPlaneService, machine.Command{Args: []string{
+		machine.BinDir + "/controlplane", "serve", "--dir", controlPlaneDir, "--bind", l.apiAddress().Addr().String(),
+	}})
+}
+
+func (l *Lab) waitAPI(ctx context.Context) error {
+	cp := l.machines[topology.ControlPlane]
+	return Eventually(ctx, func(context.Context) error {
+		s, err := cp.Service(controlPlaneService)
+		if err != nil {
+			return err
+		}
+		if !s.Running {
+			return fmt.Errorf("control plane: %s; see %s", s.Status, cp.Log(controlPlaneService))
+		}
+		_, err = os.Stat(cp.Path(controlPlaneDir + "/ready"))
+		return err
+	})
+}
+
+// StopAPI ends the API server, etcd and the cluster's controllers, and returns
+// when they are gone. What is stored stays for StartAPI.
+func (l *Lab) StopAPI(ctx context.Context) error {
+	return l.stop(ctx, l.machines[topology.ControlPlane], controlPlaneService)
+}
+
+// makeCluster waits for the control plane, which starts while the fabric is
+// wired, and tells it all that the nodes need to find there.
+func (l *Lab) makeCluster(ctx context.Context) error {
+	if err := l.waitAPI(ctx); err != nil {
+		return err
+	}
+	l.say("control plane is ready")
+	if err := l.openDoor(); err != nil {
+		return err
+	}
+	if err := l.connect(); err != nil {
+		return err
+	}
+	if err := l.applyObjects(ctx); err != nil {
+		return err
+	}
+	l.say("custom resources, roles, pool and peers are applied")
+	return l.giveCredentials(ctx)
+}
+
+// openDoor makes the API server reachable from the host: a process beside it
+// serves a loopback socket of the host, the only one of the lab.
+func (l *Lab) openDoor() error {
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer door.Close()
+	f, err := door.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	cp := l.machines[topology.ControlPlane]
+	err = cp.Start(proxyService, machine.Command{
+		Args:  []string{machine.BinDir + "/lab", ProxyCommand, l.apiAddress().String()},
+		Files: []*os.File{f},
+	})
+	if err != nil {
+		return err
+	}
+	admin, err := clientcmd.LoadFromFile(cp.Path(controlPlaneDir + "/admin.kubeconfig"))
+	if err != nil {
+		return err
+	}
+	for _, c := range admin.Clusters {
+		c.Server = "https://" + door.Addr().String()
+	}
+	return clientcmd.WriteToFile(*admin, l.Kubeconfig())
+}
+
+// connect makes the client of the lab's own process.
+func (l *Lab) connect() error {
+	rest, err := clientcmd.BuildConfigFromFlags("", l.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	rest.QPS = -1
+	rest.Timeout = 20 * time.Second
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	l.Client, err = client.New(rest, client.Options{Scheme: scheme})
+	return err
+}
+
+// giveCredentials puts a kubeconfig for each program where it expects it.
+func (l *Lab) giveCredentials(ctx context.Context) error {
+	admin, err := clientcmd.LoadFromFile(l.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	for account, path := range map[string]string{
+		"korat-agent": agentKubeconfig, "node-runner": runnerKubeconfig, "korat-controller": controllerKubeconfig,
+	} {
+		config, err := l.credentials(ctx, admin, account)
+		if err != nil {
+			return fmt.Errorf("credentials of %s: %w", account, err)
+		}
+		machines := l.Topology.Nodes()
+		if path == controllerKubeconfig {
+			machines = []topology.Node{{Name: topology.ControlPlane}}
+		}
+		for _, n := range machines {
+			if err := clientcmd.WriteToFile(*config, l.machines[n.Name].Path(path)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// credentials makes a kubeconfig with a token of a service account.
+func (l *Lab) credentials(ctx context.Context, admin *clientcmdapi.Config, account string) (*clientcmdapi.Config, error) {
+	day := int64(24 * 60 * 60)
+	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
+	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account, Namespace: Namespace}}
+	if err := l.Client.SubResource("token").Create(ctx, sa, token); err != nil {
+		return nil, err
+	}
+	c := clientcmdapi.NewConfig()
+	for _, known := range admin.Clusters {
+		cluster := known.DeepCopy()
+		cluster.Server = "https://" + l.apiAddress().String()
+		c.Clusters["lab"] = cluster
+	}
+	c.AuthInfos[account] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	c.Contexts["lab"] = &clientcmdapi.Context{Cluster: "lab", AuthInfo: account}
+	c.CurrentContext = "lab"
+	return c, nil
+}
+
+// Namespace holds Korat's service accounts.
+const Namespace = "korat-system"
+
+// makeNodes starts what runs on nodes and waits until the cluster is whole.
+func (l *Lab) makeNodes(ctx context.Context) error {
+	for _, n := range l.Topology.Nodes() {
+		m := l.machines[n.Name]
+		if err := copyFile(filepath.Join(l.Bin, "korat-cni"), m.Path(cniPlugin)); err != nil {
+			return fmt.Errorf("CNI plugin: %w", err)
+		}
+		if err := os.WriteFile(m.Path(cniConf), []byte(cniConfText), 0o644); err != nil {
+			return err
+		}
+		if err := l.StartRunner(n.Name); err != nil {
+			return err
+		}
+		if err := l.launchAgent(n.Name); err != nil {
+			return err
+		}
+	}
+	if err := l.startController(); err != nil {
+		return err
+	}
+	if err := l.WaitNodes(ctx); err != nil {
+		return err
+	}
+	l.say("%d nodes are Ready, their agents too", len(l.Topology.Nodes()))
+	if err := l.WaitToRs(ctx); err != nil {
+		return err
+	}
+	l.say("every session between routers and nodes established")
+	return nil
+}
+
+func (l *Lab) startController() error {
+	return l.machines[topology.ControlPlane].Start(controllerService, machine.Command{Args: []string{
+		machine.BinDir + "/korat", "controller", "--kubeconfig", controllerKubeconfig,
+	}})
+}
+
+// StartRunner starts the node's runner, which adopts the pods that run.
+func (l *Lab) StartRunner(node string) error {
+	n, err := l.node(node)
+	if err != nil {
+		return err
+	}
+	addrs := []string{n.Address.Addr().String()}
+	if n.Address6.IsValid() {
+		addrs = append(addrs, n.Address6.Addr().String())
+	}
+	return l.machines[node].Start(runnerService, machine.Command{Args: []string{
+		machine.BinDir + "/lab", RunnerCommand, "--node", node, "--kubeconfig", runnerKubeconfig,
+		"--label", RackLabel + "=" + n.Rack.Name, "--address", strings.Join(addrs, ","),
+	}})
+}
+
+// WaitNodes waits until every Node is Ready and every agent says so too.
+func (l *Lab) WaitNodes(ctx context.Context) error {
+	for _, n := range l.Topology.Nodes() {
+		err := Eventually(ctx, func(ctx context.Context) error {
+			var node corev1.Node
+			if err := l.Client.Get(ctx, key("", n.Name), &node); err != nil {
+				return err
+			}
+			for _, c := range node.Status.Conditions {
+				if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+					return fmt.Errorf("node %s is not Ready: %s", n.Name, c.Message)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := l.WaitAgent(ctx, n.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Lab) node(name string) (topology.Node, error) {
+	for _, n := range l.Topology.Nodes() {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return topology.Node{}, fmt.Errorf("there is no node %q", name)
+}
