@@ -57,11 +57,12 @@ func (t *table[V]) sift() {
 
 func (t *table[V]) settle() { forget(&t.was) }
 
-// forget empties a map of marks. After a storm, like the first listing of all
-// pods, its memory is given back.
+// forget empties a map of marks. Clearing and walking a map cost what it once
+// held, so a map that was large, as after the first listing of all pods, is
+// thrown away.
 func forget[M ~map[K]V, K comparable, V any](m *M) {
-	const storm = 4096
-	if len(*m) > storm {
+	const large = 64
+	if len(*m) > large {
 		*m = M{}
 		return
 	}
