@@ -41,6 +41,9 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		h.sessions.failed(h.peer, failureIn(r))
 	}
 	level := lowered(r.Level)
+	if r.Message == secondConnection {
+		level = slog.LevelDebug
+	}
 	if r.Level < slog.LevelInfo || !h.next.Enabled(ctx, level) {
 		return nil
 	}
@@ -77,6 +80,9 @@ func (h *logHandler) WithGroup(name string) slog.Handler {
 	c.next = h.next.WithGroup(name)
 	return &c
 }
+
+// secondConnection is what happens whenever both sides call each other.
+const secondConnection = "Closed an accepted connection"
 
 func lowered(level slog.Level) slog.Level {
 	if level == slog.LevelInfo {

@@ -133,7 +133,9 @@ func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
 		}
 		st := state{name: stateName(p.GetState().GetSessionState())}
 		for _, f := range p.GetAfiSafis() {
-			st.received += int(f.GetState().GetReceived())
+			// What was refused does not count: a router that tells us our own paths
+			// again, as FRR does.
+			st.received += int(f.GetState().GetAccepted())
 		}
 		states[addr.Unmap()] = st
 	})
