@@ -1,0 +1,70 @@
+// Command korat is the node's agent and the cluster's controller.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/koratnet/korat/felix/agent"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	root := &cobra.Command{
+		Use: "korat", Short: "Container networking by plain IP routing", Version: version,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(agentCommand(), controllerCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "korat:", err)
+		os.Exit(1)
+	}
+}
+
+// logFlag adds --log-level and returns the function that makes the logger.
+func logFlag(cmd *cobra.Command) func() (*slog.Logger, error) {
+	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
+	return func() (*slog.Logger, error) {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(*level)); err != nil {
+			return nil, fmt.Errorf("--log-level is %q, expected debug, info, warn or error", *level)
+		}
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+	}
+}
+
+func agentCommand() *cobra.Command {
+	c := agent.Config{Version: version}
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run the agent of this node", Args: cobra.NoArgs,
+		Long: "Run the agent of this node: routes, network policy and BGP for its pods.\nAll configuration but these flags is in the API (kubectl explain ippools.spec, bgppeers.spec, ...) and applies at once.",
+	}
+	logger := logFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&c.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default: $NODE_NAME)")
+	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "credentials for the API server (default: those given to pods)")
+	f.StringVar(&c.StateDir, "state-dir", "/var/lib/korat", "directory of the address journal; must survive reboots")
+	f.StringVar(&c.RunDir, "run-dir", "/run/korat", "directory of the CNI socket; must not survive reboots")
+	f.StringVar(&c.HTTPAddress, "http-address", "127.0.0.1:9099", "address of /livez, /readyz and /metrics; empty: none")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if c.Node == "" {
+			return errors.New("--node-name is empty, expected the name of this node's Node object")
+		}
+		if c.Log, err = logger(); err != nil {
+			return err
+		}
+		return agent.Run(cmd.Context(), c)
+	}
+	return cmd
+}

@@ -1,0 +1,178 @@
+// Package agent wires the node's daemon: it makes every part, connects them in
+// the one direction that data flows, and owns the goroutines. It decides nothing.
+//
+//	API server   CNI socket    kernel events   BGP neighbours
+//	    │            │              │               │
+//	 watch       cniserver        netmon         bgp/gobgp
+//	    └─────┬──────┘              │               │
+//	          │◄────────────────────┼───────────────┘ learned
+//	       mailbox                  │ pokes
+//	          │                     │
+//	        calc ── Delta ──► apply.Loop (kernel), apply.Loop (BGP)
+//	                                │
+//	                             status ──► CNI replies, /readyz, /metrics, report
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/reconcile"
+	"github.com/koratnet/korat/felix/apply"
+	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/event/mailbox"
+	"github.com/koratnet/korat/felix/kube"
+	"github.com/koratnet/korat/felix/pod"
+	"github.com/koratnet/korat/felix/report"
+	"github.com/koratnet/korat/felix/status"
+	"github.com/koratnet/korat/felix/watch"
+	"github.com/koratnet/korat/ipam/assign"
+	"github.com/koratnet/korat/ipam/journal"
+
+	ipamkube "github.com/koratnet/korat/ipam/kube"
+)
+
+// Config is what the agent is told by flags; everything else it learns from the API.
+type Config struct {
+	Node        string // Kubernetes node name
+	Kubeconfig  string // path; empty: the credentials given to pods
+	StateDir    string // survives reboots: the journal
+	RunDir      string // does not survive reboots: the CNI socket
+	HTTPAddress string // of /livez, /readyz and /metrics; empty: none
+	Version     string
+	Log         *slog.Logger
+}
+
+// Run runs the agent until ctx ends. It takes nothing down at its end: routes,
+// rules and interfaces stay, and BGP neighbours keep the node's routes for the
+// restart time.
+func Run(ctx context.Context, c Config) (err error) {
+	restarted, err := markStarted(c.RunDir)
+	if err != nil {
+		return err
+	}
+	clients, err := kubeClients(c)
+	if err != nil {
+		return err
+	}
+	books, err := journal.Open(c.StateDir, c.Node)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, books.Close()) }()
+	host, err := pod.NewHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	mtu, err := host.UplinkMTU()
+	if err != nil {
+		return err
+	}
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	board := status.New(registry)
+	box := mailbox.New()
+	blocks := ipamkube.NewBlocks(clients.Korat)
+	allocator := assign.New(books, blocks, time.Now, c.Log.With("part", "ipam"))
+	speaker := gobgp.New(gobgp.Options{Log: c.Log.With("part", "bgp"), Restarted: restarted})
+	defer func() { err = errors.Join(err, speaker.Close()) }()
+	kernel, err := newKernel(board, c.Log)
+	if err != nil {
+		return err
+	}
+	defer kernel.close()
+	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator}
+	cni := cniserver.New(cniserver.Config{
+		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host,
+		Status: board, Box: box, Log: c.Log.With("part", "cni"),
+	})
+	if err := cni.Recover(); err != nil {
+		return fmt.Errorf("endpoints of the journal: %w", err)
+	}
+	reporter := report.New(report.Config{
+		Client: clients.Korat, Node: c.Node, Facts: node.facts, Log: c.Log.With("part", "report"),
+		Blocks: func(ctx context.Context) error { return blocks.PublishAll(ctx, allocator) },
+	})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return watch.Run(ctx, clients, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
+	})
+	g.Go(func() error { return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, node.note) })
+	g.Go(func() error { return kernel.loop.Run(ctx) })
+	g.Go(func() error { return kernel.listen(ctx) })
+	g.Go(func() error { return neighbours.Run(ctx) })
+	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
+	g.Go(func() error { return cni.Run(ctx) })
+	g.Go(func() error { return reporter.Run(ctx) })
+	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board) })
+	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu, "restarted", restarted)
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func kubeClients(c Config) (*kube.Clients, error) {
+	cfg, err := kube.Config(c.Kubeconfig, "korat-agent/"+c.Version)
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(cfg)
+}
+
+// markStarted reports whether an agent ran before since the node was booted:
+// then the kernel still forwards by that agent's routes.
+func markStarted(runDir string) (restarted bool, err error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return false, fmt.Errorf("run directory: %w", err)
+	}
+	mark := filepath.Join(runDir, "started")
+	if _, err := os.Stat(mark); err == nil {
+		return true, nil
+	}
+	if err := os.WriteFile(mark, nil, 0o644); err != nil {
+		return false, fmt.Errorf("run directory: %w", err)
+	}
+	return false, nil
+}
+
+// serve answers probes and Prometheus until ctx ends.
+func serve(ctx context.Context, address string, registry *prometheus.Registry, board *status.Board) error {
+	if address == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := board.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	srv := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.ListenAndServe(); ctx.Err() == nil {
+		return fmt.Errorf("http address %q: %w", address, err)
+	}
+	return nil
+}

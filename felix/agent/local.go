@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/event/mailbox"
+	"github.com/koratnet/korat/felix/report"
+	"github.com/koratnet/korat/felix/status"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/assign"
+)
+
+// tee is the API server's letterbox: the engine's mailbox, and beside it the
+// allocator, which needs to know pools and blocks without waiting for a flush.
+type tee struct {
+	*mailbox.Mailbox
+	node *local
+}
+
+// Post hands events to both.
+func (t *tee) Post(evs ...event.Event) {
+	for _, ev := range evs {
+		t.node.hear(ev)
+	}
+	t.Mailbox.Post(evs...)
+}
+
+// Synced hands the mark to both.
+func (t *tee) Synced(s event.Source) {
+	t.node.allocator.Listed()
+	t.Mailbox.Synced(s)
+}
+
+// local gathers what there is to report about this node.
+type local struct {
+	name, version string
+	board         *status.Board
+	speaker       *gobgp.Speaker
+	allocator     *assign.Allocator
+
+	mu     sync.Mutex // guards all below
+	addrs  []netip.Addr
+	config bgp.Config
+	blocks map[string]netip.Prefix // in the API, by name
+}
+
+// hear tells the allocator of nodes, pools and blocks.
+func (l *local) hear(ev event.Event) {
+	switch v := ev.Value.(type) {
+	case *event.Node:
+		if v.Name == l.name {
+			l.allocator.SetNode(v.UID, v.Labels)
+			l.mu.Lock()
+			l.addrs = v.Addrs
+			l.mu.Unlock()
+		}
+	case *event.Pool:
+		l.allocator.SetPool(ev.Key.Name, &v.Pool)
+	case *event.Block:
+		l.remember(ev.Key.Name, v.Block)
+		l.allocator.SetBlock(v.Block)
+	case nil:
+		switch ev.Key.Kind {
+		case event.PoolKind:
+			l.allocator.SetPool(ev.Key.Name, nil)
+		case event.BlockKind:
+			l.forget(ev.Key.Name)
+		}
+	}
+}
+
+func (l *local) remember(name string, b ipam.Block) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocks == nil {
+		l.blocks = map[string]netip.Prefix{}
+	}
+	l.blocks[name] = b.CIDR
+}
+
+func (l *local) forget(name string) {
+	l.mu.Lock()
+	cidr, known := l.blocks[name]
+	delete(l.blocks, name)
+	l.mu.Unlock()
+	if known {
+		l.allocator.BlockGone(cidr)
+	}
+}
+
+// note remembers the speaker's configuration as the engine computed it.
+func (l *local) note(d desired.Delta) {
+	if d.Speaker != nil {
+		l.mu.Lock()
+		l.config = *d.Speaker
+		l.mu.Unlock()
+	}
+}
+
+// facts returns what there is to report now.
+func (l *local) facts(ctx context.Context) report.Facts {
+	l.mu.Lock()
+	addrs, config := l.addrs, l.config
+	l.mu.Unlock()
+	snap := l.board.Snapshot()
+	f := report.Facts{
+		Addresses: withSubnet(addrs), ASN: config.ASN, Backend: backend, Version: l.version,
+		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: l.board.Ready(),
+	}
+	for _, r := range snap.Reconcilers {
+		f.Starting = f.Starting || !r.Synced
+	}
+	if s, err := l.speaker.Sessions(ctx); err == nil {
+		f.Sessions = s
+	}
+	return f
+}
+
+// withSubnet gives each address the prefix length that its interface has it with.
+func withSubnet(addrs []netip.Addr) []netip.Prefix {
+	have, _ := net.InterfaceAddrs()
+	var out []netip.Prefix
+	for _, a := range addrs {
+		p := netip.PrefixFrom(a, a.BitLen())
+		for _, h := range have {
+			if n, ok := h.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
+				bits, _ := n.Mask.Size()
+				p = netip.PrefixFrom(a, bits)
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
