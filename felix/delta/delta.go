@@ -85,7 +85,7 @@ func (t *Tracker[K, V]) Resync(all iter.Seq2[K, V]) {
 		t.want[k] = v
 	}
 	clear(t.same)
-	clear(t.have)
+	t.have = map[K]V{}
 	for k, v := range all {
 		t.Saw(k, v)
 	}
@@ -95,10 +95,10 @@ func (t *Tracker[K, V]) Resync(all iter.Seq2[K, V]) {
 // wanted.
 func (t *Tracker[K, V]) Done(k K) {
 	if v, ok := t.want[k]; ok {
-		delete(t.want, k)
+		remove(&t.want, k)
 		t.same[k] = v
 	}
-	delete(t.have, k)
+	remove(&t.have, k)
 }
 
 // Pending yields what has to be done, first all that is created and updated,
@@ -179,8 +179,8 @@ func (t *Tracker[K, V]) mayRemove(k K, have V) bool {
 // put stores both sides of k in the region where they belong.
 func (t *Tracker[K, V]) put(k K, want V, wanted bool, have V, there bool) {
 	delete(t.same, k)
-	delete(t.want, k)
-	delete(t.have, k)
+	remove(&t.want, k)
+	remove(&t.have, k)
 	switch {
 	case wanted && there && t.equal(want, have):
 		t.same[k] = want
@@ -191,5 +191,16 @@ func (t *Tracker[K, V]) put(k K, want V, wanted bool, have V, there bool) {
 		if there {
 			t.have[k] = have
 		}
+	}
+}
+
+// remove deletes k and gives up an empty map: ranging over one that was large
+// takes as long as when it was full, and Pending ranges over them every time.
+func remove[K comparable, V any](m *map[K]V, k K) {
+	if _, ok := (*m)[k]; !ok {
+		return
+	}
+	if delete(*m, k); len(*m) == 0 {
+		*m = map[K]V{}
 	}
 }

@@ -106,6 +106,9 @@ func compare(t *rapid.T, tr *delta.Tracker[int, string], want, have map[int]stri
 	if w, m := tr.Size(); w != len(want) || m != missing {
 		t.Fatalf("Size is %d, %d, not %d, %d", w, m, len(want), missing)
 	}
+	if diff := cmp.Diff(want, maps.Collect(tr.AllWanted())); diff != "" {
+		t.Fatalf("AllWanted (-want +got):\n%s", diff)
+	}
 	for k := range 6 {
 		w, wok := tr.Wanted(k)
 		h, hok := tr.Have(k)
@@ -113,6 +116,24 @@ func compare(t *rapid.T, tr *delta.Tracker[int, string], want, have map[int]stri
 		mh, mhok := have[k]
 		if w != mw || wok != mwok || h != mh || hok != mhok {
 			t.Fatalf("key %d: wanted %q %v, have %q %v", k, w, wok, h, hok)
+		}
+	}
+}
+
+// BenchmarkPendingAfterMany: what is left to do is found at once, also after a
+// hundred thousand keys were pending together.
+func BenchmarkPendingAfterMany(b *testing.B) {
+	tr := delta.New[int](func(a, b int) bool { return a == b })
+	for k := range 100_000 {
+		tr.Want(k, k)
+	}
+	for k := range tr.Pending() {
+		tr.Done(k)
+	}
+	for b.Loop() {
+		tr.Want(1, 2)
+		for k := range tr.Pending() {
+			tr.Done(k)
 		}
 	}
 }
