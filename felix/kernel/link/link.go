@@ -39,7 +39,10 @@ type Reconciler struct {
 	unsure map[string]error // wanted and not seen to be right; why, nil if not looked at
 }
 
-type wanted struct{ ipv6 bool }
+type wanted struct {
+	ipv6       bool
+	generation uint64 // another one: the interface was made anew
+}
 
 // New returns a Reconciler for the network namespace of the calling thread.
 func New() (*Reconciler, error) {
@@ -64,7 +67,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 			delete(r.unsure, name)
 			continue
 		}
-		w := wanted{ipv6: slices.ContainsFunc(ep.Addrs, netip.Addr.Is6)}
+		w := wanted{slices.ContainsFunc(ep.Addrs, netip.Addr.Is6), ep.Generation}
 		if old, known := r.want[name]; !known || old != w {
 			r.want[name], r.unsure[name] = w, nil
 		}

@@ -100,13 +100,27 @@ func target(r *nlsock.Request, k key) {
 }
 
 // dumpRequest asks for our routes of a family, filtered by the kernel.
-func dumpRequest(family uint8, index int) *nlsock.Request {
+func dumpRequest(family uint8) *nlsock.Request {
 	h := unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN, Protocol: desired.RouteProtocol}
-	r := nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h))
-	if index != 0 {
-		r.Uint32(unix.RTA_OIF, uint32(index))
+	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h))
+}
+
+// question asks by which route the address of k is reached.
+func question(k key) *nlsock.Request {
+	addr := k.prefix.Addr()
+	h := unix.RtMsg{Family: family(addr), Dst_len: uint8(addr.BitLen()), Flags: unix.RTM_F_FIB_MATCH}
+	if addr.Is4() {
+		h.Flags |= unix.RTM_F_LOOKUP_TABLE // IPv6 always tells the table, and refuses to be asked
 	}
-	return r
+	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h)).Attr(unix.RTA_DST, addr.AsSlice())
+}
+
+// tableOf returns the table that a route was found in.
+func tableOf(body []byte) (table uint8, ok bool) {
+	if len(body) < unix.SizeofRtMsg {
+		return 0, false
+	}
+	return (*unix.RtMsg)(unsafe.Pointer(&body[0])).Table, true
 }
 
 // decode reads one message of a dump. ok is false for what is not ours.

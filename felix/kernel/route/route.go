@@ -35,6 +35,7 @@ type Reconciler struct {
 	tracker *delta.Tracker[key, entry]
 
 	local    map[string]map[key]struct{} // wanted Local routes by interface
+	made     map[string]uint64           // generation of the endpoint by interface
 	withheld map[string]error
 	failed   map[key]error       // of the last Apply
 	changed  map[string]struct{} // workload interfaces to look at again
@@ -54,6 +55,7 @@ func New() (*Reconciler, error) {
 		links:   newLinks(conn),
 		tracker: delta.New[key](entry.equal),
 		local:   map[string]map[key]struct{}{},
+		made:    map[string]uint64{},
 		changed: map[string]struct{}{},
 	}
 	r.tracker.AllowRemoval(r.removable)
@@ -79,6 +81,9 @@ func (r *Reconciler) removable(_ key, have entry) bool {
 func (r *Reconciler) Want(d desired.Delta) {
 	r.complete = r.complete || d.Complete
 	r.learned = r.learned || d.Learned
+	for iface, ep := range d.Endpoints {
+		r.wantEndpoint(iface, ep)
+	}
 	for prefix, route := range d.Routes {
 		k := keyOf(prefix)
 		if old, ok := r.tracker.Wanted(k); ok && old.dev != "" {
@@ -93,6 +98,19 @@ func (r *Reconciler) Want(d desired.Delta) {
 		if e.dev != "" {
 			r.list(e.dev, k)
 		}
+	}
+}
+
+// wantEndpoint: another generation means that the interface was made anew, maybe
+// before any notification of that has come.
+func (r *Reconciler) wantEndpoint(iface string, ep *desired.Endpoint) {
+	if ep == nil {
+		delete(r.made, iface)
+		return
+	}
+	if generation, known := r.made[iface]; !known || generation != ep.Generation {
+		r.made[iface] = ep.Generation
+		r.LinkChanged(iface)
 	}
 }
 
@@ -150,11 +168,13 @@ func (r *Reconciler) RouteChanged(prefix netip.Prefix, protocol uint8) {
 }
 
 // Resync implements apply.Reconciler.
-func (r *Reconciler) Resync(context.Context) error {
+func (r *Reconciler) Resync(context.Context) error { return r.resync() }
+
+func (r *Reconciler) resync() error {
 	if err := r.links.read(); err != nil {
 		return fmt.Errorf("read interfaces: %w", err)
 	}
-	all, err := r.dump(0)
+	all, err := r.dump()
 	if err != nil {
 		return err
 	}
@@ -166,7 +186,7 @@ func (r *Reconciler) Resync(context.Context) error {
 
 // Apply implements apply.Reconciler.
 func (r *Reconciler) Apply(ctx context.Context) error {
-	if err := r.lookAgain(ctx); err != nil {
+	if err := r.lookAgain(); err != nil {
 		return err
 	}
 	r.failed = map[key]error{}
@@ -193,9 +213,9 @@ func (r *Reconciler) joinFailed() error {
 }
 
 // lookAgain reads what notifications said may have changed.
-func (r *Reconciler) lookAgain(ctx context.Context) error {
+func (r *Reconciler) lookAgain() error {
 	if r.stale {
-		return r.Resync(ctx)
+		return r.resync()
 	}
 	for dev := range r.changed {
 		if err := r.lookAtLink(dev); err != nil {
@@ -206,27 +226,56 @@ func (r *Reconciler) lookAgain(ctx context.Context) error {
 	return nil
 }
 
+// lookAtLink asks for the wanted routes of one workload, each by itself: a dump,
+// filtered or not, makes the kernel walk all routes, 50 ms of 100,000.
 func (r *Reconciler) lookAtLink(dev string) error {
-	there := map[key]entry{}
-	index, err := r.links.index(dev)
-	switch {
-	case errors.Is(err, unix.ENODEV): // and its routes with it
-	case err != nil:
+	if _, err := r.links.index(dev); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
-	default:
-		if there, err = r.dump(index); err != nil {
-			return err
-		}
 	}
 	for k := range r.local[dev] {
-		if have, ok := r.tracker.Have(k); ok && have.dev == dev {
+		answer, found, err := r.ask(k)
+		switch {
+		case err != nil:
+			return err
+		case found == nowhere:
 			r.tracker.Gone(k)
+		case found == there:
+			r.tracker.Saw(k, answer)
+		case found == hidden:
+			return r.resync()
 		}
 	}
-	for k, e := range there {
-		r.tracker.Saw(k, e)
-	}
 	return nil
+}
+
+// finding is what asking for one route came to.
+type finding uint8
+
+// hidden: a policy routing rule leads to another table, so that asking does not
+// tell what is in the main one.
+const (
+	nowhere finding = iota
+	there
+	hidden
+)
+
+// ask asks the kernel by which route it would reach the single address of k.
+func (r *Reconciler) ask(k key) (answer entry, found finding, err error) {
+	if !k.prefix.IsSingleIP() {
+		return entry{}, hidden, nil // maybe behind a longer prefix
+	}
+	err = r.conn.Get(question(k), func(body []byte) error {
+		if table, ok := tableOf(body); !ok || table != unix.RT_TABLE_MAIN {
+			found = hidden
+		} else if at, e, ours := decode(unix.RTM_NEWROUTE, body, r.links.name); ours && at == k {
+			answer, found = e, there
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+		err = nil
+	}
+	return answer, found, err
 }
 
 // push sends what is pending and not withheld, once each. again says that it
@@ -302,12 +351,12 @@ func (r *Reconciler) request(k key, c delta.Change[entry]) (*nlsock.Request, err
 	}
 }
 
-// dump reads our routes, those out of one interface if index is not 0.
-func (r *Reconciler) dump(index int) (map[key]entry, error) {
+// dump reads our routes.
+func (r *Reconciler) dump() (map[key]entry, error) {
 	all := map[key]entry{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		found := map[key]entry{}
-		err := r.conn.Dump(dumpRequest(family, index), func() { clear(found) }, func(kind uint16, body []byte) error {
+		err := r.conn.Dump(dumpRequest(family), func() { clear(found) }, func(kind uint16, body []byte) error {
 			if k, e, ok := decode(kind, body, r.links.name); ok {
 				found[k] = e
 			}

@@ -289,6 +289,40 @@ func TestAnInterfaceMadeAnewUnnoticedIsFound(t *testing.T) {
 	compare(t, n, "10.0.0.1/32 dev kor1 scope link")
 }
 
+func TestANewGenerationIsLookedAtBeforeAnyNotification(t *testing.T) {
+	n := node(t)
+	r := begin(t, n)
+	d := routes(t, "10.0.0.1/32 dev kor1", "fd00::1/128 dev kor1")
+	d.Endpoints = map[string]*desired.Endpoint{"kor1": {Interface: "kor1", Generation: 1}}
+	mustApply(t, r, d)
+	n.Remove("kor1")
+	kerneltest.Pod(n, "kor1")
+	d.Endpoints = map[string]*desired.Endpoint{"kor1": {Interface: "kor1", Generation: 2}}
+	mustApply(t, r, d)
+	compare(t, n, "10.0.0.1/32 dev kor1 scope link", "fd00::1/128 dev kor1 metric 1024")
+}
+
+func TestPolicyRoutingHidesNothing(t *testing.T) {
+	n := node(t)
+	r := begin(t, n)
+	mustApply(t, r, routes(t, "10.0.0.1/32 dev kor1", "fd00::1/128 dev kor1"))
+	for _, v := range []string{"-4", "-6"} {
+		n.Run("ip", v, "rule", "add", "pref", "100", "lookup", "100")
+		n.Run("ip", v, "route", "add", "default", "dev", "kor2", "table", "100")
+	}
+	m := n.Monitor()
+	m.Drain()
+	r.LinkChanged("kor1")
+	mustApply(t, r, desired.Delta{})
+	if changes := m.Changes(); len(changes) > 0 {
+		t.Errorf("looking changed the kernel: %v", changes)
+	}
+	n.Run("ip", "route", "del", "10.0.0.1", "table", "main")
+	r.LinkChanged("kor1")
+	mustApply(t, r, desired.Delta{})
+	compare(t, n, "10.0.0.1/32 dev kor1 scope link", "fd00::1/128 dev kor1 metric 1024")
+}
+
 func TestARouteDeletedByOthersComesBack(t *testing.T) {
 	n := node(t)
 	r := begin(t, n)

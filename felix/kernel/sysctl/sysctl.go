@@ -60,6 +60,7 @@ var (
 		{"net/ipv6/conf/IFACE/forwarding", "1"},
 		{"net/ipv6/conf/IFACE/proxy_ndp", "1"},
 	}
+	ofLink46 = slices.Concat(ofLink4, ofLink6)
 )
 
 // Reconciler is an apply.Reconciler, Gated and a LinkWatcher. Parameters are
@@ -68,8 +69,13 @@ var (
 type Reconciler struct {
 	root   string
 	node   []parameter
-	links  map[string][]parameter
+	links  map[string]wanted
 	unsure map[string]error // interfaces, or "" for the node; why, nil if not looked at
+}
+
+type wanted struct {
+	params     []parameter
+	generation uint64 // another one: the interface was made anew, with defaults
 }
 
 // New returns a Reconciler of the parameters below root, which is Root but in
@@ -77,7 +83,7 @@ type Reconciler struct {
 func New(root string) *Reconciler {
 	return &Reconciler{
 		root: root, node: slices.Clone(ofNode4),
-		links: map[string][]parameter{}, unsure: map[string]error{"": nil},
+		links: map[string]wanted{}, unsure: map[string]error{"": nil},
 	}
 }
 
@@ -95,13 +101,13 @@ func (r *Reconciler) Want(d desired.Delta) {
 			delete(r.unsure, name)
 			continue
 		}
-		params := slices.Clone(ofLink4)
+		w := wanted{ofLink4, ep.Generation}
 		if slices.ContainsFunc(ep.Addrs, netip.Addr.Is6) {
-			params = append(params, ofLink6...)
+			w.params = ofLink46
 			r.wantNode6()
 		}
-		if len(r.links[name]) != len(params) {
-			r.links[name], r.unsure[name] = params, nil
+		if old := r.links[name]; len(old.params) != len(w.params) || old.generation != w.generation {
+			r.links[name], r.unsure[name] = w, nil
 		}
 	}
 }
@@ -153,7 +159,7 @@ func (r *Reconciler) Apply(context.Context) error {
 	for name := range r.unsure {
 		params := r.node
 		if name != "" {
-			params = r.links[name]
+			params = r.links[name].params
 		}
 		err := r.set(name, params)
 		if err == nil {
