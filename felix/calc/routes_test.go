@@ -40,6 +40,9 @@ func TestRoutes(t *testing.T) {
 		"what neighbours say of an address counts when the local pod went": {
 			[]evs{{v4, ep, learned("10.0.0.1/32", "172.16.0.9")}, {gone(ep)}}, "10.0.0.1/32", "via 172.16.0.9",
 		},
+		"a pod whose object is gone keeps its route until its sandbox goes": {
+			[]evs{{ep, pod("a/web", "me", "", "10.0.0.1")}, {gone(pod("a/web", "", ""))}}, "10.0.0.1/32", "dev kor1",
+		},
 		"an own block is unreachable where no pod is": {
 			[]evs{{v4, block("10.0.0.0/26", "me")}}, "10.0.0.0/26", "unreachable",
 		},

@@ -70,10 +70,7 @@ func (s *sets) count(policies *policies) map[ir.SetID]wanted {
 	for id, w := range refs {
 		set := s.sets[id]
 		if set == nil {
-			if w.refs == 0 {
-				delete(refs, id) // came and went within this flush
-			}
-			continue
+			continue // a policy that let go of a set had one: this is a first reference
 		}
 		delete(refs, id)
 		if set.refs += w.refs; set.refs == 0 {
