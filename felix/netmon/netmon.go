@@ -95,6 +95,7 @@ func (m *Monitor) Run(ctx context.Context, tell func(Change)) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
+			m.drain()
 			if err := m.readLinks(); err != nil {
 				return err
 			}
@@ -109,6 +110,19 @@ func (m *Monitor) Run(ctx context.Context, tell func(Change)) error {
 		}
 		for _, msg := range messages {
 			m.hear(msg.Header.Type, msg.Header.Pid, msg.Header.Flags, msg.Data, tell)
+		}
+	}
+}
+
+// drain forgets what the socket holds. Once it has overrun, the kernel drops all
+// that it would tell until the socket is empty, and does not say so again: what
+// is to be read anew must be read after that.
+func (m *Monitor) drain() {
+	buf := make([]byte, 1) // the kernel cuts what does not fit
+	for {
+		_, _, err := unix.Recvfrom(m.socket.GetFd(), buf, unix.MSG_DONTWAIT)
+		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return
 		}
 	}
 }

@@ -214,8 +214,9 @@ func (c *Conn) send(b []byte) error {
 
 // receive reads one datagram and calls visit for each message in it.
 func (c *Conn) receive(visit func(message)) error {
-	n, flags, err := c.read()
+	n, flags, err := c.read(0)
 	if err != nil {
+		c.drain()
 		return fmt.Errorf("netlink receive: %w", err)
 	}
 	if flags&unix.MSG_TRUNC != 0 {
@@ -239,11 +240,21 @@ func (c *Conn) receive(visit func(message)) error {
 
 // read reads a datagram; a signal (the runtime sends them to preempt) is no
 // reason to give up.
-func (c *Conn) read() (n, flags int, err error) {
+func (c *Conn) read(how int) (n, flags int, err error) {
 	for {
-		n, _, flags, _, err = unix.Recvmsg(c.fd, c.buf, nil, 0)
+		n, _, flags, _, err = unix.Recvmsg(c.fd, c.buf, nil, how)
 		if !errors.Is(err, unix.EINTR) {
 			return n, flags, err
+		}
+	}
+}
+
+// drain forgets what is in the receive buffer. Once that has overrun, the kernel
+// drops all answers until it is empty, also those to later requests.
+func (c *Conn) drain() {
+	for {
+		if _, _, err := c.read(unix.MSG_DONTWAIT); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return
 		}
 	}
 }

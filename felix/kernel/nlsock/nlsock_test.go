@@ -112,6 +112,26 @@ func TestADumpTellsEverythingOnce(t *testing.T) {
 	}
 }
 
+func TestLostAnswersAreAnErrorAndTheNextRequestWorks(t *testing.T) {
+	c := open(t, kerneltest.New(t))
+	if err := c.Shrink(); err != nil {
+		t.Fatal(err)
+	}
+	var requests []*nlsock.Request
+	for i := range 256 {
+		requests = append(requests, blackhole(unix.RTM_NEWROUTE, create, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}).String()))
+	}
+	if err := c.Batch(requests, func(int, error) {}); !errors.Is(err, unix.ENOBUFS) {
+		t.Fatalf("Batch: %v", err)
+	}
+	if err := c.Do(blackhole(unix.RTM_DELROUTE, 0, "10.0.0.255")); err != nil {
+		t.Errorf("the request after: %v", err)
+	}
+	if err := c.Do(blackhole(unix.RTM_DELROUTE, 0, "10.0.0.255")); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("the request after that: %v", err)
+	}
+}
+
 func TestRetryGoesOnWhileInterrupted(t *testing.T) {
 	calls := 0
 	got, err := nlsock.Retry(func() (int, error) {
