@@ -24,6 +24,7 @@ type Loop struct {
 	inbox  *inbox
 	phases [][]*worker
 	board  *status.Board
+	log    *slog.Logger
 
 	// Of Run's goroutine:
 	endpoints map[string]uint64 // wanted generation by host interface
@@ -33,7 +34,7 @@ type Loop struct {
 
 // New returns a Loop over reconcilers that have not been used yet.
 func New(cfg Config) *Loop {
-	l := &Loop{inbox: newInbox(), board: cfg.Board, endpoints: map[string]uint64{}}
+	l := &Loop{inbox: newInbox(), board: cfg.Board, log: cfg.Log, endpoints: map[string]uint64{}}
 	for _, phase := range cfg.Phases {
 		var workers []*worker
 		for _, r := range phase {
@@ -77,6 +78,9 @@ func (l *Loop) Run(ctx context.Context) error {
 // pass lets every reconciler that has something to do work once, in order.
 func (l *Loop) pass(ctx context.Context, d desired.Delta, pokes map[Poke]struct{}) {
 	l.note(d)
+	if _, lost := pokes[Poke{Lost: true}]; lost {
+		l.log.Warn("kernel notifications were lost, reading everything again")
+	}
 	closed := map[string]error{}
 	for _, phase := range l.phases {
 		var wg sync.WaitGroup
