@@ -124,6 +124,12 @@ func bgpPeer(obj any) (string, event.Value) {
 	return o.Name, v
 }
 
+// bgpDefaults hold while there is no BGPConfiguration. The schema gives an object
+// that leaves fields out the same values.
+var bgpDefaults = &event.BGP{
+	ASN: uint32(koratv1.DefaultASNumber), Mesh: true, ListenPort: koratv1.DefaultBGPPort, RestartTime: koratv1.DefaultRestartTime,
+}
+
 func bgpConfiguration(obj any) (string, event.Value) {
 	o := obj.(*koratv1.BGPConfiguration)
 	if o.Name != koratv1.BGPConfigurationName {

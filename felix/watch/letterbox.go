@@ -21,8 +21,10 @@ type letterbox struct {
 	// convert returns the name and value of an object. A nil value says that the
 	// object is there but means nothing to the engine (a finished pod, say).
 	convert func(obj any) (name string, value event.Value)
-	post    func(...event.Event)
-	synced  func() // called once, after the first full list was posted
+	// absent, if not nil, is what holds for a name that is gone: its defaults.
+	absent event.Value
+	post   func(...event.Event)
+	synced func() // called once, after the first full list was posted
 
 	mu    sync.Mutex // guards known: a reflector is one goroutine, but nothing promises it
 	known map[string]struct{}
@@ -75,7 +77,7 @@ func (b *letterbox) Replace(list []any, _ string) error {
 	}
 	for name := range b.known {
 		if _, ok := seen[name]; !ok {
-			events = append(events, event.Gone(b.kind, name))
+			events = append(events, b.gone(name))
 		}
 	}
 	b.known = seen
@@ -90,6 +92,13 @@ func (b *letterbox) Resync() error { return nil }
 func (b *letterbox) forget(name string) {
 	if _, ok := b.known[name]; ok {
 		delete(b.known, name)
-		b.post(event.Gone(b.kind, name))
+		b.post(b.gone(name))
 	}
+}
+
+func (b *letterbox) gone(name string) event.Event {
+	if b.absent != nil {
+		return event.Set(name, b.absent)
+	}
+	return event.Gone(b.kind, name)
 }

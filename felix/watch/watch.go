@@ -47,19 +47,20 @@ type feed struct {
 	object   runtime.Object
 	kind     event.Kind
 	convert  func(any) (string, event.Value)
+	absent   event.Value // what holds for an object that does not exist; usually nil
 }
 
 func feeds(c *kube.Clients) []feed {
 	return []feed{
-		{c.Core, "namespaces", &corev1.Namespace{}, event.NamespaceKind, namespace},
-		{c.Core, "nodes", &corev1.Node{}, event.NodeKind, node},
-		{c.Core, "pods", &corev1.Pod{}, event.PodKind, pod},
-		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, networkPolicy},
-		{c.Korat, "ippools", &koratv1.IPPool{}, event.PoolKind, pool},
-		{c.Korat, "blocks", &koratv1.Block{}, event.BlockKind, block},
-		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork},
-		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer},
-		{c.Korat, "bgpconfigurations", &koratv1.BGPConfiguration{}, event.BGPKind, bgpConfiguration},
+		{c.Core, "namespaces", &corev1.Namespace{}, event.NamespaceKind, namespace, nil},
+		{c.Core, "nodes", &corev1.Node{}, event.NodeKind, node, nil},
+		{c.Core, "pods", &corev1.Pod{}, event.PodKind, pod, nil},
+		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, networkPolicy, nil},
+		{c.Korat, "ippools", &koratv1.IPPool{}, event.PoolKind, pool, nil},
+		{c.Korat, "blocks", &koratv1.Block{}, event.BlockKind, block, nil},
+		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork, nil},
+		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer, nil},
+		{c.Korat, "bgpconfigurations", &koratv1.BGPConfiguration{}, event.BGPKind, bgpConfiguration, bgpDefaults},
 	}
 }
 
@@ -68,12 +69,13 @@ func feeds(c *kube.Clients) []feed {
 // that is away is waited for.
 func Run(ctx context.Context, clients *kube.Clients, box Box, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
+	box.Post(event.Set(koratv1.BGPConfigurationName, bgpDefaults)) // a listed object replaces it before Synced
 	fs := feeds(clients)
 	var listed sync.WaitGroup
 	listed.Add(len(fs))
 	g, ctx := errgroup.WithContext(ctx)
 	for _, f := range fs {
-		store := &letterbox{kind: f.kind, convert: f.convert, post: box.Post, synced: listed.Done, known: map[string]struct{}{}}
+		store := &letterbox{kind: f.kind, convert: f.convert, absent: f.absent, post: box.Post, synced: listed.Done, known: map[string]struct{}{}}
 		g.Go(func() error {
 			reflector(f, store).RunWithContext(ctx)
 			return context.Cause(ctx)
