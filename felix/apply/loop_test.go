@@ -285,6 +285,23 @@ func TestNewsIsTriedDuringBackOff(t *testing.T) {
 	})
 }
 
+func TestAPokeHastensTheRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		a := newPlain("a", j)
+		a.fail.Store(failure{errors.New("network is unreachable")})
+		l := run(t, j, apply.Phase{a})
+		l.Want(endpoint("kor1", 1))
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		j.take()
+		l.Poke(apply.Poke{Link: "eth0"})
+		l.expect("a:link=eth0 a:apply")
+		time.Sleep(time.Second)
+		l.expect("a:resync a:apply a:resync a:apply a:resync a:apply")
+	})
+}
+
 func TestAReadBackEveryTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}

@@ -16,6 +16,7 @@ import (
 const (
 	firstRetry  = 100 * time.Millisecond
 	lastRetry   = 30 * time.Second
+	fastRetries = 4 // 1.5 s in sum
 	resyncEvery = 10 * time.Minute
 )
 
@@ -60,11 +61,22 @@ func (w *worker) hear(d desired.Delta, pokes map[Poke]struct{}) {
 			w.resync, w.fresh = time.Time{}, true
 		case p.Link != "" && w.links != nil:
 			w.links.LinkChanged(p.Link)
-			w.fresh = true
+			w.hasten()
 		case p.Route.IsValid() && w.routes != nil:
 			w.routes.RouteChanged(p.Route, p.Protocol)
-			w.fresh = true
+			w.hasten()
 		}
+	}
+}
+
+// hasten begins the back-off anew, if it has become slow: what changed in the
+// kernel may end the failure, but maybe a moment after it was told. An uplink
+// comes up before its addresses can be routed to.
+func (w *worker) hasten() {
+	w.fresh = true
+	if w.failures > fastRetries {
+		w.failures = 1
+		w.retry = time.Now().Add(jitter(firstRetry))
 	}
 }
 
