@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -216,5 +217,24 @@ func TestInvalidPacketsAreDropped(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+func TestErrorsAboutOpenConnectionsPass(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, w *world) {
+		d := w.open()
+		d.Endpoints[w.sites["b"].iface].Egress = ir.Chain{Default: policy.Deny}
+		w.apply(d)
+		s := w.new("outside", "b", true, policy.UDP) // nobody listens: b answers with an error
+		w.sites["outside"].transmit(s.packet)
+		want := key{s.packet.to, policy.ICMPv6, 1}
+		m, got := w.marker("b", "outside", true), map[string]map[key]bool{}
+		kerneltest.Eventually(t, "destination unreachable from b", func() bool {
+			w.sites["b"].transmit(m.packet)
+			w.await(m, got)
+			delete(got["outside"], m.key())
+			return got["outside"][want]
+		})
+		w.expect(false, w.new("b", "outside", true, policy.ICMPv6))
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/desired"
@@ -194,14 +195,19 @@ func TestNothingIsRemovedBeforeAllIsKnown(t *testing.T) {
 		a, b := w.sites["a"].iface, w.sites["b"].iface
 		w.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{a: w.endpoint("a"), b: nil}})
 		guard := programChain(knp("guard", policy.Ingress))
-		for _, name := range []string{fromPrefix + b, toPrefix + b, guard} {
+		brief := w.endpoint("a") // comes and goes in this life
+		brief.Interface = desired.HostInterface("test", "brief")
+		w.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{brief.Interface: brief}})
+		w.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{brief.Interface: nil}})
+		gone := []string{fromPrefix + b, toPrefix + b, guard, fromPrefix + brief.Interface, toPrefix + brief.Interface}
+		for _, name := range gone {
 			if !strings.Contains(w.saved("filter"), ":"+name+" ") {
 				t.Errorf("%s was removed too early", name)
 			}
 		}
 		w.expect(true, w.new("a", "b", false, policy.TCP))
 		w.apply(desired.Delta{Complete: true})
-		for _, name := range []string{fromPrefix + b, toPrefix + b, guard} {
+		for _, name := range gone {
 			if strings.Contains(w.saved("filter"), name) {
 				t.Errorf("%s was left behind", name)
 			}
@@ -264,6 +270,7 @@ func TestForeignEditsOfOurRulesAreUndone(t *testing.T) {
 		"a rule behind ours":    {"-A", allowChain, "-j", "DROP"},
 		"our chain emptied":     {"-F", fromPodChain},
 		"everything emptied":    {"-F"},
+		"a jump we do not make": {"-A", "OUTPUT", "-j", allowChain, "-m", "comment", "--comment", "korat:0123456789ab"},
 	}
 	eachFlavour(t, func(t *testing.T, w *world) {
 		want := w.saved("filter")
@@ -402,6 +409,34 @@ func TestAChainThatOthersJumpToIsKeptAndTold(t *testing.T) {
 		w.iptables(f.cfg.Family, "", "-F", "theirs")
 		w.resync()
 	})
+}
+
+func TestWhileTheLockIsHeldNothingHangsAndThenItConverges(t *testing.T) {
+	oneCPU(t)
+	w := newWorld(t, Legacy)
+	lock := filepath.Join(t.TempDir(), "xtables.lock")
+	t.Setenv("XTABLES_LOCKFILE", lock)
+	held, err := os.Create(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	f := w.walls[0]
+	f.Want(w.open())
+	w.host.Do(func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := f.Apply(ctx); err == nil {
+			t.Error("Apply went past the lock")
+		}
+	})
+	if len(f.Closed()) != 2 {
+		t.Errorf("closed: %v, want both pods", f.Closed())
+	}
+	held.Close()
+	w.apply(w.open())
 }
 
 func TestABadInterfaceNameIsClosedAndTold(t *testing.T) {

@@ -201,6 +201,10 @@ func (t *table) wrote(p plan, chains []chain) {
 				h.first = want.chain.hashes[0]
 			}
 		}
-		t.have.hooks[builtin] = h
+		if len(hooks) == 0 {
+			delete(t.have.hooks, builtin)
+		} else {
+			t.have.hooks[builtin] = h
+		}
 	}
 }

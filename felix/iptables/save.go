@@ -21,37 +21,42 @@ type hooked struct {
 // parseSave reads what iptables-save printed of one table.
 func parseSave(out []byte) content {
 	c := content{chains: map[string][]string{}, hooks: map[string]hooked{}}
-	seen := map[string]bool{} // built-in chains with rules
+	builtin := map[string]int{} // built-in chains and how many of their rules came by
 	for len(out) > 0 {
 		line, rest, _ := bytes.Cut(out, []byte("\n"))
 		out = rest
 		switch {
 		case bytes.HasPrefix(line, []byte(":")):
-			name, _, _ := strings.Cut(string(line[1:]), " ")
+			name, rest, _ := strings.Cut(string(line[1:]), " ")
 			if ownName.MatchString(name) {
 				c.chains[name] = nil
+			} else if !strings.HasPrefix(rest, "-") { // it has a policy
+				builtin[name] = 0
 			}
 		case bytes.HasPrefix(line, []byte("-A ")):
-			c.rule(string(line[len("-A "):]), seen)
+			c.rule(string(line[len("-A "):]), builtin)
 		}
 	}
 	return c
 }
 
-func (c *content) rule(spec string, seen map[string]bool) {
+func (c *content) rule(spec string, builtin map[string]int) {
 	name, _, _ := strings.Cut(spec, " ")
-	hash := ruleHash(spec)
 	if _, own := c.chains[name]; own {
-		c.chains[name] = append(c.chains[name], hash)
+		c.chains[name] = append(c.chains[name], ruleHash(spec))
 		return
 	}
-	first := !seen[name]
-	seen[name] = true
+	before, ok := builtin[name]
+	if !ok {
+		return // a chain of somebody else
+	}
+	builtin[name]++
+	hash := ruleHash(spec)
 	if hash == "" {
 		return
 	}
 	h := c.hooks[name]
-	if first {
+	if before == 0 {
 		h.first = hash
 	}
 	h.specs, h.hash = append(h.specs, spec), append(h.hash, hash)

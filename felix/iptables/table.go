@@ -76,7 +76,7 @@ func (t *table) read(ctx context.Context) error {
 	return nil
 }
 
-// hooked reports whether our jumps are where they belong, each once.
+// hooked reports whether our jumps are where they belong, each once, and nowhere else.
 func (t *table) hooked() bool {
 	for builtin, want := range t.hooksByChain() {
 		have := t.have.hooks[builtin]
@@ -94,8 +94,13 @@ func (t *table) hooked() bool {
 	return true
 }
 
+// hooksByChain returns the jumps that every built-in chain shall have: none is
+// for chains in which another version of ours left some.
 func (t *table) hooksByChain() map[string][]hook {
 	by := map[string][]hook{}
+	for builtin := range t.have.hooks {
+		by[builtin] = nil
+	}
 	for _, h := range t.hooks {
 		by[h.builtin] = append(by[h.builtin], h)
 	}

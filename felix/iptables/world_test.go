@@ -184,7 +184,7 @@ func (w *world) openMarkers() {
 // await collects what arrives until m has.
 func (w *world) await(m shot, got map[string]map[key]bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		for name, s := range w.sites {
 			if got[name] == nil {
 				got[name] = map[key]bool{}
