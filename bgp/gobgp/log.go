@@ -38,7 +38,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		return nil
 	}
 	if h.peer.IsValid() {
-		h.sessions.failed(h.peer, failureIn(r))
+		h.sessions.failed(h.peer, failureIn(r), r.Time)
 	}
 	level := lowered(r.Level)
 	if r.Message == secondConnection {

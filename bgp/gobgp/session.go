@@ -31,6 +31,7 @@ type session struct {
 	state packet.FSMState
 	since time.Time // it is established, or is not
 	err   string
+	erred time.Time // when err was noted from the log
 }
 
 func newSessions(log *slog.Logger) *sessions {
@@ -64,11 +65,11 @@ func (s *sessions) clear() {
 }
 
 // failed notes why peer has no session.
-func (s *sessions) failed(peer netip.Addr, words string) {
+func (s *sessions) failed(peer netip.Addr, words string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, ok := s.m[peer]; ok && words != "" {
-		e.err = words
+		e.err, e.erred = words, at
 	}
 }
 
@@ -84,10 +85,17 @@ func (s *sessions) changed(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time
 	was := e.state
 	e.state = ev.Peer.State.SessionState
 	up := e.state == packet.BGP_FSM_ESTABLISHED
-	if up {
+	switch {
+	case up && e.erred.Before(at):
 		e.err = ""
-	} else {
-		e.err = cmp.Or(downWords(ev.Peer.State.DisconnectReason, e.err), e.err)
+	case up:
+		// The session is down again already: log lines come at once, events later.
+	default:
+		known := ""
+		if at.Sub(e.erred) < time.Second {
+			known = e.err // the log told of the same failure
+		}
+		e.err = cmp.Or(downWords(ev.Peer.State.DisconnectReason, known), e.err)
 	}
 	if up == (was == packet.BGP_FSM_ESTABLISHED) {
 		return
