@@ -1,0 +1,56 @@
+package controller
+
+import (
+	"fmt"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+)
+
+// blockConditions says whether b fits its pool, which is nil when there is none.
+// The rest of a block's status is its owner's to write.
+func blockConditions(b *koratv1.Block, pool *koratv1.IPPool) []metav1.Condition {
+	conditions := b.Status.DeepCopy().Conditions
+	f := blockProblem(b, pool)
+	ok := f.reason == ""
+	if ok {
+		f.reason = koratv1.ReasonAccepted
+	}
+	meta.SetStatusCondition(&conditions, f.condition(koratv1.ConditionAccepted, ok, b.Generation))
+	return conditions
+}
+
+// blockProblem says what is wrong with b, the zero finding if nothing is.
+func blockProblem(b *koratv1.Block, pool *koratv1.IPPool) finding {
+	cidr, err := netip.ParsePrefix(string(b.Spec.CIDR))
+	if err != nil {
+		return finding{koratv1.ReasonOutsidePool, err.Error()}
+	}
+	if want := koratv1.BlockName(cidr); b.Name != want {
+		return finding{koratv1.ReasonNameMismatch, fmt.Sprintf(
+			"metadata.name: %q: expected %q, the name of %s: the block is no claim and is ignored", b.Name, want, cidr)}
+	}
+	if pool == nil {
+		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf("spec.pool: %q: expected the name of an IPPool, and there is none of this name", b.Spec.Pool)}
+	}
+	whole, size := poolRange(pool)
+	if !whole.Overlaps(cidr) || cidr.Bits() < whole.Bits() {
+		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf("spec.cidr: %q: expected a range inside %s of IPPool %s", b.Spec.CIDR, whole, pool.Name)}
+	}
+	if cidr.Bits() != size {
+		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf("spec.cidr: %q: expected a prefix length of %d, the block size of IPPool %s", b.Spec.CIDR, size, pool.Name)}
+	}
+	return finding{}
+}
+
+// configurationConditions says that the agents use c: the schema lets only a
+// valid one named "default" pass.
+func configurationConditions(c *koratv1.BGPConfiguration) []metav1.Condition {
+	conditions := c.Status.DeepCopy().Conditions
+	f := finding{reason: koratv1.ReasonAccepted}
+	meta.SetStatusCondition(&conditions, f.condition(koratv1.ConditionAccepted, true, c.Generation))
+	return conditions
+}

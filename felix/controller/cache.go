@@ -1,0 +1,39 @@
+package controller
+
+import (
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+)
+
+// slim drops what no loop reads before an object enters the cache: of 8,000
+// blocks the lists of addresses alone would be most of the process's memory.
+// Objects from the cache are therefore never written back whole.
+func slim(obj any) (any, error) {
+	if o, ok := obj.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+		o.SetAnnotations(nil)
+	}
+	switch o := obj.(type) {
+	case *koratv1.Block:
+		o.Status.Addresses = nil
+	case *koratv1.NodeNetwork:
+		o.Status = koratv1.NodeNetworkStatus{Sessions: named(o.Status.Sessions)}
+	}
+	return obj, nil
+}
+
+// named keeps of sessions those that BGPPeers ask for, and of each what tells
+// whether it is up and why not; counters change too often to look at.
+func named(sessions []koratv1.SessionStatus) []koratv1.SessionStatus {
+	sessions = slices.DeleteFunc(sessions, func(s koratv1.SessionStatus) bool {
+		return !strings.HasPrefix(s.Peer, koratv1.SessionPeerBGPPeer)
+	})
+	for i, s := range sessions {
+		sessions[i] = koratv1.SessionStatus{Peer: s.Peer, Address: s.Address, State: s.State, LastError: s.LastError}
+	}
+	return slices.Clip(sessions)
+}

@@ -1,0 +1,218 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/policy/convert"
+)
+
+// What failed is tried again after firstRetry, doubling to lastRetry.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// poolField indexes blocks by their pool.
+const poolField = "spec.pool"
+
+// shared: lists come from the cache as they are there, so nobody changes them.
+const shared = client.UnsafeDisableDeepCopy
+
+// cluster reads the cache for the loops.
+type cluster struct{ client.Client }
+
+// addLoops gives the manager its loops. Each says what it watches and which of
+// its objects a change of another kind concerns.
+func addLoops(ctx context.Context, mgr manager.Manager) error {
+	c := cluster{mgr.GetClient()}
+	err := mgr.GetFieldIndexer().IndexField(ctx, &koratv1.Block{}, poolField, func(o client.Object) []string {
+		return []string{o.(*koratv1.Block).Spec.Pool}
+	})
+	if err != nil {
+		return err
+	}
+	spec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	for _, complete := range []func() error{
+		func() error {
+			return loopOver(mgr, &koratv1.IPPool{}).
+				Watches(&koratv1.IPPool{}, each(c.everyPool), spec). // they may overlap
+				Watches(&koratv1.Block{}, each(poolOfBlock)).
+				Complete(newLoop(c, func() *koratv1.IPPool { return &koratv1.IPPool{} }, c.pool))
+		},
+		func() error {
+			return loopOver(mgr, &koratv1.Block{}).
+				Watches(&koratv1.IPPool{}, each(c.blocksOfPool), spec).
+				Complete(newLoop(c, func() *koratv1.Block { return &koratv1.Block{} }, c.block))
+		},
+		func() error {
+			return loopOver(mgr, &koratv1.BGPPeer{}).
+				Watches(&koratv1.BGPPeer{}, each(c.everyPeer), spec). // they may conflict
+				Watches(&corev1.Node{}, each(c.everyPeer), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+				Watches(&koratv1.NodeNetwork{}, each(peersOfNode), builder.WithPredicates(sessionsChanged)).
+				Complete(newLoop(c, func() *koratv1.BGPPeer { return &koratv1.BGPPeer{} }, c.peer))
+		},
+		func() error {
+			return loopOver(mgr, &koratv1.BGPConfiguration{}).
+				Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration))
+		},
+		func() error {
+			return builder.ControllerManagedBy(mgr).
+				For(&networkingv1.NetworkPolicy{}, spec).WithOptions(options()).
+				Complete(reconcile.Func(c.networkPolicy))
+		},
+	} {
+		if err := complete(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loopOver(mgr manager.Manager, o client.Object) *builder.Builder {
+	return builder.ControllerManagedBy(mgr).For(o).WithOptions(options())
+}
+
+func options() controller.Options {
+	return controller.Options{RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry)}
+}
+
+func newLoop[O client.Object](c cluster, fresh func() O, decide func(context.Context, O) (change, error)) *statusLoop[O] {
+	return &statusLoop[O]{client: c, fresh: fresh, decide: decide, pacer: pacer{}}
+}
+
+func (c cluster) pool(ctx context.Context, p *koratv1.IPPool) (change, error) {
+	var pools koratv1.IPPoolList
+	var blocks koratv1.BlockList
+	if err := c.List(ctx, &pools, shared); err != nil {
+		return change{}, fmt.Errorf("pools: %w", err)
+	}
+	if err := c.List(ctx, &blocks, shared, client.MatchingFields{poolField: p.Name}); err != nil {
+		return change{}, fmt.Errorf("blocks of pool %s: %w", p.Name, err)
+	}
+	want := poolStatus(p, pools.Items, blocks.Items)
+	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
+}
+
+// conditionsOnly is the part of a status that the controller owns where another
+// writes the rest.
+type conditionsOnly struct {
+	Conditions []metav1.Condition `json:"conditions"`
+}
+
+func (c cluster) block(ctx context.Context, b *koratv1.Block) (change, error) {
+	pool := &koratv1.IPPool{}
+	if err := c.Get(ctx, types.NamespacedName{Name: b.Spec.Pool}, pool); client.IgnoreNotFound(err) != nil {
+		return change{}, fmt.Errorf("pool of block %s: %w", b.Name, err)
+	} else if err != nil {
+		pool = nil
+	}
+	is, want := b.Status.Conditions, blockConditions(b, pool)
+	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}, nil
+}
+
+func (c cluster) peer(ctx context.Context, p *koratv1.BGPPeer) (change, error) {
+	var peers koratv1.BGPPeerList
+	var networks koratv1.NodeNetworkList
+	nodes := metav1.PartialObjectMetadataList{}
+	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	for _, list := range []client.ObjectList{&peers, &networks, &nodes} {
+		if err := c.List(ctx, list, shared); err != nil {
+			return change{}, fmt.Errorf("%T: %w", list, err)
+		}
+	}
+	want := peerStatus(p, peers.Items, joined(nodes.Items, networks.Items))
+	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
+}
+
+func (c cluster) configuration(_ context.Context, b *koratv1.BGPConfiguration) (change, error) {
+	is, want := b.Status.Conditions, configurationConditions(b)
+	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}, nil
+}
+
+// networkPolicy tells the author of a policy what of it cannot be understood. The
+// object has no status to say it in.
+func (c cluster) networkPolicy(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
+	var np networkingv1.NetworkPolicy
+	if err := c.Get(ctx, r.NamespacedName, &np); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	_, problems := convert.NetworkPolicy(&np)
+	return reconcile.Result{}, tell(ctx, c, &np, policyWarnings(np.Generation, problems))
+}
+
+// each makes a handler that runs the loop for the objects that names gives.
+func each(names func(context.Context, client.Object) []string) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		var out []reconcile.Request
+		for _, name := range names(ctx, o) {
+			out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+		}
+		return out
+	})
+}
+
+func poolOfBlock(_ context.Context, o client.Object) []string {
+	return []string{o.(*koratv1.Block).Spec.Pool}
+}
+
+func peersOfNode(_ context.Context, o client.Object) []string {
+	var names []string
+	for _, s := range o.(*koratv1.NodeNetwork).Status.Sessions {
+		names = append(names, strings.TrimPrefix(s.Peer, koratv1.SessionPeerBGPPeer))
+	}
+	return names
+}
+
+// The lists below come from the cache, where a kind that a loop watches is never
+// missing, so their only error is that of a context that ended.
+
+func (c cluster) everyPool(ctx context.Context, _ client.Object) (names []string) {
+	var list koratv1.IPPoolList
+	_ = c.List(ctx, &list, shared)
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	return names
+}
+
+func (c cluster) blocksOfPool(ctx context.Context, o client.Object) (names []string) {
+	var list koratv1.BlockList
+	_ = c.List(ctx, &list, shared, client.MatchingFields{poolField: o.GetName()})
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	return names
+}
+
+func (c cluster) everyPeer(ctx context.Context, _ client.Object) (names []string) {
+	var list koratv1.BGPPeerList
+	_ = c.List(ctx, &list, shared)
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	return names
+}
+
+var sessionsChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	before, after := e.ObjectOld.(*koratv1.NodeNetwork), e.ObjectNew.(*koratv1.NodeNetwork)
+	return !slices.Equal(before.Status.Sessions, after.Status.Sessions)
+}}

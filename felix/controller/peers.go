@@ -1,0 +1,122 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// A node is what a BGPPeer's status depends on of a Node and its NodeNetwork.
+type node struct {
+	name     string
+	labels   selector.Labels
+	sessions []koratv1.SessionStatus // of BGPPeers, as the agent reports them
+}
+
+// peerStatus says what p's status is among all peers and nodes. Conditions keep
+// the time of their last change.
+func peerStatus(p *koratv1.BGPPeer, all []koratv1.BGPPeer, nodes []node) koratv1.BGPPeerStatus {
+	s := koratv1.BGPPeerStatus{Conditions: p.Status.DeepCopy().Conditions}
+	accepted := finding{reason: koratv1.ReasonAccepted}
+	ok := true
+	var chosen []node
+	if sel, err := selector.Parse(p.Spec.NodeSelector); err != nil {
+		accepted, ok = selectorProblem(p.Spec.NodeSelector), false
+	} else {
+		chosen = selected(sel, nodes)
+		if f := conflict(p, all, chosen); f.reason != "" {
+			accepted, ok = f, false
+		}
+	}
+	up, down := 0, ""
+	for _, n := range chosen {
+		if problem := missing(p.Name, n); problem == "" {
+			up++
+		} else if down == "" {
+			down = problem
+		}
+	}
+	s.Established, s.Desired = int32(up), int32(len(chosen))
+	s.Sessions = fmt.Sprintf("%d/%d", up, len(chosen))
+	established := finding{reason: koratv1.ReasonAllEstablished}
+	switch {
+	case len(chosen) == 0:
+		established = finding{koratv1.ReasonNoSessions, fmt.Sprintf("spec.nodeSelector: %q chooses no node", p.Spec.NodeSelector)}
+	case up+1 < len(chosen):
+		established = finding{koratv1.ReasonSessionsDown, fmt.Sprintf("%d nodes have no session, among them %s", len(chosen)-up, down)}
+	case up < len(chosen):
+		established = finding{koratv1.ReasonSessionsDown, down}
+	}
+	meta.SetStatusCondition(&s.Conditions, accepted.condition(koratv1.ConditionAccepted, ok, p.Generation))
+	meta.SetStatusCondition(&s.Conditions, established.condition(koratv1.ConditionEstablished, established.reason == koratv1.ReasonAllEstablished, p.Generation))
+	return s
+}
+
+// selected returns the nodes that sel selects, by name.
+func selected(sel *selector.Selector, nodes []node) []node {
+	var out []node
+	for _, n := range nodes {
+		if sel.Matches(n.labels) {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b node) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// conflict looks for a peer that asks one of the chosen nodes for a session with
+// the same address. Of such peers the nodes take the one with the smallest name.
+func conflict(p *koratv1.BGPPeer, all []koratv1.BGPPeer, chosen []node) finding {
+	for i := range all {
+		o := &all[i]
+		if o.Spec.Address != p.Spec.Address || o.Name >= p.Name {
+			continue
+		}
+		sel, err := selector.Parse(o.Spec.NodeSelector)
+		if err != nil {
+			continue
+		}
+		if common := selected(sel, chosen); len(common) > 0 {
+			return finding{koratv1.ReasonConflict, fmt.Sprintf(
+				"spec.address: %q: BGPPeer %s asks node %s for a session with it too and goes first: expected one BGPPeer for an address on a node",
+				p.Spec.Address, o.Name, common[0].name)}
+		}
+	}
+	return finding{}
+}
+
+// missing says why n has no session with the peer, nothing if it has one.
+func missing(peer string, n node) string {
+	for _, s := range n.sessions {
+		switch {
+		case s.Peer != koratv1.SessionPeerBGPPeer+peer:
+		case s.State == koratv1.SessionEstablished:
+			return ""
+		case s.LastError == "":
+			return fmt.Sprintf("node %s: %s is %s", n.name, s.Address, s.State)
+		default:
+			return fmt.Sprintf("node %s: %s is %s: %s", n.name, s.Address, s.State, s.LastError)
+		}
+	}
+	return fmt.Sprintf("node %s: its agent reports no such session", n.name)
+}
+
+// joined makes nodes of what the cache holds.
+func joined(labels []metav1.PartialObjectMetadata, networks []koratv1.NodeNetwork) []node {
+	sessions := make(map[string][]koratv1.SessionStatus, len(networks))
+	for i := range networks {
+		sessions[networks[i].Name] = networks[i].Status.Sessions
+	}
+	nodes := make([]node, 0, len(labels))
+	for i := range labels {
+		n := &labels[i]
+		nodes = append(nodes, node{n.Name, selector.MakeLabels(n.Labels), sessions[n.Name]})
+	}
+	return nodes
+}
