@@ -1,7 +1,9 @@
 # Korat. `make help` lists what can be done here.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+# One set of flags for all: builds and tests then share what is compiled.
 export CGO_ENABLED := 0
+export GOFLAGS := $(GOFLAGS) -trimpath
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -16,10 +18,10 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 build: ## build korat, korat-cni and the lab into bin/
-	go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./e2e/cmd/...
+	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./e2e/cmd/...
 
 lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
-	cd e2e/controlplane && go build -trimpath -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
+	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
 
 deps: ## install the Debian packages that tests and demo use
 	hack/install-deps.sh

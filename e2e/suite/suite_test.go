@@ -1,0 +1,230 @@
+// Package suite holds the scenarios that need a whole cluster: they run in the
+// lab, with the real binaries that `make lab-build` left in bin/, and break
+// things on purpose.
+package suite
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/koratnet/korat/e2e/lab"
+	"github.com/koratnet/korat/e2e/lab/topology"
+)
+
+// bin is where the binaries are.
+var bin = filepath.Join("..", "..", "bin")
+
+// cluster is the lab that the tests share; each leaves it as it found it.
+var cluster *lab.Lab
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	o := lab.Options{Name: "suite", Bin: bin, Progress: os.Stderr}
+	defer func() {
+		if err := lab.Down(context.Background(), o); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}()
+	var err error
+	if cluster, err = up(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// up makes a lab, after removing what a crashed run may have left of it.
+func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
+	if err := lab.Down(ctx, o); err != nil {
+		return nil, err
+	}
+	return lab.Up(ctx, o)
+}
+
+// eventually waits up to 20 seconds for check to return nil.
+func eventually(t *testing.T, what string, check func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := lab.Eventually(ctx, check); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// sh runs a command in a machine or a pod and returns what it printed.
+func sh(t *testing.T, l *lab.Lab, where string, args ...string) string {
+	t.Helper()
+	out, err := try(t.Context(), l, where, args...)
+	if err != nil {
+		t.Fatalf("%s: %s: %v\n%s", where, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func try(ctx context.Context, l *lab.Lab, where string, args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := l.Exec(where, cmd)
+	return out.String(), err
+}
+
+// namespace makes a namespace of the test's own.
+func namespace(t *testing.T, l *lab.Lab, name string) {
+	t.Helper()
+	create(t, l, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	eventually(t, "service account of namespace "+name, func(ctx context.Context) error {
+		return l.Client.Get(ctx, client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{})
+	})
+}
+
+// create makes an object and removes it at the end of the test.
+func create(t *testing.T, l *lab.Lab, o client.Object) {
+	t.Helper()
+	if err := l.Client.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, l, o) })
+}
+
+func remove(t *testing.T, l *lab.Lab, o client.Object) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := client.IgnoreNotFound(l.Client.Delete(ctx, o, client.GracePeriodSeconds(0))); err != nil {
+		t.Error(err)
+	}
+	if _, isPod := o.(*corev1.Pod); !isPod {
+		return
+	}
+	err := lab.Eventually(ctx, func(ctx context.Context) error {
+		err := l.Client.Get(ctx, client.ObjectKeyFromObject(o), &corev1.Pod{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("pod %s is still there: %w", o.GetName(), err)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// podOn describes a pod that serves TCP and UDP on port 80 on a node.
+func podOn(node, ns, name string, labels map[string]string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: labels},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
+			Name: "web", Image: "whoami",
+			Ports: []corev1.ContainerPort{{ContainerPort: 80, Protocol: corev1.ProtocolTCP}, {ContainerPort: 80, Protocol: corev1.ProtocolUDP}},
+		}}},
+	}
+}
+
+// start makes a pod and returns its IPv4 address once it runs.
+func start(t *testing.T, l *lab.Lab, p *corev1.Pod) netip.Addr {
+	t.Helper()
+	create(t, l, p)
+	return running(t, l, p.Namespace+"/"+p.Name)
+}
+
+// running waits for a pod to have its network; the API server is not asked.
+func running(t *testing.T, l *lab.Lab, name string) (addr netip.Addr) {
+	t.Helper()
+	eventually(t, "pod "+name, func(context.Context) error {
+		p, err := l.Pod(name)
+		if err != nil {
+			return err
+		}
+		for _, a := range p.Addresses {
+			if a.Is4() {
+				addr = a
+				return nil
+			}
+		}
+		return fmt.Errorf("no address yet")
+	})
+	eventually(t, "server of pod "+name, func(context.Context) error {
+		_, err := l.Ask(name, "tcp", netip.AddrPortFrom(addr, 80), time.Second)
+		return err
+	})
+	return addr
+}
+
+// reach asks from a pod or machine over TCP, once, with a short deadline.
+func reach(l *lab.Lab, from string, to netip.Addr) error {
+	_, err := l.Ask(from, "tcp", netip.AddrPortFrom(to, 80), 500*time.Millisecond)
+	return err
+}
+
+// pings sends 100 pings a second from a pod until stop, which returns how many
+// were sent and lost.
+func pings(t *testing.T, l *lab.Lab, from string, to netip.Addr) (stop func() (sent, lost int)) {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "ping", "-q", "-i", "0.01", to.String())
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Stdout = &out
+	done := make(chan error, 1)
+	go func() { done <- l.Exec(from, cmd) }()
+	return func() (sent, lost int) {
+		cancel()
+		<-done
+		var received int
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, "packets transmitted") {
+				_, _ = fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &received)
+			}
+		}
+		if sent == 0 {
+			t.Errorf("ping from %s to %s sent nothing: %s", from, to, out.String())
+		}
+		return sent, sent - received
+	}
+}
+
+// routeDeletions records deletions of routes on a machine until stop.
+func routeDeletions(t *testing.T, l *lab.Lab, where string) (stop func() []string) {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "ip", "monitor", "route")
+	cmd.Stdout = &out
+	done := make(chan error, 1)
+	go func() { done <- l.Exec(where, cmd) }()
+	return func() (deleted []string) {
+		cancel()
+		<-done
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, "Deleted") {
+				deleted = append(deleted, strings.TrimSpace(line))
+			}
+		}
+		return deleted
+	}
+}
+
+func dualToR(t *testing.T) *topology.Topology {
+	t.Helper()
+	topo, err := topology.Load(filepath.Join("..", "lab", "topologies", "dual-tor.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topo
+}
