@@ -24,7 +24,7 @@ const (
 	// others before it is told our paths. We tell only our own, so that nothing is
 	// gained by waiting; GoBGP reads 0 as 6 minutes.
 	deferral = time.Second
-	// multihopTTL is that of iBGP sessions, which cross routers as well.
+	// multihopTTL is what the kernel gives to iBGP sessions, which cross routers too.
 	multihopTTL = 64
 )
 
@@ -32,6 +32,7 @@ const (
 type applied struct {
 	bgp.Peer
 	restartTime time.Duration
+	multihop    bool // routers may lie between; found out once, when the session is set up
 }
 
 // setPeers makes the peers be those of c. Peers that go make room first.
@@ -48,13 +49,14 @@ func (s *Speaker) setPeers(ctx context.Context, c bgp.Config) error {
 	}
 	s.learned.setOwn(c.Peers)
 	for _, p := range c.Peers {
-		errs = append(errs, s.setPeer(ctx, applied{p, c.RestartTime}))
+		errs = append(errs, s.setPeer(ctx, applied{Peer: p, restartTime: c.RestartTime}))
 	}
 	return errors.Join(errs...)
 }
 
 func (s *Speaker) setPeer(ctx context.Context, p applied) error {
 	have, there := s.peers[p.Addr]
+	p.multihop = have.multihop
 	switch {
 	case !there:
 		return s.addPeer(ctx, p)
@@ -65,7 +67,7 @@ func (s *Speaker) setPeer(ctx context.Context, p applied) error {
 	}
 	if have.Hold != p.Hold || have.Keepalive != p.Keepalive {
 		// Told in the next OPEN; the session stays.
-		if _, err := s.srv.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(p, false)}); err != nil {
+		if _, err := s.srv.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: s.peerConfig(p)}); err != nil {
 			return fmt.Errorf("change %s: %w", p.Name, err)
 		}
 	}
@@ -86,12 +88,13 @@ func (a applied) sameSession(b applied) bool {
 }
 
 func (s *Speaker) addPeer(ctx context.Context, p applied) error {
+	p.multihop = p.ASN != s.cfg.ASN && !onLink(p.LocalAddr, p.Addr)
 	// First the sets: a peer that is not in them is told blocks.
 	if err := tellPeer(ctx, s.srv, p.Addr, bgp.Blocks, p.Advertise); err != nil {
 		return fmt.Errorf("add %s: %w", p.Name, err)
 	}
 	s.sessions.add(p.Peer, time.Now())
-	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, s.restarting)}); err != nil {
+	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p)}); err != nil {
 		s.sessions.remove(p.Addr)
 		return errors.Join(fmt.Errorf("add %s: %w", p.Name, err), tellPeer(ctx, s.srv, p.Addr, p.Advertise, bgp.Blocks))
 	}
@@ -120,7 +123,7 @@ func (s *Speaker) retell(ctx context.Context, p applied, what bgp.Advertise) err
 
 // peerConfig is p in GoBGP's words. A session carries the family of its
 // addresses: the next hop of what we originate is the local one.
-func peerConfig(p applied, restarting bool) *api.Peer {
+func (s *Speaker) peerConfig(p applied) *api.Peer {
 	family := &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
 	if p.Addr.Is4() {
 		family.Afi = api.Family_AFI_IP
@@ -145,14 +148,13 @@ func peerConfig(p applied, restarting bool) *api.Peer {
 			ConnectRetry:           seconds(connectRetry),
 			IdleHoldTimeAfterReset: seconds(idleAfterReset),
 		}},
-		// For iBGP GoBGP leaves the kernel's TTL alone.
-		EbgpMultihop: &api.EbgpMultihop{Enabled: !onLink(p.LocalAddr, p.Addr), MultihopTtl: multihopTTL},
+		EbgpMultihop: &api.EbgpMultihop{Enabled: p.multihop, MultihopTtl: multihopTTL},
 		GracefulRestart: &api.GracefulRestart{
 			Enabled:             graceful,
 			RestartTime:         uint32(seconds(p.restartTime)),
 			DeferralTime:        uint32(seconds(deferral)),
 			NotificationEnabled: graceful,
-			LocalRestarting:     graceful && restarting,
+			LocalRestarting:     graceful && s.restarting,
 		},
 		AfiSafis: []*api.AfiSafi{{
 			Config:            &api.AfiSafiConfig{Family: family, Enabled: true},

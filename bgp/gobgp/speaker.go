@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,7 @@ func (s *Speaker) start(ctx context.Context, c bgp.Config) error {
 		Asn:              c.ASN,
 		RouterId:         c.RouterID.String(),
 		ListenPort:       int32(c.ListenPort),
+		ListenAddresses:  listenAddresses(),
 		Families:         []uint32{familyIPv4, familyIPv6},
 		UseMultiplePaths: true,
 	}})
@@ -241,6 +243,16 @@ func (s *Speaker) originate(change map[netip.Prefix]bgp.Advertise) error {
 		delete(s.paths, p)
 	}
 	return nil
+}
+
+// listenAddresses leaves IPv6 out where the kernel has none: GoBGP would not
+// start.
+func listenAddresses() []string {
+	all := []string{netip.IPv4Unspecified().String()}
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
+		all = append(all, netip.IPv6Unspecified().String())
+	}
+	return all
 }
 
 func sameServer(a, b bgp.Config) bool {

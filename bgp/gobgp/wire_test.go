@@ -365,6 +365,34 @@ func message(kind byte, body []byte) []byte {
 	return append(m, body...)
 }
 
+func TestPortThatIsTakenIsTriedAgain(t *testing.T) {
+	ln, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := gobgp.New(gobgp.Options{Log: slog.New(slog.DiscardHandler)})
+	c := bgp.Config{
+		ASN: speakerAS, RouterID: speakerAddr, ListenPort: netip.MustParseAddrPort(ln.Addr().String()).Port(),
+		Peers: []bgp.Peer{{Name: "p", Addr: neighbourAddr, Port: 179, ASN: 1, LocalAddr: speakerAddr, Passive: true}},
+	}
+	if err := s.Configure(t.Context(), c); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Fatalf("configure on a port that is taken: %v", err)
+	}
+	ln.Close()
+	if err := s.Configure(t.Context(), c); err != nil {
+		t.Fatalf("configure on a free port: %v", err)
+	}
+	if all, err := s.Sessions(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("sessions %+v, %v; want 1", all, err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+}
+
 func TestRefusesWhatWouldHurt(t *testing.T) {
 	s := gobgp.New(gobgp.Options{Log: slog.New(slog.DiscardHandler)})
 	good := bgp.Peer{Name: "p", Addr: neighbourAddr, Port: 179, ASN: 1, LocalAddr: speakerAddr}

@@ -33,6 +33,7 @@ func Contract(t *testing.T, make func(t *testing.T, restarted bool) Speaker) {
 		"a peer that is not there is waited for as long as the restart time":                absentPeer,
 		"without peers all is known at once":                                                noPeers,
 		"our own path hides those of others":                                                ownPath,
+		"another AS number begins all sessions anew":                                        otherAS,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,6 +227,22 @@ func noPeers(l *lab) {
 	}
 	l.begin(a)
 	l.wait("synced", a.isSynced)
+}
+
+func otherAS(l *lab) {
+	a, b := l.node(64512), l.node(64512)
+	l.link(a, b)
+	a.announce(block)
+	b.announce(pod)
+	l.begin(a, b)
+	atB, atA := map[string]string{"10.244.1.64/26": a.addr.String()}, map[string]string{"10.244.1.65/32": b.addr.String()}
+	a.learns(atA)
+	b.learns(atB)
+	a.asn = 65010
+	l.begin(a, b)
+	l.wait("paths from another AS", func() bool { return a.learned(pod.Prefix).EBGP && b.learned(block.Prefix).EBGP })
+	a.learns(atA)
+	b.learns(atB)
 }
 
 func ownPath(l *lab) {
