@@ -29,26 +29,33 @@ func TestKernelAgreesWithEval(t *testing.T) {
 			w := newWorld(t, flavour)
 			w.apply(w.open())
 			w.openMarkers()
-			if *seed != 0 {
-				w.compare(*seed)
-				return
-			}
-			allowed, all := 0, 0
-			for range *cases {
-				a, n := w.compare(rand.Uint64())
-				allowed, all = allowed+a, all+n
-			}
-			t.Logf("%d rule sets, %d packets, %d of them let through", *cases, all, allowed)
-			if allowed < all/10 || allowed > all*9/10 {
-				t.Errorf("%d of %d packets were let through: the random rules test too little", allowed, all)
-			}
+			w.compareMany("rule sets", w.compareRules)
 		})
 	}
 }
 
-// compare judges one random rule set with packets and returns how many were
+// compareMany judges many random cases, or the one that -seed names, and makes
+// sure that they say something.
+func (w *world) compareMany(what string, compare func(seed uint64) (passed, all int)) {
+	w.t.Helper()
+	if *seed != 0 {
+		compare(*seed)
+		return
+	}
+	passed, all := 0, 0
+	for range *cases {
+		p, n := compare(rand.Uint64())
+		passed, all = passed+p, all+n
+	}
+	w.t.Logf("%d %s, %d packets, %d of them let through", *cases, what, all, passed)
+	if passed < all/10 || passed > all*9/10 {
+		w.t.Error("too few or too many were let through to say much")
+	}
+}
+
+// compareRules judges one random rule set with packets and returns how many were
 // expected to pass, of how many.
-func (w *world) compare(seed uint64) (passed, all int) {
+func (w *world) compareRules(seed uint64) (passed, all int) {
 	w.t.Helper()
 	g := newGenerator(seed)
 	w.loadSets(g.sets)
