@@ -15,6 +15,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -332,5 +334,38 @@ func (l *Lab) makeFabric(ctx context.Context) error {
 		return err
 	}
 	l.say("fabric: %d routers, every session between them established", len(l.Topology.Routers()))
+	return nil
+}
+
+// Leftovers returns an error that names what is still there of a lab that was
+// taken down: namespaces, files, or processes that were started from its
+// directory.
+func Leftovers(o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	var left []string
+	for _, n := range machine.Netnses(netnsPrefix(o.Name)) {
+		left = append(left, "network namespace "+n)
+	}
+	if _, err := os.Lstat(o.State); !errors.Is(err, os.ErrNotExist) {
+		left = append(left, "directory "+o.State)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(mounts), o.State+"/") {
+		left = append(left, "mounts below "+o.State)
+	}
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, c := range commands {
+		if b, _ := os.ReadFile(c); bytes.HasPrefix(b, []byte(o.State+"/")) {
+			left = append(left, "process "+filepath.Base(filepath.Dir(c)))
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("left behind: %s", strings.Join(left, ", "))
+	}
 	return nil
 }

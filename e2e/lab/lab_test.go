@@ -95,7 +95,9 @@ func TestFabricCarriesTrafficBetweenRacksAndLeavesNothing(t *testing.T) {
 		if err := l.Down(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		wantNothing(t, l)
+		if err := lab.Leftovers(l.Options); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -155,32 +157,10 @@ func TestDownAfterACrashLeavesNothing(t *testing.T) {
 	if err := lab.Down(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	wantNothing(t, &lab.Lab{Options: o})
+	if err := lab.Leftovers(o); err != nil {
+		t.Error(err)
+	}
 	if err := lab.Down(t.Context(), o); err != nil {
 		t.Errorf("down of a lab that is not there: %v", err)
-	}
-}
-
-// wantNothing checks that no namespace, process, mount or file of l is left.
-func wantNothing(t *testing.T, l *lab.Lab) {
-	t.Helper()
-	if left := machine.Netnses("kl-" + l.Name + "-"); len(left) > 0 {
-		t.Errorf("network namespaces are left: %v", left)
-	}
-	if _, err := os.Stat(l.State); !os.IsNotExist(err) {
-		t.Errorf("the state directory is left: %v", err)
-	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(mounts), l.State) {
-		t.Errorf("mounts are left:\n%s", mounts)
-	}
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range procs {
-		if b, _ := os.ReadFile(p); bytes.Contains(b, []byte(l.State)) {
-			t.Errorf("a process is left: %s", bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
-		}
 	}
 }

@@ -148,3 +148,13 @@ const RackLabel = "rack"
 func key(namespace, name string) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: name}
 }
+
+// List fills the lists with all objects of their kinds.
+func (l *Lab) List(ctx context.Context, lists ...client.ObjectList) error {
+	for _, list := range lists {
+		if err := l.Client.List(ctx, list); err != nil {
+			return fmt.Errorf("list %T: %w", list, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+// Command demo tells what Korat does on a cluster that it makes for the
+// purpose: two racks on this machine, in namespaces. Every line that starts
+// with "ok" or "FAIL" is a check, the last line counts them, and the exit code
+// is 0 when none failed. With KEEP=1 in the environment the lab stays up.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/e2e/lab"
+)
+
+// labName keeps the demo's lab apart from one that somebody works with.
+const labName = "demo"
+
+// upTimeout is for a machine whose two cores are busy; an idle one takes 15 seconds.
+const upTimeout = 3 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	bin := filepath.Dir(self)
+	o := lab.Options{Name: labName, Bin: bin, Self: filepath.Join(bin, "lab"), Progress: os.Stdout}
+	keep := os.Getenv("KEEP") == "1"
+	if err := lab.Down(ctx, o); err != nil { // of a demo that was kept or killed
+		return err
+	}
+	s := &story{out: os.Stdout, bin: bin}
+	l, err := up(ctx, o)
+	s.lab = l
+	s.check("the lab is up: machines, routers, control plane, agents", err)
+	if err == nil {
+		s.tell(ctx)
+	}
+	if keep {
+		s.farewell()
+	} else {
+		err := lab.Down(context.WithoutCancel(ctx), o)
+		if err == nil {
+			err = lab.Leftovers(o)
+		}
+		s.check("the lab is taken down and leaves no namespace, process or file behind", err)
+	}
+	fmt.Printf("demo: %d passed, %d failed\n", s.passed, s.failed)
+	if s.failed > 0 {
+		os.Exit(1)
+	}
+	return nil
+}
+
+func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
+	ctx, cancel := context.WithTimeout(ctx, upTimeout)
+	defer cancel()
+	return lab.Up(ctx, o)
+}
+
+// tell runs the scenes in order. Later ones build on earlier ones, but each
+// check stands for itself.
+func (s *story) tell(ctx context.Context) {
+	for _, scene := range []struct {
+		title string
+		play  func(context.Context)
+	}{
+		{"The cluster: nodes, routers, sessions", s.cluster},
+		{"Six pods in two namespaces", s.pods},
+		{"Every pod reaches every pod, seen under its own address", s.connectivity},
+		{"The way of a packet, hop by hop", s.paths},
+		{"What the routers know: blocks in rack a, pods in rack b", s.tables},
+		{"A host outside of the cluster", s.outside},
+		{"NetworkPolicy: what opens and closes is what policy/eval predicts", s.policy},
+		{"An agent is killed with SIGKILL while pings run", s.killAgent},
+		{"The API server is stopped", s.withoutAPI},
+		{"Pods are deleted", s.deletion},
+	} {
+		if ctx.Err() != nil {
+			return
+		}
+		fmt.Fprintf(s.out, "\n== %s\n", scene.title)
+		limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		scene.play(limited)
+		cancel()
+	}
+	fmt.Fprintln(s.out)
+}
+
+func (s *story) farewell() {
+	kubectl := "kubectl"
+	if _, err := os.Stat("/usr/bin/kubectl"); err != nil {
+		kubectl = filepath.Join(s.bin, "controlplane") + " kubectl"
+	}
+	cli := filepath.Join(s.bin, "lab") + " --name " + labName
+	fmt.Fprintln(s.out, strings.NewReplacer("KUBECTL", kubectl, "LAB", cli).Replace(`The lab stays up. In another terminal:
+
+  export KUBECONFIG=`+s.lab.Kubeconfig()+`
+  KUBECTL get ippools,blocks,nodenetworks,bgppeers
+  KUBECTL run hello --image=whoami --port=8080   # a pod that tells you who you are
+  LAB status                                   # machines, processes, sessions, pods
+  LAB exec tor-a vtysh -c 'show bgp ipv4 unicast'
+  LAB exec tor-b birdc show route
+  LAB exec a1 ip route
+  LAB exec shop/web traceroute -n ADDRESS      # of another pod
+  LAB kill-agent a1                            # and watch traffic go on
+  LAB down                                     # when you are done
+`))
+}
