@@ -9,11 +9,7 @@ package policy
 
 import (
 	"cmp"
-	"net/netip"
-	"strconv"
 	"strings"
-
-	"github.com/koratnet/korat/policy/selector"
 )
 
 // Kind says which API resource a policy came from.
@@ -21,17 +17,26 @@ type Kind uint8
 
 // The kinds of policy, in the order that breaks ties between equal orders and names.
 const (
-	KubernetesNetworkPolicy Kind = iota // networking.k8s.io/v1 NetworkPolicy
+	KubernetesNetworkPolicy    Kind = iota // networking.k8s.io/v1 NetworkPolicy
+	NetworkPolicy                          // korat.dev/v1 NetworkPolicy
+	GlobalNetworkPolicy                    // korat.dev/v1 GlobalNetworkPolicy
+	ClusterNetworkPolicy                   // policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy
+	AdminNetworkPolicy                     // policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy
+	BaselineAdminNetworkPolicy             // policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy
 )
+
+var kindNames = [...]string{"knp", "np", "gnp", "cnp", "anp", "banp"}
 
 // String returns the resource's short name as it appears in traces and chain comments.
 func (k Kind) String() string {
-	switch k {
-	case KubernetesNetworkPolicy:
-		return "knp"
+	if int(k) < len(kindNames) {
+		return kindNames[k]
 	}
 	return "unknown"
 }
+
+// MarshalText returns String.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Key identifies a policy in the cluster. Namespace is empty for cluster-wide kinds.
 type Key struct {
@@ -46,6 +51,9 @@ func (k Key) String() string {
 	}
 	return k.Kind.String() + "/" + k.Namespace + "/" + k.Name
 }
+
+// MarshalText returns String.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Compare orders keys by name, namespace and kind: the order in which policies
 // of the same tier and order number are evaluated on every node.
@@ -78,6 +86,9 @@ func (d Direction) String() string {
 	return "none"
 }
 
+// MarshalText returns String.
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // Action is what a rule says about a packet that it matches.
 type Action uint8
 
@@ -86,7 +97,11 @@ const (
 	Deny  Action = iota
 	Allow        // accept in this direction; later policies are not asked
 	Pass         // leave this tier, go on with the next
+	Log          // note the packet, go on with the next rule
 )
+
+// Ends reports whether no later rule of the same policy is asked after a.
+func (a Action) Ends() bool { return a != Log }
 
 // String returns the action's name.
 func (a Action) String() string {
@@ -95,21 +110,53 @@ func (a Action) String() string {
 		return "Allow"
 	case Pass:
 		return "Pass"
+	case Log:
+		return "Log"
 	}
 	return "Deny"
 }
 
-// DefaultTier is the tier of Kubernetes NetworkPolicies and of every policy that names none.
-const DefaultTier = "default"
+// MarshalText returns String.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// Enforcement says whether a policy has effect.
+type Enforcement uint8
+
+// Enforced policies decide. Staged ones never do: traces tell what they would
+// decide if they were enforced.
+const (
+	Enforced Enforcement = iota
+	Staged
+)
+
+// Hook says at which point of a packet's way a policy acts. Pods know only
+// Normal; the others are for host endpoints.
+type Hook uint8
+
+// Normal is traffic that begins or ends at the endpoint. NormalAndForward is
+// also what the host forwards. PreDNAT acts on ingress before any destination
+// is translated, Untracked before connection tracking.
+const (
+	Normal Hook = iota
+	NormalAndForward
+	PreDNAT
+	Untracked
+)
+
+// OnPods reports whether policies with this hook act on pods.
+func (h Hook) OnPods() bool { return h == Normal || h == NormalAndForward }
 
 // Policy is one policy after conversion.
 type Policy struct {
 	Key  Key
 	Tier string // name of the tier, DefaultTier for Kubernetes NetworkPolicies
-	// Order places the policy in its tier, ascending; equal orders fall back to
-	// Key.Compare. Kubernetes NetworkPolicies have 1000, as there is no order in their API.
-	Order float64
-	// Subject is who is selected.
+	// Order places the policy in its tier, ascending, infinity last; equal orders
+	// fall back to Key.Compare. Kubernetes NetworkPolicies have 1000, as there is
+	// no order in their API.
+	Order       float64
+	Enforcement Enforcement
+	Hook        Hook
+	// Subject is who is selected: pods, or host endpoints as well.
 	Subject Scope
 	// Types are the directions in which the subject is isolated: rules of other
 	// directions have no effect.
@@ -123,106 +170,4 @@ func (p *Policy) Rules(d Direction) []Rule {
 		return p.Egress
 	}
 	return p.Ingress
-}
-
-// Compare orders policies by tier, order number and key: the order in which they
-// are evaluated, in which every node agrees. Tiers compare by name.
-func Compare(a, b *Policy) int {
-	return cmp.Or(strings.Compare(a.Tier, b.Tier), cmp.Compare(a.Order, b.Order), a.Key.Compare(b.Key))
-}
-
-// Scope selects pods: those whose namespace and whose labels both match.
-// Host-network pods are never selected: their address is the node's.
-type Scope struct {
-	// Namespace is an exact namespace name; when set, Namespaces is nil.
-	Namespace string
-	// Namespaces selects namespaces by label; nil together with an empty Namespace
-	// means every namespace.
-	Namespaces *selector.Selector
-	// Pods selects pods by label; nil selects all.
-	Pods *selector.Selector
-}
-
-// String returns the canonical text of s. Equal texts select equal pods, so it
-// serves as identity: equal scopes share one address set.
-func (s Scope) String() string {
-	var b strings.Builder
-	switch {
-	case s.Namespace != "":
-		b.WriteString("namespace " + s.Namespace)
-	case s.Namespaces != nil:
-		b.WriteString("namespaces " + s.Namespaces.String())
-	default:
-		b.WriteString("namespaces all()")
-	}
-	b.WriteString("; pods ")
-	if s.Pods == nil {
-		b.WriteString("all()")
-	} else {
-		b.WriteString(s.Pods.String())
-	}
-	return b.String()
-}
-
-// Rule matches packets whose other end is one of Peers and whose destination is
-// one of Ports. It is the shape of Kubernetes' rules: two lists, each an OR,
-// joined by AND.
-type Rule struct {
-	Action Action
-	// Peers are the other ends; nil matches any address, an empty non-nil list none.
-	Peers []Peer
-	// Ports are the destination protocols and ports; nil matches all traffic, an
-	// empty non-nil list none.
-	Ports []Port
-}
-
-// Peer is the other end of a connection: either pods (Scope set) or addresses
-// (Net valid). A Peer with neither matches nothing: that is what an unusable
-// peer in an object is converted to.
-type Peer struct {
-	Scope  *Scope
-	Net    netip.Prefix   // masked; matches pods' addresses too
-	Except []netip.Prefix // inside Net, masked; subtracted from this peer only
-}
-
-// Port matches a destination port range of one protocol. First and Last both
-// zero match every port of the protocol.
-type Port struct {
-	Protocol    Protocol
-	First, Last uint16 // inclusive
-}
-
-// Protocol is an IP protocol number; zero means any protocol.
-type Protocol uint8
-
-// The protocols that Kubernetes names, and ICMP.
-const (
-	AnyProtocol Protocol = 0
-	ICMP        Protocol = 1
-	TCP         Protocol = 6
-	UDP         Protocol = 17
-	ICMPv6      Protocol = 58
-	SCTP        Protocol = 132
-)
-
-// HasPorts reports whether packets of the protocol carry port numbers.
-func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
-
-// String returns the protocol's name, or its number where it has none here.
-func (p Protocol) String() string {
-	switch p {
-	case AnyProtocol:
-		return "any"
-	case ICMP:
-		return "ICMP"
-	case TCP:
-		return "TCP"
-	case UDP:
-		return "UDP"
-	case ICMPv6:
-		return "ICMPv6"
-	case SCTP:
-		return "SCTP"
-	}
-	return "protocol " + strconv.Itoa(int(p))
 }

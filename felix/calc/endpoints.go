@@ -67,7 +67,7 @@ func chain(active []*policy.Policy, d, doubt policy.Direction) ir.Chain {
 	if doubt&d != 0 {
 		return ir.Chain{Default: policy.Deny}
 	}
-	return compile.Chain(active, d)
+	return compile.Chain(active, d, nil)
 }
 
 func (e *endpoints) settle() { forget(&e.dirty) }

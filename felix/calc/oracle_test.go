@@ -130,8 +130,8 @@ func (o oracle) enforce(w *desiredtest.World, p *policy.Policy) {
 		}
 		prog := compile.Compile(p, d, compile.SetIDOf)
 		w.Programs[prog.ID] = *prog
-		for _, scope := range compile.Scopes(p, d) {
-			w.Sets[compile.SetIDOf(scope)] = o.members(scope)
+		for _, set := range compile.Sets(p, d) {
+			w.Sets[compile.SetIDOf(set)] = o.members(set.Scope)
 		}
 	}
 }

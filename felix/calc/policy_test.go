@@ -283,7 +283,7 @@ func TestEqualScopesShareASetUntilTheLastOneGoes(t *testing.T) {
 	}
 	r.put(gone(n2))
 	d := r.engine.Flush()
-	if c := d.Sets[compile.SetIDOf(apps("a", "db"))]; c == nil || !c.Gone {
+	if c := d.Sets[compile.SetIDOf(policy.Set{Scope: apps("a", "db")})]; c == nil || !c.Gone {
 		t.Errorf("set changes by %+v when its last user goes, want Gone", c)
 	}
 }
@@ -291,7 +291,7 @@ func TestEqualScopesShareASetUntilTheLastOneGoes(t *testing.T) {
 func TestASetBeginsWholeAndGoesOnWithChanges(t *testing.T) {
 	r := ready(t, endpoint("kor1", "a/web", 1, "10.0.0.1"), pod("a/web", "me", "app=web"),
 		pod("a/db", "other", "app=db", "10.0.1.1"))
-	id := compile.SetIDOf(apps("a", "db"))
+	id := compile.SetIDOf(policy.Set{Scope: apps("a", "db")})
 	r.put(isolate("a/np", policy.Ingress, "web", apps("a", "db")), pod("a/db2", "other", "app=db", "10.0.1.2"))
 	d := r.engine.Flush()
 	if c := d.Sets[id]; c == nil || !c.Whole || len(c.Add) != 2 {

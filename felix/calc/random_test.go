@@ -156,7 +156,7 @@ func (d dice) rules() []policy.Rule {
 	for range d.IntN(3) {
 		r := policy.Rule{Action: pick(d, policy.Allow, policy.Deny, policy.Pass)}
 		for range d.IntN(3) {
-			peer := policy.Peer{Net: netip.MustParsePrefix("10.0.0.0/24")}
+			peer := policy.Peer{Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 			if d.chance(80) {
 				scope := d.scope()
 				peer = policy.Peer{Scope: &scope}

@@ -57,9 +57,12 @@ func (s *sets) count(policies *policies) map[ir.SetID]wanted {
 			return
 		}
 		for _, d := range policy.Directions {
-			for _, scope := range compile.Scopes(p, d) {
-				id := compile.SetIDOf(scope)
-				refs[id] = wanted{scope, refs[id].refs + n}
+			for _, set := range compile.Sets(p, d) {
+				if !set.OfPods() {
+					continue // nobody fills it yet: to the data plane it is missing, and closed
+				}
+				id := compile.SetIDOf(set)
+				refs[id] = wanted{set.Scope, refs[id].refs + n}
 			}
 		}
 	}

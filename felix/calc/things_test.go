@@ -134,7 +134,7 @@ func (r *run) tell(evs ...event.Event) {
 
 // members returns the addresses in the set of a scope, "absent" without one.
 func (r *run) members(s policy.Scope) string {
-	set, exists := r.world.Sets[compile.SetIDOf(s)]
+	set, exists := r.world.Sets[compile.SetIDOf(policy.Set{Scope: s})]
 	if !exists {
 		return "absent"
 	}

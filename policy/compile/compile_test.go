@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,13 +28,13 @@ func nets(texts ...string) []netip.Prefix {
 }
 
 // name stands in for SetIDOf where the expected rule should be readable.
-func name(s policy.Scope) ir.SetID { return ir.SetID(s.String()) }
+func name(s policy.Set) ir.SetID { return ir.SetID(s.String()) }
 
 func TestCompileRules(t *testing.T) {
 	web := policy.Scope{Namespace: "shop", Pods: selector.Equals("app", "web")}
-	webSet := []ir.SetID{name(web)}
-	v4 := policy.Peer{Net: netip.MustParsePrefix("10.0.0.0/8"), Except: nets("10.2.0.0/16", "10.1.0.0/16", "10.1.0.0/16", "192.168.0.0/16")}
-	v6 := policy.Peer{Net: netip.MustParsePrefix("::/0")}
+	webSet := []ir.SetID{name(policy.Set{Scope: web})}
+	v4 := policy.Peer{Nets: nets("10.0.0.0/8"), Except: nets("10.2.0.0/16", "10.1.0.0/16", "10.1.0.0/16", "192.168.0.0/16")}
+	v6 := policy.Peer{Nets: nets("::/0")}
 	for _, c := range []struct {
 		name      string
 		rule      policy.Rule
@@ -50,14 +51,14 @@ func TestCompileRules(t *testing.T) {
 		{"an empty port list matches nothing", policy.Rule{Action: policy.Allow, Ports: []policy.Port{}}, policy.Ingress, nil},
 		{"an unusable peer matches nothing", policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{}}}, policy.Egress, nil},
 		{
-			"a peer that is both scope and net matches nothing",
-			policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Scope: &web, Net: v6.Net}}},
+			"a peer with two criteria must satisfy both",
+			policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Scope: &web, Nets: v6.Nets}}},
 			policy.Ingress,
-			nil,
+			[]ir.Rule{{Action: policy.Allow, Family: ir.IPv6, SrcSets: webSet, SrcNets: nets("::/0")}},
 		},
 		{
 			"a net that is excepted whole matches nothing",
-			policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Net: v4.Net, Except: nets("10.0.0.0/8")}}},
+			policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Nets: v4.Nets, Except: nets("10.0.0.0/8")}}},
 			policy.Ingress,
 			nil,
 		},
@@ -143,28 +144,29 @@ func TestCompileRules(t *testing.T) {
 			if diff := cmp.Diff(want, got, comparable); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			checkScopes(t, p, c.direction, got)
+			checkSets(t, p, c.direction, got)
 		})
 	}
 }
 
-// checkScopes wants Scopes to name exactly the sets that the program refers to.
-func checkScopes(t *testing.T, p *policy.Policy, d policy.Direction, prog *ir.Program) {
+// checkSets wants Sets to name exactly the sets that the program refers to.
+func checkSets(t *testing.T, p *policy.Policy, d policy.Direction, prog *ir.Program) {
 	t.Helper()
 	used, named := map[ir.SetID]bool{}, map[ir.SetID]bool{}
 	for _, r := range prog.Rules {
-		for _, id := range append(r.SrcSets, r.DstSets...) {
+		for _, id := range slices.Concat(r.SrcSets, r.DstSets, r.NotSrcSets, r.NotDstSets,
+			r.SrcPortSets, r.DstPortSets, r.NotSrcPortSets, r.NotDstPortSets) {
 			used[id] = true
 		}
 	}
-	for _, s := range Scopes(p, d) {
+	for _, s := range Sets(p, d) {
 		if named[name(s)] {
-			t.Errorf("scope %s twice", s)
+			t.Errorf("set %s twice", s)
 		}
 		named[name(s)] = true
 	}
 	if diff := cmp.Diff(used, named); diff != "" {
-		t.Errorf("sets used and scopes named (-used +named):\n%s", diff)
+		t.Errorf("sets used and sets named (-used +named):\n%s", diff)
 	}
 }
 
@@ -172,7 +174,7 @@ func TestCompileLeavesOutDirectionsThatAreNoType(t *testing.T) {
 	all := policy.Scope{}
 	rule := policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Scope: &all}}}
 	p := &policy.Policy{Types: policy.Ingress, Ingress: []policy.Rule{{}, rule}, Egress: []policy.Rule{rule}}
-	if got := Compile(p, policy.Egress, name); len(got.Rules) > 0 || len(Scopes(p, policy.Egress)) > 0 {
+	if got := Compile(p, policy.Egress, name); len(got.Rules) > 0 || len(Sets(p, policy.Egress)) > 0 {
 		t.Errorf("egress of an ingress policy: %v", got)
 	}
 	if got := Compile(p, policy.Ingress, name); len(got.Rules) != 2 || got.Rules[1].Origin != 1 {
@@ -192,18 +194,27 @@ func TestSetIDOf(t *testing.T) {
 		{Namespace: "a", Pods: parse("x == '1' && has(y)")},
 		{Namespace: "a", Pods: parse("has(y) && x in {'1'}")},
 	}
-	if SetIDOf(same[0]) != SetIDOf(same[1]) {
+	if SetIDOf(policy.Set{Scope: same[0]}) != SetIDOf(policy.Set{Scope: same[1]}) {
 		t.Error("equal scopes have different sets")
 	}
-	seen := map[ir.SetID]policy.Scope{}
-	for _, s := range []policy.Scope{
-		same[0],
+	http := policy.PortName{Protocol: policy.TCP, Name: "http"}
+	web := policy.ServiceName{Namespace: "a", Name: "web"}
+	seen := map[ir.SetID]policy.Set{}
+	for _, s := range []policy.Set{
+		{Scope: same[0]},
 		{},
-		{Namespace: "a"},
-		{Namespace: "b"},
-		{Namespaces: parse("x == '1' && has(y)")},
-		{Pods: parse("x == '1' && has(y)")},
-		{Namespaces: parse("a == 'b'"), Pods: parse("x == '1' && has(y)")},
+		{Scope: policy.Scope{Things: policy.NetworkSets}},
+		{Scope: policy.Scope{Things: policy.NetworkSets | policy.Pods}},
+		{Scope: policy.Scope{Namespace: "a"}},
+		{Scope: policy.Scope{Namespace: "b"}},
+		{Scope: policy.Scope{Namespaces: parse("x == '1' && has(y)")}},
+		{Scope: policy.Scope{Pods: parse("x == '1' && has(y)")}},
+		{Scope: policy.Scope{Namespaces: parse("a == 'b'"), Pods: parse("x == '1' && has(y)")}},
+		{Port: http},
+		{Port: policy.PortName{Name: "http"}},
+		{Scope: policy.Scope{Namespace: "a"}, Port: http},
+		{Service: web},
+		{Service: web, Portless: true},
 	} {
 		id := SetIDOf(s)
 		if !regexp.MustCompile(`^[a-z0-9]{20}$`).MatchString(string(id)) {
@@ -216,7 +227,7 @@ func TestSetIDOf(t *testing.T) {
 	}
 	// A name that changed between two versions of the agent would make all sets
 	// of a node anew while it is upgraded.
-	if got, want := SetIDOf(policy.Scope{Namespace: "a"}), ir.SetID("z6gdkrsojn5onukbwr64"); got != want {
+	if got, want := SetIDOf(policy.Set{Scope: policy.Scope{Namespace: "a"}}), ir.SetID("z6gdkrsojn5onukbwr64"); got != want {
 		t.Errorf("the name of a set changed from %q to %q", want, got)
 	}
 }
@@ -230,7 +241,7 @@ func TestChain(t *testing.T) {
 	}
 	got := Chain([]*policy.Policy{
 		pol("default", "b", policy.Ingress), pol("default", "a", policy.Egress), pol("default", "c", policy.Ingress|policy.Egress),
-	}, policy.Ingress)
+	}, policy.Ingress, nil)
 	want := ir.Chain{
 		Tiers:   []ir.Tier{{Name: "default", Programs: []ir.ProgramID{id("b"), id("c")}, End: policy.Deny}},
 		Default: policy.Allow,
@@ -238,7 +249,7 @@ func TestChain(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if open := Chain(nil, policy.Egress); len(open.Tiers) > 0 || open.Default != policy.Allow {
+	if open := Chain(nil, policy.Egress, nil); len(open.Tiers) > 0 || open.Default != policy.Allow {
 		t.Errorf("without policies: %v, want open", open)
 	}
 }

@@ -130,7 +130,7 @@ func (c *converter) peer(field string, p networkingv1.NetworkPolicyPeer) policy.
 // takes the whole peer with it, because without the exception it would match more.
 func (c *converter) ipBlock(field string, b *networkingv1.IPBlock) policy.Peer {
 	net, good := c.prefix(field+".cidr", b.CIDR)
-	peer := policy.Peer{Net: net}
+	peer := policy.Peer{Nets: []netip.Prefix{net}}
 	for i, text := range b.Except {
 		at := fmt.Sprintf("%s.except[%d]", field, i)
 		e, ok := c.prefix(at, text)

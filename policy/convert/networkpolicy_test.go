@@ -29,7 +29,7 @@ var cmpPolicies = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 var everyone = selector.All()
 
 func net(text string, except ...string) policy.Peer {
-	p := policy.Peer{Net: netip.MustParsePrefix(text)}
+	p := policy.Peer{Nets: []netip.Prefix{netip.MustParsePrefix(text)}}
 	for _, e := range except {
 		p.Except = append(p.Except, netip.MustParsePrefix(e))
 	}

@@ -18,6 +18,7 @@ type Cluster struct {
 	Pods       []Pod
 	Nodes      []Node // only needed for traffic from nodes
 	Policies   []*policy.Policy
+	Tiers      policy.Tiers // nil: those that exist without an object
 }
 
 // Pod is a pod that is not on the host network.
@@ -80,10 +81,10 @@ func (c *Cluster) endpoint(p *Pod) *Endpoint {
 			active = append(active, pol)
 		}
 	}
-	slices.SortFunc(active, policy.Compare)
+	slices.SortFunc(active, c.Tiers.Compare)
 	return &Endpoint{
-		Ingress: compile.Chain(active, policy.Ingress),
-		Egress:  compile.Chain(active, policy.Egress),
+		Ingress: compile.Chain(active, policy.Ingress, c.Tiers),
+		Egress:  compile.Chain(active, policy.Egress, c.Tiers),
 	}
 }
 
@@ -100,8 +101,8 @@ func (c *Cluster) evaluator() *Evaluator {
 		for _, d := range policy.Directions {
 			prog := compile.Compile(p, d, compile.SetIDOf)
 			programs[prog.ID] = prog
-			for _, s := range compile.Scopes(p, d) {
-				scopes[compile.SetIDOf(s)] = s
+			for _, s := range compile.Sets(p, d) {
+				scopes[compile.SetIDOf(s)] = s.Scope
 			}
 		}
 	}

@@ -5,8 +5,9 @@
 // A packet to or from an endpoint walks the Chain of that direction: tier by
 // tier, and in a tier program by program, rule by rule. The first rule that
 // matches decides: Allow ends the walk open, Deny ends it closed, Pass leaves
-// the tier. A tier that ends without a decision does what its End says. After
-// the last tier the chain's Default decides.
+// the tier; Log is noted and decides nothing. A tier that ends without a
+// decision does what its End says. After the last tier the chain's Default
+// decides.
 package ir
 
 import (
@@ -16,8 +17,8 @@ import (
 )
 
 // SetID names an address set. It is derived from the set's definition (the
-// canonical text of a scope), so equal definitions share one set on every node.
-// At most 20 characters of [a-z0-9], to fit the kernel's 31 with a prefix.
+// canonical text of a policy.Set), so equal definitions share one set on every
+// node. At most 20 characters of [a-z0-9], to fit the kernel's 31 with a prefix.
 type SetID string
 
 // SetKind is what the members of a set are.
@@ -25,18 +26,22 @@ type SetKind uint8
 
 // The kinds of set.
 const (
-	Addrs SetKind = iota // single addresses: prefixes of full length
+	Addrs     SetKind = iota // single addresses: prefixes of full length
+	Nets                     // prefixes of any length, which may overlap
+	AddrPorts                // single addresses with protocol and port
 )
 
 // Member is one element of a set, of either address family.
 type Member struct {
-	Prefix netip.Prefix // masked
+	Prefix   netip.Prefix    // masked
+	Protocol policy.Protocol // AddrPorts only
+	Port     uint16          // AddrPorts only
 }
 
 // ProgramID names the rules of one policy in one direction.
 type ProgramID struct {
-	Policy    policy.Key
-	Direction policy.Direction
+	Policy    policy.Key       `json:"policy"`
+	Direction policy.Direction `json:"direction"`
 }
 
 // Program is one policy's compiled rules for one direction. Endpoints share it.
@@ -77,16 +82,29 @@ type Rule struct {
 	Action   policy.Action
 	Family   Family
 	Protocol policy.Protocol // AnyProtocol matches all
+	// NotProtocols: the protocol is none of these. Only with AnyProtocol.
+	NotProtocols []policy.Protocol
 	// Nets are criteria on addresses: the packet's source (destination) must lie
 	// in one of them when the list is not empty, and in none of Not…. Masked. A
 	// rule whose Nets are all of one family never matches packets of the other.
 	SrcNets, DstNets       []netip.Prefix
 	NotSrcNets, NotDstNets []netip.Prefix
-	// Sets: the address must be a member of every set listed.
-	SrcSets, DstSets []SetID
-	// DstPorts: the destination port must lie in one of the ranges when the list
-	// is not empty. Only with a Protocol that HasPorts.
-	DstPorts []PortRange
+	// Sets of kind Addrs or Nets: the address must be in every set listed, and in
+	// none of Not….
+	SrcSets, DstSets       []SetID
+	NotSrcSets, NotDstSets []SetID
+	// PortSets are sets of kind AddrPorts: the address, the protocol and the port
+	// of that end must together be a member of every set listed, and of none of Not….
+	SrcPortSets, DstPortSets       []SetID
+	NotSrcPortSets, NotDstPortSets []SetID
+	// Ports: the port must lie in one of the ranges when the list is not empty.
+	// Only with a Protocol that HasPorts. There is no list of ports that must not
+	// match: the ranges leave them out.
+	SrcPorts, DstPorts []PortRange
+	// Message must match, and none of NotMessages. Only with a Protocol that
+	// HasMessages.
+	Message     policy.Message
+	NotMessages []policy.Message
 	// Origin is the index of the policy's rule that this one was compiled from,
 	// for traces. It is no criterion.
 	Origin int
@@ -102,8 +120,11 @@ type Tier struct {
 
 // Chain is everything that decides about one direction of an endpoint.
 type Chain struct {
-	Tiers []Tier // only tiers with at least one program that applies
+	Tiers []Tier // only tiers with at least one enforced program that applies
 	// Default decides after the last tier: Allow for endpoints that no policy
 	// isolates in this direction, Deny where the agent cannot know yet.
 	Default policy.Action
+	// Pending are the tiers as they would be if staged policies were enforced; nil
+	// where none applies. They decide nothing: backends leave them out.
+	Pending []Tier
 }
