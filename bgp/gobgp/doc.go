@@ -12,6 +12,12 @@
 //     the neighbours keep our routes.
 //   - Nothing is written to the kernel. Learned paths leave by Learned.
 //
+// When both sides call each other within the same moment GoBGP may go on calling
+// while the session is up. A neighbour that does graceful restart takes this for
+// a restart and begins the session anew, keeping the routes. Of two nodes of the
+// mesh only one calls; a router that never calls (FRR: neighbor X passive, BIRD:
+// passive on) rules it out too.
+//
 // Two things GoBGP keeps per process, not per server: whether several equal paths
 // are used, and how paths are compared. All Speakers of a process set them alike.
 package gobgp

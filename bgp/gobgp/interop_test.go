@@ -99,6 +99,8 @@ func joined(t *testing.T, a, b *kerneltest.Namespace, link string, addrs map[*ke
 	}
 }
 
+// TestBetweenFRRAndBIRD is one story, because each session takes seconds to come
+// up: who hears what, changes on running sessions, restarts, an ordered end.
 func TestBetweenFRRAndBIRD(t *testing.T) {
 	node, tor1, tor2 := kerneltest.New(t), kerneltest.New(t), kerneltest.New(t)
 	joined(t, node, tor1, "frr", map[*kerneltest.Namespace][]string{
