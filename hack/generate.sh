@@ -2,6 +2,9 @@
 # generate.sh writes everything that is generated from api/v1: the deepcopy
 # functions beside the types, and the CRDs that the chart installs. The tool is
 # pinned in go.mod, so a second run, here or elsewhere, changes nothing.
+#
+# The "dangerous type" is the floating point number in which policies and tiers
+# have their order: there is always room between two of them.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -13,6 +16,6 @@ rm -f "$crds"/korat.dev_*.yaml
 
 go tool controller-gen \
 	object \
-	crd:crdVersions=v1 \
+	crd:crdVersions=v1,allowDangerousTypes=true \
 	paths=./api/... \
 	output:crd:dir="$crds"

@@ -41,7 +41,7 @@ type BGPPeerSpec struct {
 	// that does not parse makes the peer not Accepted, and no node talks to
 	// it.
 	// +optional
-	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:MaxLength=1024
 	NodeSelector string `json:"nodeSelector,omitempty"`
 
 	// Address is the IP address of the peer, IPv4 or IPv6 in canonical form.

@@ -9,12 +9,19 @@ const (
 
 	// ConditionAccepted says that the spec is in use. It is false for what the
 	// schema cannot catch: a selector that does not parse, objects that
-	// contradict each other. On Block, BGPConfiguration and BGPPeer.
+	// contradict each other. On Block, BGPConfiguration and BGPPeer. On a
+	// policy it says that every part of the spec is in use: what is not
+	// understood is left out where that closes, and denies where leaving it
+	// out would open. On a HostEndpoint: the endpoint is in use.
 	ConditionAccepted = "Accepted"
 
 	// ConditionEstablished says that every wanted BGP session is up. On a
 	// BGPPeer and on a NodeNetwork.
 	ConditionEstablished = "Established"
+
+	// ConditionProgrammed says that the kernels have it. On a policy: on every
+	// node with an endpoint that it selects. On a HostEndpoint: on its node.
+	ConditionProgrammed = "Programmed"
 )
 
 // The reasons of conditions, in the order of the condition they belong to.
@@ -23,8 +30,8 @@ const (
 const (
 	// ReasonAccepted, with Accepted true: the spec is in use.
 	ReasonAccepted = "Accepted"
-	// ReasonInvalidSelector, with Ready or Accepted false: a node selector
-	// does not parse.
+	// ReasonInvalidSelector, with Ready or Accepted false: a selector does not
+	// parse. On a policy the message begins with its field path.
 	ReasonInvalidSelector = "InvalidSelector"
 	// ReasonConflict, with Accepted false: another object already says
 	// something that contradicts this one, such as a second session with the
@@ -36,6 +43,22 @@ const (
 	// ReasonOutsidePool, with Accepted false on a Block: its pool does not
 	// exist or does not contain it.
 	ReasonOutsidePool = "OutsidePool"
+	// ReasonInvalid, with Accepted false on a policy: a part of the spec means
+	// nothing, and the message begins with its field path. There may be more:
+	// the message is about the first.
+	ReasonInvalid = "Invalid"
+	// ReasonUnsupported, with Accepted false on a policy: a part of the spec is
+	// understood but not enforced, and the message begins with its field path.
+	ReasonUnsupported = "Unsupported"
+	// ReasonUnknownTier, with Accepted false on a policy: its tier does not
+	// exist.
+	ReasonUnknownTier = "UnknownTier"
+	// ReasonUnknownNode, with Accepted false on a HostEndpoint: its node does
+	// not exist.
+	ReasonUnknownNode = "UnknownNode"
+	// ReasonNoInterface, with Accepted false on a HostEndpoint: its node has no
+	// such interface, or none with one of the addresses.
+	ReasonNoInterface = "NoInterface"
 
 	// ReasonServing, with Ready true on an IPPool: nodes can claim blocks.
 	ReasonServing = "Serving"
@@ -48,14 +71,23 @@ const (
 	ReasonOverlap = "Overlap"
 
 	// ReasonProgrammed, with Ready true on a NodeNetwork: the kernel is as
-	// desired.
+	// desired. With Programmed true: every kernel that needs it has it.
 	ReasonProgrammed = "Programmed"
 	// ReasonStarting, with Ready false on a NodeNetwork: the agent has not yet
 	// read all it needs to know.
 	ReasonStarting = "Starting"
-	// ReasonKernelError, with Ready false on a NodeNetwork: the kernel refuses
-	// something, and the message says what.
+	// ReasonKernelError, with Ready false on a NodeNetwork or Programmed false:
+	// a kernel refuses something, and the message says what.
 	ReasonKernelError = "KernelError"
+	// ReasonPending, with Programmed false: some node that needs it does not
+	// have it yet, and the message says how many and names one.
+	ReasonPending = "Pending"
+	// ReasonNotSelecting, with Programmed true on a policy: it selects no
+	// endpoint, so that no node needs it.
+	ReasonNotSelecting = "NotSelecting"
+	// ReasonStaged, with Programmed false on a policy: it is staged, no kernel
+	// is to have it.
+	ReasonStaged = "Staged"
 
 	// ReasonAllEstablished, with Established true: every wanted session is up.
 	ReasonAllEstablished = "AllEstablished"

@@ -65,7 +65,7 @@ type IPPoolSpec struct {
 	// example "rack == 'a' && !has(gpu)". Empty, the default, is all nodes. A
 	// selector that does not parse makes the pool not Ready.
 	// +optional
-	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:MaxLength=1024
 	NodeSelector string `json:"nodeSelector,omitempty"`
 }
 

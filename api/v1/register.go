@@ -24,6 +24,12 @@ func addKnownTypes(s *runtime.Scheme) error {
 		&NodeNetwork{}, &NodeNetworkList{},
 		&BGPConfiguration{}, &BGPConfigurationList{},
 		&BGPPeer{}, &BGPPeerList{},
+		&Tier{}, &TierList{},
+		&NetworkPolicy{}, &NetworkPolicyList{},
+		&GlobalNetworkPolicy{}, &GlobalNetworkPolicyList{},
+		&NetworkSet{}, &NetworkSetList{},
+		&GlobalNetworkSet{}, &GlobalNetworkSetList{},
+		&HostEndpoint{}, &HostEndpointList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
