@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/apply"
@@ -134,7 +135,7 @@ func TestAnEqualKernelIsAdoptedWithoutAWrite(t *testing.T) {
 		if n := runs(); n != 0 {
 			t.Errorf("%d writes to a kernel that was right", n)
 		}
-		if diff := cmp.Diff(before, w.saved("raw", "filter")); diff != "" {
+		if diff := gocmp.Diff(before, w.saved("raw", "filter")); diff != "" {
 			t.Errorf("the kernel changed:\n%s", diff)
 		}
 	})
@@ -256,7 +257,7 @@ func TestOtherProgramsRulesAreNotTouched(t *testing.T) {
 		w.restarted()
 		w.apply(w.policed())
 		w.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{w.sites["a"].iface: nil, w.sites["b"].iface: nil}})
-		if diff := cmp.Diff(before, others()); diff != "" {
+		if diff := gocmp.Diff(before, others()); diff != "" {
 			t.Errorf("other programs' rules changed:\n%s", diff)
 		}
 	})
@@ -289,7 +290,7 @@ func TestForeignEditsOfOurRulesAreUndone(t *testing.T) {
 				}
 				got = w.saved("filter")
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Errorf("%s: not as before:\n%s", name, diff)
 			}
 		}
@@ -377,6 +378,27 @@ func TestARefusalWithoutALineIsFound(t *testing.T) {
 				t.Errorf("chain %d: got %v, want %s", i, got, want)
 			}
 		}
+	})
+}
+
+func TestTheKernelTakesEveryShapeOfRule(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, w *world) {
+		types := map[string]string{"e": "hash:ip,port", "f": "hash:ip,port", "g": "hash:ip,port", "h": "hash:ip,port"}
+		for _, id := range []ir.SetID{"a", "b", "c", "d", "e", "f", "g", "h", "s1", "s2"} {
+			kind := cmp.Or(types[string(id)], "hash:ip")
+			w.host.Run("ipset", "create", setName(id, ir.IPv4), kind, "family", "inet")
+			w.host.Run("ipset", "create", setName(id, ir.IPv6), kind, "family", "inet6")
+		}
+		d := w.open()
+		d.Programs = map[ir.ProgramID]*ir.Program{}
+		tier := ir.Tier{End: policy.Deny}
+		for i, c := range policyRules {
+			id := knp(fmt.Sprint("shape", i), policy.Ingress)
+			d.Programs[id] = &ir.Program{ID: id, Rules: []ir.Rule{c.rule}}
+			tier.Programs = append(tier.Programs, id)
+		}
+		d.Endpoints[w.sites["b"].iface].Ingress = ir.Chain{Tiers: []ir.Tier{tier}}
+		w.apply(d)
 	})
 }
 
@@ -490,7 +512,7 @@ func TestKilledAnywhereTheNextLifeConverges(t *testing.T) {
 			rules = append(rules, ir.Rule{Action: policy.Deny, Protocol: policy.UDP, DstPorts: []ir.PortRange{{First: uint16(p), Last: uint16(p)}}})
 		}
 		w.apply(w.policed(rules...))
-		if diff := cmp.Diff(w.saved("raw", "filter"), got); diff != "" {
+		if diff := gocmp.Diff(w.saved("raw", "filter"), got); diff != "" {
 			t.Errorf("not what a fresh start makes (-fresh +killed):\n%s", diff)
 		}
 	})

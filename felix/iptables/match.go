@@ -13,25 +13,37 @@ import (
 
 // criteria is what a rule of policy/ir asks for in one family, sorted by how
 // iptables can say it. A rule of iptables has place for one source, one
-// destination and one list of ports.
+// destination, and so on.
 type criteria struct {
-	all  string     // goes into one rule
-	any  [][]string // OR-lists: one alternative of each list must match
-	none []string   // none of these may match, and they did not fit into all
+	proto string     // goes into every rule: matches of ports are not allowed without
+	all   string     // goes into one rule
+	any   [][]string // OR-lists: one alternative of each list must match
+	none  []string   // none of these may match, and they did not fit into all
+}
+
+// everything reports whether c matches every packet of its family.
+func (c *criteria) everything() bool {
+	return c.proto == "" && c.all == "" && len(c.any) == 0 && len(c.none) == 0
 }
 
 // programRules returns the rules of a program in family f. Rules that match
-// nothing in this family leave no trace.
+// nothing in this family leave no trace, and neither do those that decide nothing.
 func programRules(p *ir.Program, f ir.Family) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
-		c, ok := criteriaOf(r, f)
-		if !ok {
+		if !r.Action.Ends() {
 			continue
 		}
-		rules = append(rules, specs(c.rules(target(r.Action))...)...)
-		if c.all == "" && len(c.any) == 0 && len(c.none) == 0 {
-			break // it matched everything: what follows cannot be reached
+		for _, proto := range protocols(r) {
+			r.Protocol = proto
+			c, ok := criteriaOf(r, f)
+			if !ok {
+				continue
+			}
+			rules = append(rules, specs(c.rules(target(r.Action))...)...)
+			if c.everything() {
+				return rules // what follows cannot be reached
+			}
 		}
 	}
 	return rules
@@ -47,26 +59,110 @@ func target(a policy.Action) string {
 	return "-j DROP"
 }
 
+// protocols returns the protocols that r is written for: where it asks for ports
+// and for no protocol, those that have ports.
+func protocols(r ir.Rule) []policy.Protocol {
+	if r.Protocol != policy.AnyProtocol || len(r.SrcPorts) == 0 && len(r.DstPorts) == 0 {
+		return []policy.Protocol{r.Protocol}
+	}
+	var out []policy.Protocol
+	for _, p := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
+		if !slices.Contains(r.NotProtocols, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // criteriaOf reports false when r matches no packet of family f.
 func criteriaOf(r ir.Rule, f ir.Family) (criteria, bool) {
 	if r.Family != ir.AnyFamily && r.Family != f {
 		return criteria{}, false
 	}
-	var c criteria
-	ok := c.ports(r.Protocol, r.DstPorts) &&
-		c.nets("-s ", r.SrcNets, r.NotSrcNets, f) &&
-		c.nets("-d ", r.DstNets, r.NotDstNets, f)
-	for _, id := range r.SrcSets {
-		c.all = words(c.all, "-m set --match-set", setName(id, f), "src")
+	c := criteria{proto: protocol(r.Protocol)}
+	if !c.protocols(r) || !c.messages(r, f) ||
+		!c.ports("s", r.Protocol, r.SrcPorts) || !c.ports("d", r.Protocol, r.DstPorts) ||
+		!c.nets("-s ", r.SrcNets, r.NotSrcNets, f) || !c.nets("-d ", r.DstNets, r.NotDstNets, f) {
+		return criteria{}, false
 	}
-	for _, id := range r.DstSets {
-		c.all = words(c.all, "-m set --match-set", setName(id, f), "dst")
+	c.sets(f, "", "src", r.SrcSets)
+	c.sets(f, "", "dst", r.DstSets)
+	c.sets(f, "! ", "src", r.NotSrcSets)
+	c.sets(f, "! ", "dst", r.NotDstSets)
+	c.sets(f, "", "src,src", r.SrcPortSets)
+	c.sets(f, "", "dst,dst", r.DstPortSets)
+	c.sets(f, "! ", "src,src", r.NotSrcPortSets)
+	c.sets(f, "! ", "dst,dst", r.NotDstPortSets)
+	return c, true
+}
+
+// sets asks for membership, or for none with "! ". The ends are what of the
+// packet is looked up: its address, or its address and port.
+func (c *criteria) sets(f ir.Family, not, ends string, ids []ir.SetID) {
+	for _, id := range ids {
+		c.all = words(c.all, "-m set "+not+"--match-set", setName(id, f), ends)
 	}
-	return c, ok
 }
 
 // setName returns the name of the kernel's set with the members of family f.
 func setName(id ir.SetID, f ir.Family) string { return fmt.Sprintf("kor%d-%s", f, id) }
+
+func (c *criteria) protocols(r ir.Rule) bool {
+	switch {
+	case slices.Contains(r.NotProtocols, r.Protocol):
+		return r.Protocol == policy.AnyProtocol // which excludes nothing
+	case r.Protocol != policy.AnyProtocol: // it is not another one
+	case len(r.NotProtocols) == 1:
+		c.all = words(c.all, "!", protocol(r.NotProtocols[0]))
+	default:
+		for _, p := range r.NotProtocols {
+			c.none = append(c.none, protocol(p))
+		}
+	}
+	return true
+}
+
+// messages asks for types and codes of ICMP. In the family that the protocol is
+// not made for there are no such messages.
+func (c *criteria) messages(r ir.Rule, f ir.Family) bool {
+	if r.Message.Compare == policy.AnyMessage && len(r.NotMessages) == 0 {
+		return true
+	}
+	if !r.Protocol.HasMessages() || (r.Protocol == policy.ICMP) != (f == ir.IPv4) {
+		return false
+	}
+	if r.Message.Compare != policy.AnyMessage {
+		m, ok := message(r.Message, f)
+		if !ok {
+			return false
+		}
+		c.all = words(c.all, m)
+	}
+	for _, not := range r.NotMessages {
+		if not.Compare == policy.AnyMessage {
+			return false
+		}
+		if m, ok := message(not, f); ok {
+			c.none = append(c.none, m)
+		}
+	}
+	return true
+}
+
+// message reports false for a message that nobody sends, ICMP type 255: the
+// kernel takes the number to mean every type.
+func message(m policy.Message, f ir.Family) (string, bool) {
+	option := "-m icmp6 --icmpv6-type"
+	if f == ir.IPv4 {
+		if option = "-m icmp --icmp-type"; m.Type == 255 {
+			return "", false
+		}
+	}
+	if m.Compare == policy.MessageType {
+		return fmt.Sprintf("%s %d", option, m.Type), true
+	}
+	return fmt.Sprintf("%s %d/%d", option, m.Type, m.Code), true
+}
 
 func (c *criteria) nets(flag string, in, notIn []netip.Prefix, f ir.Family) bool {
 	yes, ok := narrow(in, f)
@@ -115,46 +211,31 @@ func narrow(nets []netip.Prefix, f ir.Family) ([]string, bool) {
 	return own, len(own) > 0 || len(nets) == 0
 }
 
-func (c *criteria) ports(proto policy.Protocol, ranges []ir.PortRange) bool {
+// ports asks for the port of one end, "s" or "d".
+func (c *criteria) ports(end string, proto policy.Protocol, ranges []ir.PortRange) bool {
 	if len(ranges) == 0 {
-		c.all = words(c.all, protocol(proto))
 		return true
 	}
-	protos := []policy.Protocol{proto}
-	if proto == policy.AnyProtocol {
-		protos = []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}
-	}
-	var alternatives []string
-	for _, p := range protos {
-		if p.HasPorts() {
-			alternatives = append(alternatives, portMatches(p, merged(ranges))...)
-		}
-	}
-	switch len(alternatives) {
-	case 0:
+	ranges = merged(ranges)
+	switch {
+	case len(ranges) == 0 || !proto.HasPorts():
 		return false
-	case 1:
-		c.all = words(c.all, alternatives[0])
-	default:
-		c.any = append(c.any, alternatives)
+	case len(ranges) == 1 && ranges[0] == ir.PortRange{First: 0, Last: 65535}:
+		return true
+	case len(ranges) == 1 && end == "d": // cheaper in the kernel than multiport with one port
+		c.all = words(c.all, "-m", protocolNames[proto], "--dport", portText(ranges[0]))
+		return true
+	}
+	lists := portLists(ranges)
+	for i, list := range lists {
+		lists[i] = "-m multiport --" + end + "ports " + list
+	}
+	if len(lists) == 1 {
+		c.all = words(c.all, lists[0])
+	} else {
+		c.any = append(c.any, lists)
 	}
 	return true
-}
-
-// portMatches returns matches of which one is true for packets of proto to ranges.
-func portMatches(proto policy.Protocol, ranges []ir.PortRange) []string {
-	p := protocol(proto)
-	if len(ranges) == 1 && ranges[0] == (ir.PortRange{First: 0, Last: 65535}) {
-		return []string{p}
-	}
-	if len(ranges) == 1 { // cheaper in the kernel than multiport with one port
-		return []string{words(p, "-m", protocolNames[proto], "--dport", portText(ranges[0]))}
-	}
-	var matches []string
-	for _, list := range portLists(ranges) {
-		matches = append(matches, words(p, "-m multiport --dports", list))
-	}
-	return matches
 }
 
 var protocolNames = map[policy.Protocol]string{policy.TCP: "tcp", policy.UDP: "udp", policy.SCTP: "sctp"}
@@ -191,9 +272,6 @@ func merged(ranges []ir.PortRange) []ir.PortRange {
 const maxPorts = 15
 
 func portLists(ranges []ir.PortRange) []string {
-	if len(ranges) == 0 {
-		return nil
-	}
 	var lists []string
 	list, used := "", 0
 	for _, r := range ranges {
@@ -248,7 +326,7 @@ func (c criteria) rules(target string) []string {
 func (c criteria) final(marked string, combinations [][]string, target string) []string {
 	lines := make([]string, len(combinations))
 	for i, parts := range combinations {
-		lines[i] = words(c.all, words(parts...), marked, target)
+		lines[i] = words(c.proto, c.all, words(parts...), marked, target)
 	}
 	return lines
 }
@@ -264,7 +342,7 @@ func (c criteria) marked(lists, combinations [][]string, target string) []string
 		}
 		lines = append(lines, clearMark(bit))
 		for _, alternative := range list {
-			lines = append(lines, words(alternative, setMark(bit)))
+			lines = append(lines, words(c.proto, alternative, setMark(bit)))
 		}
 		if i > 0 {
 			lines = append(lines, words(noMark(blockMark), clearMark(everyMark)))
@@ -274,7 +352,7 @@ func (c criteria) marked(lists, combinations [][]string, target string) []string
 		lines = append(lines, setMark(everyMark))
 	}
 	for _, excluded := range c.none {
-		lines = append(lines, words(excluded, clearMark(everyMark)))
+		lines = append(lines, words(c.proto, excluded, clearMark(everyMark)))
 	}
 	if combinations == nil {
 		combinations = [][]string{nil}

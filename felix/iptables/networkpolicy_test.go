@@ -80,10 +80,10 @@ func compiled(w *world, c *eval.Cluster) (desired.Delta, map[ir.SetID]map[netip.
 		for _, dir := range policy.Directions {
 			prog := compile.Compile(p, dir, compile.SetIDOf)
 			d.Programs[prog.ID] = prog
-			for _, s := range compile.Scopes(p, dir) {
+			for _, s := range compile.Sets(p, dir) {
 				members := map[netip.Addr]bool{}
 				for _, pod := range c.Pods {
-					if selects(c, s, pod) {
+					if selects(c, s.Scope, pod) {
 						members[pod.Addrs[0]], members[pod.Addrs[1]] = true, true
 					}
 				}
@@ -98,9 +98,9 @@ func compiled(w *world, c *eval.Cluster) (desired.Delta, map[ir.SetID]map[netip.
 				active = append(active, p)
 			}
 		}
-		slices.SortFunc(active, policy.Compare)
+		slices.SortFunc(active, c.Tiers.Compare)
 		e := d.Endpoints[w.sites[pod.Name].iface]
-		e.Ingress, e.Egress = compile.Chain(active, policy.Ingress), compile.Chain(active, policy.Egress)
+		e.Ingress, e.Egress = compile.Chain(active, policy.Ingress, c.Tiers), compile.Chain(active, policy.Egress, c.Tiers)
 	}
 	return d, sets
 }

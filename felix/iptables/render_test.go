@@ -128,6 +128,22 @@ var policyRules = []struct {
 	{"a block with exceptions", ir.Rule{Action: policy.Allow, Protocol: policy.TCP, SrcNets: nets("10.0.0.0/8"), NotSrcNets: nets("10.1.0.0/16", "10.2.0.0/16"), DstPorts: manyPorts(1, 0)}},
 	{"two by two", ir.Rule{Action: policy.Pass, SrcNets: nets("10.0.0.0/8", "11.0.0.0/8"), DstNets: nets("12.0.0.0/8", "13.0.0.0/8")}},
 	{"two by two with exceptions", ir.Rule{Action: policy.Pass, SrcNets: nets("10.0.0.0/8", "11.0.0.0/8"), DstNets: nets("12.0.0.0/8", "13.0.0.0/8"), NotSrcNets: nets("10.1.0.0/16"), NotDstNets: nets("12.1.0.0/16")}},
+	{"no rule but a note", ir.Rule{Action: policy.Log}},
+	{"not one protocol", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.ICMP}}},
+	{"not two protocols", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.TCP, policy.UDP}}},
+	{"ports of any protocol but one", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.TCP}, DstPorts: manyPorts(1, 0)}},
+	{"source ports", ir.Rule{Action: policy.Allow, Protocol: policy.TCP, SrcPorts: manyPorts(1, 0), DstPorts: manyPorts(2, 0)}},
+	{"long lists of ports at both ends", ir.Rule{Action: policy.Allow, Protocol: policy.TCP, SrcPorts: manyPorts(16, 0), DstPorts: manyPorts(16, 0)}},
+	{"sets of all kinds", ir.Rule{
+		Action: policy.Allow, SrcSets: []ir.SetID{"a"}, DstSets: []ir.SetID{"b"}, NotSrcSets: []ir.SetID{"c"}, NotDstSets: []ir.SetID{"d"},
+		SrcPortSets: []ir.SetID{"e"}, DstPortSets: []ir.SetID{"f"}, NotSrcPortSets: []ir.SetID{"g"}, NotDstPortSets: []ir.SetID{"h"},
+	}},
+	{"an ICMP type", ir.Rule{Action: policy.Allow, Protocol: policy.ICMP, Message: policy.Message{Compare: policy.MessageType, Type: 8}}},
+	{"an ICMPv6 type and code", ir.Rule{Action: policy.Allow, Protocol: policy.ICMPv6, Message: policy.Message{Compare: policy.MessageTypeAndCode, Type: 1, Code: 4}}},
+	{"not some ICMP messages", ir.Rule{Action: policy.Allow, Protocol: policy.ICMP, NotMessages: []policy.Message{
+		{Compare: policy.MessageType, Type: 8}, {Compare: policy.MessageTypeAndCode, Type: 3, Code: 1}, {Compare: policy.MessageType, Type: 255},
+	}}},
+	{"the type that the kernel takes for all", ir.Rule{Action: policy.Allow, Protocol: policy.ICMP, Message: policy.Message{Compare: policy.MessageType, Type: 255}}},
 	{"lists too long to multiply", ir.Rule{
 		Action: policy.Deny, Protocol: policy.TCP, DstPorts: manyPorts(31, 0), SrcSets: []ir.SetID{"s1"},
 		SrcNets: nets("10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"), DstNets: nets("13.0.0.0/8", "14.0.0.0/8", "15.0.0.0/8"), NotDstNets: nets("15.1.0.0/16"),
