@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -236,5 +237,22 @@ func TestErrorsAboutOpenConnectionsPass(t *testing.T) {
 			return got["outside"][want]
 		})
 		w.expect(false, w.new("b", "outside", true, policy.ICMPv6))
+	})
+}
+
+func TestNeighboursFindEachOtherThroughClosedRules(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, w *world) {
+		s := w.sites["a"]
+		gw := "fe80::ecee:eeff:feee:eeee"
+		w.host.Run("ip", "addr", "replace", gw+"/64", "dev", s.iface, "nodad")
+		s.ns.Run("ip", "neigh", "del", gw, "dev", "eth0")
+		w.host.Run("ip", "neigh", "del", s.addrs[true].String(), "dev", s.iface)
+		d := w.open()
+		d.Endpoints[s.iface].Ingress = ir.Chain{Default: policy.Deny}
+		w.apply(d)
+		s.ns.Run("ping", "-6", "-c", "1", "-W", "5", w.sites["outside"].addrs[true].String())
+		if got := w.host.Run("ip", "neigh", "show", "dev", s.iface); strings.Contains(got, "FAILED") || !strings.Contains(got, s.addrs[true].String()) {
+			t.Errorf("the node's neighbours: %s", got)
+		}
 	})
 }
