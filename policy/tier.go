@@ -25,8 +25,8 @@ type Tier struct {
 }
 
 // Tiers are the tiers of a cluster by name. The three that exist without an
-// object need not be among them, and nil is valid. What an object says of their
-// orders is not asked: Kubernetes says how they stand to each other.
+// object need not be among them, and nil is valid. What an object says of those
+// is not asked: they are what Kubernetes wants them to be.
 type Tiers map[string]Tier
 
 // Get returns the tier of that name. One that nobody defined is the last and
@@ -39,7 +39,7 @@ func (t Tiers) Get(name string) Tier {
 	case BaselineTier:
 		return Tier{Name: name, Order: 10_000_000, End: Pass}
 	case DefaultTier:
-		return Tier{Name: name, Order: 1_000_000, End: t[name].end()}
+		return Tier{Name: name, Order: 1_000_000, End: Deny}
 	}
 	if tier, ok := t[name]; ok {
 		tier.Name, tier.End = name, tier.end()

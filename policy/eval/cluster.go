@@ -7,18 +7,22 @@ import (
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/compile"
 	"github.com/koratnet/korat/policy/ir"
-	"github.com/koratnet/korat/policy/match"
 	"github.com/koratnet/korat/policy/selector"
 )
 
 // Cluster is a small world to ask: who runs where with which labels, and which
 // policies there are. It is worked out anew for every question.
 type Cluster struct {
-	Namespaces map[string]selector.Labels
-	Pods       []Pod
-	Nodes      []Node // only needed for traffic from nodes
-	Policies   []*policy.Policy
-	Tiers      policy.Tiers // nil: those that exist without an object
+	Namespaces    map[string]selector.Labels
+	Accounts      map[policy.ServiceName]selector.Labels // service accounts, by namespace and name
+	Pods          []Pod
+	Nodes         []Node // only needed for traffic from nodes, and rules about nodes
+	NetworkSets   []NetworkSet
+	HostEndpoints []HostEndpoint // as peers: what reaches them is not asked here
+	Services      []Service
+	Policies      []*policy.Policy
+	Tiers         policy.Tiers // nil: those that exist without an object
+	Explain       bool         // as Evaluator.Explain
 }
 
 // Pod is a pod that is not on the host network.
@@ -27,12 +31,50 @@ type Pod struct {
 	Node            string
 	Addrs           []netip.Addr
 	Labels          selector.Labels
+	Account         string // its service account
+	Ports           []Port
+}
+
+// Port is a port to which a pod or host endpoint gives a name.
+type Port struct {
+	Name     string
+	Protocol policy.Protocol
+	Number   uint16
 }
 
 // Node is a node with its own addresses.
 type Node struct {
-	Name  string
-	Addrs []netip.Addr
+	Name   string
+	Addrs  []netip.Addr
+	Labels selector.Labels
+}
+
+// NetworkSet is a set of addresses with labels; without a namespace it is global.
+type NetworkSet struct {
+	Namespace, Name string
+	Labels          selector.Labels
+	Nets            []netip.Prefix
+}
+
+// HostEndpoint is an interface of a node, or all of them.
+type HostEndpoint struct {
+	Name   string
+	Labels selector.Labels
+	Addrs  []netip.Addr
+	Ports  []Port
+}
+
+// Service is a Service of Kubernetes with its endpoints, ready or not.
+type Service struct {
+	policy.ServiceName
+	Ends []ServiceEnd
+}
+
+// ServiceEnd is where a Service leads to.
+type ServiceEnd struct {
+	Addr     netip.Addr
+	Protocol policy.Protocol
+	Port     uint16
 }
 
 // Verdict answers whether packet p gets through. Its addresses say who the ends
@@ -70,14 +112,14 @@ func (c *Cluster) find(is func(*Pod) bool) *Pod {
 	return nil
 }
 
-// Endpoint returns the chains of a pod.
+// endpoint returns the chains of a pod.
 func (c *Cluster) endpoint(p *Pod) *Endpoint {
 	if p == nil {
 		return nil
 	}
 	var active []*policy.Policy
 	for _, pol := range c.Policies {
-		if c.selects(pol.Subject, p) {
+		if c.selects(pol.Subject, c.podThing(p)) {
 			active = append(active, pol)
 		}
 	}
@@ -88,31 +130,31 @@ func (c *Cluster) endpoint(p *Pod) *Endpoint {
 	}
 }
 
-func (c *Cluster) selects(s policy.Scope, p *Pod) bool {
-	labels, known := c.Namespaces[p.Namespace]
-	return match.Matches(s, match.Namespace{Name: p.Namespace, Labels: labels, Known: known}, p.Labels)
-}
-
-// evaluator compiles all policies, and answers for sets by asking each pod.
+// evaluator compiles all policies, and answers for sets by asking each thing.
 func (c *Cluster) evaluator() *Evaluator {
 	programs := map[ir.ProgramID]*ir.Program{}
-	scopes := map[ir.SetID]policy.Scope{}
+	sets := map[ir.SetID]policy.Set{}
 	for _, p := range c.Policies {
 		for _, d := range policy.Directions {
-			prog := compile.Compile(p, d, compile.SetIDOf)
+			prog := compile.Compile(p, d, func(s policy.Set) ir.SetID {
+				id := compile.SetIDOf(s)
+				sets[id] = s
+				return id
+			})
 			programs[prog.ID] = prog
-			for _, s := range compile.Sets(p, d) {
-				scopes[compile.SetIDOf(s)] = s.Scope
-			}
 		}
 	}
 	return &Evaluator{
+		Explain: c.Explain,
 		Program: func(id ir.ProgramID) *ir.Program { return programs[id] },
+		SetText: func(id ir.SetID) string { return sets[id].String() },
 		InSet: func(id ir.SetID, a netip.Addr) bool {
-			s, ok := scopes[id]
-			return ok && slices.ContainsFunc(c.Pods, func(p Pod) bool {
-				return slices.Contains(p.Addrs, a) && c.selects(s, &p)
-			})
+			s, ok := sets[id]
+			return ok && c.has(s, a)
+		},
+		InPortSet: func(id ir.SetID, a netip.Addr, protocol policy.Protocol, port uint16) bool {
+			s, ok := sets[id]
+			return ok && c.hasPort(s, a, protocol, port)
 		},
 	}
 }

@@ -29,19 +29,28 @@ const (
 
 // Packet is what a decision depends on.
 type Packet struct {
-	Src, Dst netip.Addr
-	Protocol policy.Protocol
-	DstPort  uint16 // only where the Protocol HasPorts
-	State    State
+	Src, Dst         netip.Addr
+	Protocol         policy.Protocol
+	SrcPort, DstPort uint16 // only where the Protocol HasPorts
+	Type, Code       uint8  // only where the Protocol HasMessages
+	State            State
 }
 
-// Evaluator evaluates chains. Both functions answer for the node, or the
+// Evaluator evaluates chains. Its functions answer for the node, or the
 // cluster, whose policy is asked about.
 type Evaluator struct {
 	// Program returns a program, or nil if it is unknown: it then denies.
 	Program func(ir.ProgramID) *ir.Program
-	// InSet reports whether a set has the address; an unknown set has none.
+	// InSet reports whether a set of kind Addrs or Nets has the address; an
+	// unknown set has none.
 	InSet func(ir.SetID, netip.Addr) bool
+	// InPortSet reports whether a set of kind AddrPorts has the address with that
+	// protocol and port. A nil function has no such sets.
+	InPortSet func(ir.SetID, netip.Addr, policy.Protocol, uint16) bool
+	// SetText describes a set in reasons; nil: by its name.
+	SetText func(ir.SetID) string
+	// Explain asks for traces that tell of every rule why it did not match.
+	Explain bool
 }
 
 // Cause is what kind of thing decided.
@@ -60,30 +69,41 @@ const (
 
 // Decision is what a chain says about a packet, and why.
 type Decision struct {
-	Action  policy.Action // Allow or Deny
-	Cause   Cause
-	State   State        // of the packet
-	Tier    string       // that decided: ByRule, ByMissing, ByTierEnd
-	Program ir.ProgramID // that decided: ByRule, ByMissing
-	Rule    int          // index in the program: ByRule
-	Origin  int          // index of the policy's rule: ByRule
-	Trace   []TierTrace  // the tiers that were asked, in order
+	Action  policy.Action `json:"action"` // Allow or Deny
+	Cause   Cause         `json:"cause"`
+	State   State         `json:"state"`            // of the packet
+	Tier    string        `json:"tier,omitempty"`   // that decided: ByRule, ByMissing, ByTierEnd
+	Program ir.ProgramID  `json:"program,omitzero"` // that decided: ByRule, ByMissing
+	Rule    int           `json:"rule"`             // index in the program: ByRule
+	Origin  int           `json:"origin"`           // index of the policy's rule: ByRule
+	Trace   []TierTrace   `json:"trace,omitempty"`  // the tiers that were asked, in order
 }
 
 // TierTrace is the way through one tier.
 type TierTrace struct {
-	Name     string
-	Programs []ProgramTrace // that were asked, in order
-	Action   policy.Action  // of the tier: Pass goes on with the next
+	Name     string         `json:"name"`
+	Programs []ProgramTrace `json:"programs"` // that were asked, in order
+	Action   policy.Action  `json:"action"`   // of the tier: Pass goes on with the next
 }
 
 // ProgramTrace is the way through one program.
 type ProgramTrace struct {
-	ID      ir.ProgramID
-	Missing bool
-	Rule    int // index of the first rule that matches, -1 for none
-	Origin  int // of that rule
-	Action  policy.Action
+	ID      ir.ProgramID  `json:"id"`
+	Missing bool          `json:"missing,omitempty"`
+	Rule    int           `json:"rule"`   // index of the first rule that matches and is no Log, -1 for none
+	Origin  int           `json:"origin"` // of that rule
+	Action  policy.Action `json:"action"`
+	Logged  []int         `json:"logged,omitempty"` // origins of the Log rules that matched before it
+	Rules   []RuleTrace   `json:"rules,omitempty"`  // all that were asked; only if the Evaluator explains
+}
+
+// RuleTrace tells of one rule that was asked.
+type RuleTrace struct {
+	Rule     int           `json:"rule"`
+	Origin   int           `json:"origin"`
+	Action   policy.Action `json:"action"`
+	Text     string        `json:"text"`
+	Mismatch *Mismatch     `json:"mismatch,omitempty"` // the first criterion that is not satisfied; nil: it matched
 }
 
 // Chain evaluates one direction of an endpoint. Packets of connections that
@@ -109,6 +129,14 @@ func (e *Evaluator) Chain(c ir.Chain, p Packet) Decision {
 	}
 	d.Action, d.Cause = c.Default, ByDefault
 	return d
+}
+
+// Pending evaluates a chain as it would be if staged policies were enforced.
+func (e *Evaluator) Pending(c ir.Chain, p Packet) Decision {
+	if c.Pending != nil {
+		c.Tiers = c.Pending
+	}
+	return e.Chain(c, p)
 }
 
 // tier asks one tier.
@@ -140,38 +168,27 @@ func (d *Decision) decided(t TierTrace) {
 // decided reports whether the tier's other programs were not asked any more.
 func (t ProgramTrace) decided() bool { return t.Rule >= 0 || t.Missing }
 
-// program finds the first rule that matches.
+// program finds the first rule that matches and decides.
 func (e *Evaluator) program(id ir.ProgramID, p Packet) ProgramTrace {
 	prog := e.Program(id)
 	if prog == nil {
 		return ProgramTrace{ID: id, Missing: true, Rule: -1, Action: policy.Deny}
 	}
+	t := ProgramTrace{ID: id, Rule: -1}
 	for i := range prog.Rules {
-		if r := &prog.Rules[i]; e.Matches(r, p) {
-			return ProgramTrace{ID: id, Rule: i, Origin: r.Origin, Action: r.Action}
+		r := &prog.Rules[i]
+		why := e.mismatch(r, p)
+		if e.Explain {
+			t.Rules = append(t.Rules, RuleTrace{Rule: i, Origin: r.Origin, Action: r.Action, Text: r.String(), Mismatch: why})
+		}
+		switch {
+		case why != nil:
+		case r.Action.Ends():
+			t.Rule, t.Origin, t.Action = i, r.Origin, r.Action
+			return t
+		case !slices.Contains(t.Logged, r.Origin):
+			t.Logged = append(t.Logged, r.Origin)
 		}
 	}
-	return ProgramTrace{ID: id, Rule: -1}
-}
-
-// Matches reports whether p satisfies every criterion of r.
-func (e *Evaluator) Matches(r *ir.Rule, p Packet) bool {
-	return r.Family.Is(p.Src) && r.Family.Is(p.Dst) &&
-		(r.Protocol == policy.AnyProtocol || r.Protocol == p.Protocol) &&
-		(len(r.SrcNets) == 0 || within(r.SrcNets, p.Src)) && !within(r.NotSrcNets, p.Src) &&
-		(len(r.DstNets) == 0 || within(r.DstNets, p.Dst)) && !within(r.NotDstNets, p.Dst) &&
-		e.inAll(r.SrcSets, p.Src) && e.inAll(r.DstSets, p.Dst) &&
-		(len(r.DstPorts) == 0 || p.Protocol.HasPorts() && inRanges(r.DstPorts, p.DstPort))
-}
-
-func within(nets []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(nets, func(n netip.Prefix) bool { return n.Contains(a) })
-}
-
-func (e *Evaluator) inAll(sets []ir.SetID, a netip.Addr) bool {
-	return !slices.ContainsFunc(sets, func(s ir.SetID) bool { return !e.InSet(s, a) })
-}
-
-func inRanges(ranges []ir.PortRange, port uint16) bool {
-	return slices.ContainsFunc(ranges, func(r ir.PortRange) bool { return r.First <= port && port <= r.Last })
+	return t
 }

@@ -23,10 +23,20 @@ func nets(texts ...string) []netip.Prefix {
 
 func TestMatches(t *testing.T) {
 	members := map[ir.SetID]netip.Addr{"one": ip("10.0.0.1"), "two": ip("10.0.0.2"), "six": ip("fd00::1")}
-	e := &Evaluator{InSet: func(id ir.SetID, a netip.Addr) bool { return members[id] == a }}
-	v4 := Packet{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), Protocol: policy.TCP, DstPort: 80}
+	e := &Evaluator{
+		InSet: func(id ir.SetID, a netip.Addr) bool { return members[id] == a },
+		InPortSet: func(id ir.SetID, a netip.Addr, p policy.Protocol, port uint16) bool {
+			return members[id] == a && p == policy.TCP && port == 80
+		},
+	}
+	v4 := Packet{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), Protocol: policy.TCP, SrcPort: 5555, DstPort: 80}
 	v6 := Packet{Src: ip("fd00::1"), Dst: ip("fd00::2"), Protocol: policy.UDP, DstPort: 53}
 	ping := Packet{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), Protocol: policy.ICMP}
+	frag := Packet{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), Protocol: policy.ICMP, Type: 3, Code: 4}
+	typed := func(t uint8) policy.Message { return policy.Message{Compare: policy.MessageType, Type: t} }
+	coded := func(t, c uint8) policy.Message {
+		return policy.Message{Compare: policy.MessageTypeAndCode, Type: t, Code: c}
+	}
 	for _, c := range []struct {
 		name string
 		rule ir.Rule
@@ -59,6 +69,26 @@ func TestMatches(t *testing.T) {
 		{"ports around", ir.Rule{DstPorts: []ir.PortRange{{First: 1, Last: 79}, {First: 81, Last: 65535}}}, v4, false},
 		{"ports for a ping", ir.Rule{DstPorts: []ir.PortRange{{First: 0, Last: 65535}}}, ping, false},
 		{"ICMP for a ping", ir.Rule{Protocol: policy.ICMP}, ping, true},
+		{"any protocol but others", ir.Rule{NotProtocols: []policy.Protocol{policy.UDP}}, v4, true},
+		{"any protocol but its own", ir.Rule{NotProtocols: []policy.Protocol{policy.UDP, policy.TCP}}, v4, false},
+		{"the source port", ir.Rule{SrcPorts: []ir.PortRange{{First: 5000, Last: 6000}}}, v4, true},
+		{"another source port", ir.Rule{SrcPorts: []ir.PortRange{{First: 80, Last: 80}}}, v4, false},
+		{"not in a set", ir.Rule{NotSrcSets: []ir.SetID{"two"}, NotDstSets: []ir.SetID{"one", "none"}}, v4, true},
+		{"in a set that must not be", ir.Rule{NotSrcSets: []ir.SetID{"two", "one"}}, v4, false},
+		{"in the other set that must not be", ir.Rule{NotDstSets: []ir.SetID{"two"}}, v4, false},
+		{"the destination's port set", ir.Rule{DstPortSets: []ir.SetID{"two"}}, v4, true},
+		{"a port set for the source", ir.Rule{SrcPortSets: []ir.SetID{"one"}}, v4, false},
+		{"a port set that must not be", ir.Rule{NotDstPortSets: []ir.SetID{"two"}}, v4, false},
+		{"a port set elsewhere that must not be", ir.Rule{NotSrcPortSets: []ir.SetID{"one"}}, v4, true},
+		{"a port set for a ping", ir.Rule{DstPortSets: []ir.SetID{"two"}}, ping, false},
+		{"no port set for a ping", ir.Rule{NotDstPortSets: []ir.SetID{"two"}}, ping, true},
+		{"a message of its type", ir.Rule{Message: typed(3)}, frag, true},
+		{"a message of another type", ir.Rule{Message: typed(8)}, frag, false},
+		{"a message of its type and code", ir.Rule{Message: coded(3, 4)}, frag, true},
+		{"a message of another code", ir.Rule{Message: coded(3, 1)}, frag, false},
+		{"a message of no ICMP", ir.Rule{Message: typed(0)}, v4, false},
+		{"none of these messages", ir.Rule{NotMessages: []policy.Message{typed(8), coded(3, 4)}}, frag, false},
+		{"other messages", ir.Rule{NotMessages: []policy.Message{typed(8), coded(3, 1)}}, frag, true},
 	} {
 		if got := e.Matches(&c.rule, c.p); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)

@@ -34,16 +34,30 @@ type Path struct {
 // Verdict is the outcome for a whole path: the egress policy of the source and
 // the ingress policy of the destination must both allow.
 type Verdict struct {
-	Action policy.Action // Allow or Deny
+	Action policy.Action `json:"verdict"` // Allow or Deny
 	// Egress and Ingress are the decisions at the two ends; where the end is
 	// exempt the decision is Allow without a trace. Ingress is evaluated even
 	// when egress denies, so that both reasons are known.
-	Egress, Ingress             Decision
-	EgressExempt, IngressExempt Exempt
+	Egress        Decision `json:"egress"`
+	Ingress       Decision `json:"ingress"`
+	EgressExempt  Exempt   `json:"egressExempt"`
+	IngressExempt Exempt   `json:"ingressExempt"`
+	// Pending is what would be if staged policies were enforced; nil where none
+	// applies to either end.
+	Pending *Verdict `json:"pending,omitempty"`
 }
 
 // Path evaluates both ends of a path.
 func (e *Evaluator) Path(path Path, p Packet) Verdict {
+	v := path.verdict(p, e.Chain)
+	if path.From != nil && path.From.Egress.Pending != nil || path.To != nil && path.To.Ingress.Pending != nil {
+		pending := path.verdict(p, e.Pending)
+		v.Pending = &pending
+	}
+	return v
+}
+
+func (path Path) verdict(p Packet, decide func(ir.Chain, Packet) Decision) Verdict {
 	v := Verdict{Action: policy.Deny}
 	switch {
 	case path.From == nil:
@@ -61,10 +75,10 @@ func (e *Evaluator) Path(path Path, p Packet) Verdict {
 	}
 	v.Egress, v.Ingress = Decision{Action: policy.Allow}, Decision{Action: policy.Allow}
 	if v.EgressExempt == NotExempt {
-		v.Egress = e.Chain(path.From.Egress, p)
+		v.Egress = decide(path.From.Egress, p)
 	}
 	if v.IngressExempt == NotExempt {
-		v.Ingress = e.Chain(path.To.Ingress, p)
+		v.Ingress = decide(path.To.Ingress, p)
 	}
 	if v.Egress.Action == policy.Allow && v.Ingress.Action == policy.Allow {
 		v.Action = policy.Allow

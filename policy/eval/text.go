@@ -12,11 +12,35 @@ func (s State) String() string {
 	return [...]string{"new", "established", "related", "invalid"}[s&3]
 }
 
+// MarshalText returns String.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// String returns "rule", "missing policy", "end of tier", "default" or "state".
+func (c Cause) String() string {
+	switch c {
+	case ByRule:
+		return "rule"
+	case ByMissing:
+		return "missing policy"
+	case ByTierEnd:
+		return "end of tier"
+	case ByState:
+		return "state"
+	}
+	return "default"
+}
+
+// MarshalText returns String.
+func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // String returns the packet as 10.0.0.1 -> 10.0.0.2 80/TCP.
 func (p Packet) String() string {
 	what := p.Protocol.String()
 	if p.Protocol.HasPorts() {
 		what = fmt.Sprintf("%d/%s", p.DstPort, p.Protocol)
+	}
+	if p.Protocol.HasMessages() && p.Type|p.Code != 0 {
+		what += " " + message(p)
 	}
 	if p.State != New {
 		what += " (" + p.State.String() + ")"
@@ -62,6 +86,22 @@ func (e Exempt) String() string {
 		return "from the pod to itself"
 	}
 	return ""
+}
+
+// MarshalText returns String.
+func (e Exempt) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// DecidedBy says in words what decided: what denies, or else what allows at
+// both ends.
+func (v Verdict) DecidedBy() string {
+	switch {
+	case v.Egress.Action != policy.Allow:
+		return v.Egress.String()
+	case v.Ingress.Action != policy.Allow:
+		return v.Ingress.String()
+	}
+	_, ends, _ := strings.Cut(v.String(), " ")
+	return strings.Trim(ends, "()")
 }
 
 // String says what is decided and what decided it at both ends.
