@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	cases = flag.Int("cases", 100, "number of random rule sets per flavour")
+	cases = flag.Int("cases", 60, "number of random cases per flavour and test")
 	seed  = flag.Uint64("seed", 0, "replay one rule set of the differential test")
 )
 

@@ -19,8 +19,8 @@
 // Packets that neither come from nor go to a pod meet one test per hook and are
 // left alone, and so are packets from the node to its own pods.
 //
-// Rendering (chains_*.go, match.go, dispatch.go) is pure. Programming (table.go)
-// owns the chains with our prefixes and the jumps to them, and nothing else.
+// Rendering (chains.go, match.go, dispatch.go) is pure. Programming (table.go,
+// push.go) owns the chains with our prefixes and the jumps to them, and nothing else.
 // Every rule carries a hash of itself and of the rules before it in a comment:
 // what iptables-save prints tells, without memory, what is right already.
 //
