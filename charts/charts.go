@@ -8,3 +8,8 @@ import "embed"
 //
 //go:embed korat/crds/*.yaml
 var CRDs embed.FS
+
+// RBAC says what Korat's programs may do; its comments name their users and groups.
+//
+//go:embed korat/rbac.yaml
+var RBAC []byte

@@ -1,23 +1,22 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/koratnet/korat/api/v1"
@@ -115,8 +114,8 @@ func (l *Lab) makeCluster(ctx context.Context) error {
 	if err := l.applyObjects(ctx); err != nil {
 		return err
 	}
-	l.say("custom resources, roles, pool and peers are applied")
-	return l.giveCredentials(ctx)
+	l.say("custom resources, roles and peers are applied")
+	return l.giveCredentials()
 }
 
 // openDoor makes the API server reachable from the host: a process beside it
@@ -166,54 +165,38 @@ func (l *Lab) connect() error {
 	return err
 }
 
-// giveCredentials puts a kubeconfig for each program where it expects it.
-func (l *Lab) giveCredentials(ctx context.Context) error {
-	admin, err := clientcmd.LoadFromFile(l.Kubeconfig())
-	if err != nil {
+// giveCredentials puts a kubeconfig for each program where it expects it. The
+// names are those that charts/korat/rbac.yaml and our own manifest give rights to.
+func (l *Lab) giveCredentials() error {
+	if err := l.giveKubeconfig(topology.ControlPlane, controllerKubeconfig, "korat:controller", ""); err != nil {
 		return err
 	}
-	for account, path := range map[string]string{
-		"korat-agent": agentKubeconfig, "node-runner": runnerKubeconfig, "korat-controller": controllerKubeconfig,
-	} {
-		config, err := l.credentials(ctx, admin, account)
+	for _, n := range l.Topology.Nodes() {
+		err := errors.Join(
+			l.giveKubeconfig(n.Name, agentKubeconfig, "korat:agent:"+n.Name, "korat:agents"),
+			l.giveKubeconfig(n.Name, runnerKubeconfig, "lab:node-runner:"+n.Name, "lab:node-runners"))
 		if err != nil {
-			return fmt.Errorf("credentials of %s: %w", account, err)
-		}
-		machines := l.Topology.Nodes()
-		if path == controllerKubeconfig {
-			machines = []topology.Node{{Name: topology.ControlPlane}}
-		}
-		for _, n := range machines {
-			if err := clientcmd.WriteToFile(*config, l.machines[n.Name].Path(path)); err != nil {
-				return err
-			}
+			return err
 		}
 	}
 	return nil
 }
 
-// credentials makes a kubeconfig with a token of a service account.
-func (l *Lab) credentials(ctx context.Context, admin *clientcmdapi.Config, account string) (*clientcmdapi.Config, error) {
-	day := int64(24 * 60 * 60)
-	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
-	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account, Namespace: Namespace}}
-	if err := l.Client.SubResource("token").Create(ctx, sa, token); err != nil {
-		return nil, err
+func (l *Lab) giveKubeconfig(machineName, path, user, groups string) error {
+	cmd := exec.Command(filepath.Join(l.binDir(), "controlplane"), "kubeconfig",
+		"--dir", filepath.Join(l.machineDir(topology.ControlPlane), "korat", filepath.Base(controlPlaneDir)),
+		"--user", user, "--groups", groups)
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("kubeconfig of %s: %w: %s", user, err, bytes.TrimSpace(complaint.Bytes()))
 	}
-	c := clientcmdapi.NewConfig()
-	for _, known := range admin.Clusters {
-		cluster := known.DeepCopy()
-		cluster.Server = "https://" + l.apiAddress().String()
-		c.Clusters["lab"] = cluster
+	p := l.machines[machineName].Path(path)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return err
 	}
-	c.AuthInfos[account] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	c.Contexts["lab"] = &clientcmdapi.Context{Cluster: "lab", AuthInfo: account}
-	c.CurrentContext = "lab"
-	return c, nil
+	return os.WriteFile(p, out.Bytes(), 0o600)
 }
-
-// Namespace holds Korat's service accounts.
-const Namespace = "korat-system"
 
 // makeNodes starts what runs on nodes and waits until the cluster is whole.
 func (l *Lab) makeNodes(ctx context.Context) error {
@@ -247,9 +230,15 @@ func (l *Lab) makeNodes(ctx context.Context) error {
 }
 
 func (l *Lab) startController() error {
-	return l.machines[topology.ControlPlane].Start(controllerService, machine.Command{Args: []string{
+	args := []string{
 		machine.BinDir + "/korat", "controller", "--kubeconfig", controllerKubeconfig,
-	}})
+		"--leader-elect=false", // there is one, and nobody starts it again when it loses its lease
+		"--default-pool", l.Topology.Pool.String(),
+	}
+	if l.Topology.Pool6.IsValid() {
+		args = append(args, "--default-pool", l.Topology.Pool6.String())
+	}
+	return l.machines[topology.ControlPlane].Start(controllerService, machine.Command{Args: args})
 }
 
 // StartRunner starts the node's runner, which adopts the pods that run.

@@ -57,8 +57,9 @@ type Options struct {
 	FabricOnly bool
 }
 
-// StateRoot holds the directories of all labs that name no other.
-const StateRoot = "/run/korat-lab"
+// StateRoot holds the directories of all labs that name no other. It is not
+// below /run, where many systems forbid to execute programs.
+const StateRoot = "/var/tmp/korat-lab"
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9]{0,15}$`)
 
@@ -90,6 +91,11 @@ func (o *Options) complete() error {
 	// Below /proc/PID/root and in other mount namespaces a relative path means something else.
 	if o.State, err = filepath.Abs(o.State); err != nil {
 		return err
+	}
+	for _, d := range machine.OwnDirs {
+		if strings.HasPrefix(o.State+"/", d+"/") {
+			return fmt.Errorf("lab directory %s: want one that is not below %s, which machines have of their own", o.State, d)
+		}
 	}
 	o.Bin, err = filepath.Abs(o.Bin)
 	return err

@@ -22,8 +22,8 @@ import (
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
 
-//go:embed manifests/rbac.yaml
-var rbac []byte
+//go:embed manifests/node-runner.yaml
+var runnerRights []byte
 
 // Owner is the name under which the lab applies objects.
 const Owner = "korat-lab"
@@ -89,8 +89,10 @@ func (l *Lab) applyObjects(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := l.ApplyYAML(ctx, rbac); err != nil {
-		return err
+	for _, text := range [][]byte{charts.RBAC, runnerRights} {
+		if err := l.ApplyYAML(ctx, text); err != nil {
+			return err
+		}
 	}
 	for _, o := range networkObjects(l.Topology) {
 		// The API server needs a moment to serve a kind after its definition.
@@ -101,18 +103,13 @@ func (l *Lab) applyObjects(ctx context.Context) error {
 	return nil
 }
 
-// networkObjects say in Korat's own terms what the topology says.
+// networkObjects say in Korat's own terms what the topology says. The pools
+// are the controller's to make.
 func networkObjects(t *topology.Topology) []client.Object {
 	name := func(n string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: n} }
-	out := []client.Object{
-		&v1.BGPConfiguration{ObjectMeta: name("default")},
-		&v1.IPPool{ObjectMeta: name("default"), Spec: v1.IPPoolSpec{CIDR: v1.CIDR(t.Pool.String())}},
-	}
+	out := []client.Object{&v1.BGPConfiguration{ObjectMeta: name("default")}}
 	for _, n := range t.Nodes() {
 		out = append(out, &v1.NodeNetwork{ObjectMeta: name(n.Name), Spec: v1.NodeNetworkSpec{ASNumber: v1.ASNumber(n.Rack.ASNumber)}})
-	}
-	if t.Pool6.IsValid() {
-		out = append(out, &v1.IPPool{ObjectMeta: name("default-v6"), Spec: v1.IPPoolSpec{CIDR: v1.CIDR(t.Pool6.String())}})
 	}
 	for i := range t.Racks {
 		r := &t.Racks[i]

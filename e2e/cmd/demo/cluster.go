@@ -37,13 +37,25 @@ func (s *story) cluster(ctx context.Context) {
 		})
 	}
 	s.within(ctx, 30*time.Second, "every node reports its sessions, with its router and the mesh of its rack, established", s.sessionsReported)
-	s.within(ctx, 30*time.Second, "the pool is Ready, by its status", func(ctx context.Context) error {
+	s.within(ctx, 30*time.Second, "the controller made the pool, and its status is Ready", func(ctx context.Context) error {
 		var pool v1.IPPool
 		if err := s.lab.Client.Get(ctx, named("default"), &pool); err != nil {
 			return err
 		}
 		if !meta.IsStatusConditionTrue(pool.Status.Conditions, "Ready") {
 			return fmt.Errorf("conditions are %v", pool.Status.Conditions)
+		}
+		return nil
+	})
+	s.within(ctx, 30*time.Second, "the status of each BGPPeer says that all its sessions are established", func(ctx context.Context) error {
+		var peers v1.BGPPeerList
+		if err := s.lab.List(ctx, &peers); err != nil {
+			return err
+		}
+		for _, p := range peers.Items {
+			if p.Status.Sessions != "2/2" {
+				return fmt.Errorf("%s has %q", p.Name, p.Status.Sessions)
+			}
 		}
 		return nil
 	})

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,30 +35,43 @@ type pinger struct {
 
 func (s *story) startPing(from, to matrix.End) *pinger {
 	p := &pinger{what: from.Name + " to " + to.Name, done: make(chan error, 1)}
-	p.cmd = exec.Command("ping", "-n", "-q", "-i", "0.01", to.Addr.String())
+	p.cmd = exec.Command("ping", "-n", "-i", "0.01", to.Addr.String())
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	go func() { p.done <- s.lab.Exec(from.Name, p.cmd) }() // ends with stop
 	return p
 }
 
-var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+var pingReply = regexp.MustCompile(`icmp_seq=(\d+) ttl=`)
 
-// stop ends the ping and returns how many were sent, with an error if any was lost.
-func (p *pinger) stop() (sent string, err error) {
+// stop ends the ping and returns how many were answered, with an error when an
+// answer is missing before the last one, or came twice. The answers to requests
+// that were under way when it ends are not waited for.
+func (p *pinger) stop() (answered int, err error) {
 	if p.cmd.Process == nil {
-		return "0", fmt.Errorf("%s: %w", p.what, <-p.done)
+		return 0, fmt.Errorf("%s: %w", p.what, <-p.done)
 	}
 	p.cmd.Process.Signal(unix.SIGINT)
 	<-p.done
-	m := pingSummary.FindStringSubmatch(p.out.String())
-	if m == nil {
-		return "0", fmt.Errorf("%s: ping says %q", p.what, p.out.String())
+	seen := map[int]int{}
+	last := 0
+	for _, m := range pingReply.FindAllStringSubmatch(p.out.String(), -1) {
+		n, _ := strconv.Atoi(m[1])
+		seen[n]++
+		last = max(last, n)
 	}
-	// The answer to the very last request may be under way when the signal comes.
-	if m[1] != m[2] && !strings.HasPrefix(m[1], "0") {
-		return m[1], fmt.Errorf("%s: %s sent, %s answered", p.what, m[1], m[2])
+	if last == 0 {
+		return 0, fmt.Errorf("%s: ping says %q", p.what, p.out.String())
 	}
-	return m[1], nil
+	var wrong []string
+	for n := 1; n <= last; n++ {
+		if seen[n] != 1 {
+			wrong = append(wrong, fmt.Sprintf("%d %d times", n, seen[n]))
+		}
+	}
+	if len(wrong) > 0 {
+		return len(seen), fmt.Errorf("%s: of %d pings these were answered: %s", p.what, last, strings.Join(wrong, ", "))
+	}
+	return last, nil
 }
 
 // killAgent kills the agent of a1 and starts it again after a while, as its
@@ -84,7 +99,7 @@ func (s *story) killAgent(ctx context.Context) {
 	wait(ctx, before)
 	for _, p := range pings {
 		sent, err := p.stop()
-		s.check(fmt.Sprintf("%s pings from %s, 100 a second: none lost", sent, p.what), err)
+		s.check(fmt.Sprintf("%d pings from %s, 100 a second: none lost", sent, p.what), err)
 	}
 	for _, m := range []string{node, "a2", "b1", "tor-a", "tor-b"} {
 		var err error
@@ -181,7 +196,12 @@ func (s *story) withoutAPI(ctx context.Context) {
 // deletion deletes a pod of each rack and looks for what is left.
 func (s *story) deletion(ctx context.Context) {
 	web, api := s.end("shop/web"), s.end("shop/api")
-	_, err := s.kubectl(ctx, "", "delete", "pod", "-n", "shop", "web", "api", "--timeout=60s")
+	watch, err := s.lab.WatchRoutes("tor-b")
+	if err != nil {
+		s.check("watch the routes of tor-b", err)
+		return
+	}
+	_, err = s.kubectl(ctx, "", "delete", "pod", "-n", "shop", "web", "api", "--timeout=60s")
 	s.check("shop/web on a1 and shop/api on b1 are deleted with kubectl", err)
 	s.within(ctx, settle, "their nodes have no route and no interface of theirs any more", func(context.Context) error {
 		return errors.Join(s.wantNoRoute("a1", web.Addr), s.wantNoRoute("b1", api.Addr))
@@ -194,6 +214,12 @@ func (s *story) deletion(ctx context.Context) {
 		}
 		return nil
 	})
+	events := watch.Stop()
+	err = nil
+	if !slices.Contains(events, "deleted "+host(api.Addr).String()) {
+		err = fmt.Errorf("it saw %v", events)
+	}
+	s.check("the route monitor, which saw nothing when the agent was killed, saw that at tor-b", err)
 	s.within(ctx, settle, "nobody answers at their addresses", func(ctx context.Context) error {
 		probe := matrix.Probe{Protocol: "tcp", Port: port, Wait: 500 * time.Millisecond}
 		from := s.end("guest/ann")

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,31 +43,39 @@ func setUp(s Spec) error {
 		return err
 	}
 	for key, value := range s.Sysctls {
-		if err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644); err != nil {
+		err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6 lacks some
 			return fmt.Errorf("sysctl: %w", err)
 		}
 	}
 	return nil
 }
 
+// OwnDirs are the directories whose changes a machine keeps to itself. They
+// show the host's files otherwise, so Spec.Dir cannot be below one.
+var OwnDirs = []string{"/etc", "/opt", "/var/lib"}
+
 // mounts gives the machine its own files. The host's are seen below the
 // overlays; no file of the host is ever written, nor a mount point made there.
 func mounts(s Spec) error {
-	steps := []struct {
+	type step struct {
 		source, target, kind string
 		flags                uintptr
-	}{
-		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE},
-		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-		{"", "/etc", "overlay", 0},
-		{"", "/opt", "overlay", 0},
-		{"", "/var/lib", "overlay", 0},
-		{s.Bin, BinDir, "", unix.MS_BIND},
-		{filepath.Join(s.Dir, "korat"), "/var/lib/korat", "", unix.MS_BIND},
-		// Last, because the lab's own directory may be below /run.
-		{filepath.Join(s.Dir, "run"), "/run", "", unix.MS_BIND},
 	}
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	steps := []step{
+		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE},
+		{"proc", "/proc", "proc", quiet},
+		{"sysfs", "/sys", "sysfs", quiet},
+	}
+	for _, d := range OwnDirs {
+		steps = append(steps, step{"", d, "overlay", 0})
+	}
+	steps = append(steps,
+		step{s.Bin, BinDir, "", unix.MS_BIND},
+		step{filepath.Join(s.Dir, "korat"), "/var/lib/korat", "", unix.MS_BIND},
+		// Last, because the lab's own directory may be below /run.
+		step{filepath.Join(s.Dir, "run"), "/run", "", unix.MS_BIND})
 	for _, m := range steps {
 		var options string
 		switch {
