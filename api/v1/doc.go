@@ -28,9 +28,8 @@
 //
 // Validation lives in the schema. A value the API server accepted is well
 // formed: CIDRs parse and are canonical, durations are whole seconds in range.
-// What needs other objects (overlapping pools) or another language (selectors),
-// or is too dear to check in every rule of a long policy (nets of the other
-// family than the rule's), is reported by a condition instead.
+// What needs other objects (overlapping pools) or another language (selectors,
+// the order of "8000:8999") is reported by a condition instead.
 //
 // The deepcopy functions and charts/korat/crds are generated from these files by
 // hack/generate.sh.

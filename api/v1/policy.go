@@ -56,17 +56,20 @@ type PolicySpec struct {
 	Types []PolicyType `json:"types,omitempty"`
 
 	// Ingress are the rules for packets to the selected endpoints. The first
-	// one that matches decides. At most 1024.
+	// one that matches decides. At most 512.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.destination) || !has(self.destination.services)`,message="the destination of an ingress rule is the selected endpoint, expected services only in its source",fieldPath=".destination.services"
 	Ingress []Rule `json:"ingress,omitempty"`
 
 	// Egress are the rules for packets from the selected endpoints. The first
-	// one that matches decides. At most 1024.
+	// one that matches decides. At most 512.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.source) || !has(self.source.services)`,message="the source of an egress rule is the selected endpoint, expected services only in its destination",fieldPath=".source.services"
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.destination) || !has(self.destination.services) || !has(self.destination.ports) && !has(self.destination.notPorts)`,message="services stands beside ports, expected it alone: services say which ports match",fieldPath=".destination.services"
 	Egress []Rule `json:"egress,omitempty"`
 }
 

@@ -13,6 +13,10 @@ import "k8s.io/apimachinery/pkg/util/intstr"
 // +kubebuilder:validation:XValidation:rule=`!has(self.source) || !has(self.source.notPorts) || has(self.protocol) && (self.protocol in ['TCP', 'UDP', 'SCTP'] || self.protocol in [6, 17, 132])`,message="ports are set for a protocol without ports, expected protocol TCP, UDP or SCTP",fieldPath=".source.notPorts"
 // +kubebuilder:validation:XValidation:rule=`!has(self.destination) || !has(self.destination.ports) || has(self.protocol) && (self.protocol in ['TCP', 'UDP', 'SCTP'] || self.protocol in [6, 17, 132])`,message="ports are set for a protocol without ports, expected protocol TCP, UDP or SCTP",fieldPath=".destination.ports"
 // +kubebuilder:validation:XValidation:rule=`!has(self.destination) || !has(self.destination.notPorts) || has(self.protocol) && (self.protocol in ['TCP', 'UDP', 'SCTP'] || self.protocol in [6, 17, 132])`,message="ports are set for a protocol without ports, expected protocol TCP, UDP or SCTP",fieldPath=".destination.notPorts"
+// +kubebuilder:validation:XValidation:rule=`!has(self.ipVersion) || !has(self.source) || !has(self.source.nets) || self.source.nets.all(n, n.contains(':') == (self.ipVersion == 6))`,message="a net is of the other family than ipVersion, expected nets of that family only",fieldPath=".source.nets"
+// +kubebuilder:validation:XValidation:rule=`!has(self.ipVersion) || !has(self.source) || !has(self.source.notNets) || self.source.notNets.all(n, n.contains(':') == (self.ipVersion == 6))`,message="a net is of the other family than ipVersion, expected nets of that family only",fieldPath=".source.notNets"
+// +kubebuilder:validation:XValidation:rule=`!has(self.ipVersion) || !has(self.destination) || !has(self.destination.nets) || self.destination.nets.all(n, n.contains(':') == (self.ipVersion == 6))`,message="a net is of the other family than ipVersion, expected nets of that family only",fieldPath=".destination.nets"
+// +kubebuilder:validation:XValidation:rule=`!has(self.ipVersion) || !has(self.destination) || !has(self.destination.notNets) || self.destination.notNets.all(n, n.contains(':') == (self.ipVersion == 6))`,message="a net is of the other family than ipVersion, expected nets of that family only",fieldPath=".destination.notNets"
 type Rule struct {
 	// Action is what happens to a packet that matches. Allow: it is accepted
 	// in this direction. Deny: it is dropped. Pass: the rest of the tier is
@@ -34,7 +38,6 @@ type Rule struct {
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=7
 	// +kubebuilder:validation:Pattern=`^(TCP|UDP|SCTP|ICMP|ICMPv6|UDPLite)$`
-	// +kubebuilder:validation:XValidation:rule=`type(self) != int || self >= 1 && self <= 255`,message="expected TCP, UDP, SCTP, ICMP, ICMPv6, UDPLite or a number from 1 to 255"
 	Protocol *intstr.IntOrString `json:"protocol,omitempty"`
 
 	// NotProtocol restricts the rule to packets of any protocol but this one.
@@ -42,7 +45,6 @@ type Rule struct {
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=7
 	// +kubebuilder:validation:Pattern=`^(TCP|UDP|SCTP|ICMP|ICMPv6|UDPLite)$`
-	// +kubebuilder:validation:XValidation:rule=`type(self) != int || self >= 1 && self <= 255`,message="expected TCP, UDP, SCTP, ICMP, ICMPv6, UDPLite or a number from 1 to 255"
 	NotProtocol *intstr.IntOrString `json:"notProtocol,omitempty"`
 
 	// ICMP restricts the rule to one type of message of the protocol, which
@@ -152,8 +154,7 @@ type RuleEnd struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +kubebuilder:validation:items:XIntOrString
 	// +kubebuilder:validation:items:MaxLength=15
-	// +kubebuilder:validation:items:Pattern=`^([1-9][0-9]{0,4}:[1-9][0-9]{0,4}|[a-z0-9-]*[a-z][a-z0-9-]*)$`
-	// +kubebuilder:validation:items:XValidation:rule=`type(self) != int || self >= 1 && self <= 65535`,message="expected a number from 1 to 65535, a range such as \"8000:8999\" or the name of a port"
+	// +kubebuilder:validation:items:Pattern=`^([1-9][0-9]{0,4}:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])|[a-z0-9-]*[a-z][a-z0-9-]*)$`
 	Ports []intstr.IntOrString `json:"ports,omitempty"`
 
 	// NotPorts are those of which the packet may have none, written like
@@ -164,8 +165,7 @@ type RuleEnd struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +kubebuilder:validation:items:XIntOrString
 	// +kubebuilder:validation:items:MaxLength=15
-	// +kubebuilder:validation:items:Pattern=`^([1-9][0-9]{0,4}:[1-9][0-9]{0,4}|[a-z0-9-]*[a-z][a-z0-9-]*)$`
-	// +kubebuilder:validation:items:XValidation:rule=`type(self) != int || self >= 1 && self <= 65535`,message="expected a number from 1 to 65535, a range such as \"8000:8999\" or the name of a port"
+	// +kubebuilder:validation:items:Pattern=`^([1-9][0-9]{0,4}:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])|[a-z0-9-]*[a-z][a-z0-9-]*)$`
 	NotPorts []intstr.IntOrString `json:"notPorts,omitempty"`
 
 	// Services names a Kubernetes Service: the address must be one of its

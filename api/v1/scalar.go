@@ -14,17 +14,17 @@ package v1
 // +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '::/127', 'fe80::/10', 'ff00::/8'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))`,message="overlaps a range in which pods cannot be reached, expected none of 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255/32, ::/127, fe80::/10, ff00::/8"
 type CIDR string
 
-// Net is a network prefix such as 10.0.0.0/8, 203.0.113.7/32 or fd00:10::/32,
-// without bits behind the prefix length. Unlike a CIDR it may be any range:
-// what a rule matches need not be where pods are. 0.0.0.0/0 and ::/0 are
-// everything of their family.
+// Net is a network prefix in canonical text, such as 10.0.0.0/8,
+// 203.0.113.7/32 or fd00:10::/32: no bits behind the prefix length, IPv6 in
+// lower case and shortest form. Unlike a CIDR it may be any range, because what
+// a rule matches need not be where pods are. 0.0.0.0/0 and ::/0 are everything
+// of their family.
 //
 // A Net read from the API server always parses with netip.ParsePrefix and is
-// masked. Two texts may be the same prefix: its rule, of which an object can
-// have thousands, has to be cheap and parses only once.
+// masked.
 //
 // +kubebuilder:validation:MaxLength=43
-// +kubebuilder:validation:XValidation:rule=`[cidr(self)].all(c, c == c.masked())`,message="expected a CIDR such as 10.0.0.0/8, 203.0.113.7/32 or fd00:10::/32, without bits behind the prefix length"
+// +kubebuilder:validation:XValidation:rule=`isCIDR(self) && string(cidr(self).masked()) == self`,message="expected a CIDR in canonical form, such as 10.0.0.0/8, 203.0.113.7/32 or fd00:10::/32, without bits behind the prefix length"
 type Net string
 
 // IPAddress is an IP address in canonical text, such as 192.168.1.11 or
