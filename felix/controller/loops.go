@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -51,48 +54,30 @@ func addLoops(ctx context.Context, mgr manager.Manager) error {
 		return err
 	}
 	spec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
-	for _, complete := range []func() error{
-		func() error {
-			return loopOver(mgr, &koratv1.IPPool{}).
-				Watches(&koratv1.IPPool{}, each(c.everyPool), spec). // they may overlap
-				Watches(&koratv1.Block{}, each(poolOfBlock)).
-				Complete(newLoop(c, func() *koratv1.IPPool { return &koratv1.IPPool{} }, c.pool))
-		},
-		func() error {
-			return loopOver(mgr, &koratv1.Block{}).
-				Watches(&koratv1.IPPool{}, each(c.blocksOfPool), spec).
-				Complete(newLoop(c, func() *koratv1.Block { return &koratv1.Block{} }, c.block))
-		},
-		func() error {
-			return loopOver(mgr, &koratv1.BGPPeer{}).
-				Watches(&koratv1.BGPPeer{}, each(c.everyPeer), spec). // they may conflict
-				Watches(&corev1.Node{}, each(c.everyPeer), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
-				Watches(&koratv1.NodeNetwork{}, each(peersOfNode), builder.WithPredicates(sessionsChanged)).
-				Complete(newLoop(c, func() *koratv1.BGPPeer { return &koratv1.BGPPeer{} }, c.peer))
-		},
-		func() error {
-			return loopOver(mgr, &koratv1.BGPConfiguration{}).
-				Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration))
-		},
-		func() error {
-			return builder.ControllerManagedBy(mgr).
-				For(&networkingv1.NetworkPolicy{}, spec).WithOptions(options()).
-				Complete(reconcile.Func(c.networkPolicy))
-		},
-	} {
-		if err := complete(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		loopOver(mgr, &koratv1.IPPool{}).
+			Watches(&koratv1.IPPool{}, each(c.everyPool), spec). // they may overlap
+			Watches(&koratv1.Block{}, each(poolOfBlock)).
+			Complete(newLoop(c, func() *koratv1.IPPool { return &koratv1.IPPool{} }, c.pool)),
+		loopOver(mgr, &koratv1.Block{}).
+			Watches(&koratv1.IPPool{}, each(c.blocksOfPool), spec).
+			Complete(newLoop(c, func() *koratv1.Block { return &koratv1.Block{} }, c.block)),
+		loopOver(mgr, &koratv1.BGPPeer{}).
+			Watches(&koratv1.BGPPeer{}, each(c.everyPeer), spec). // they may conflict
+			Watches(&corev1.Node{}, each(c.everyPeer), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+			Watches(&koratv1.NodeNetwork{}, each(peersOfNode), builder.WithPredicates(sessionsChanged)).
+			Complete(newLoop(c, func() *koratv1.BGPPeer { return &koratv1.BGPPeer{} }, c.peer)),
+		loopOver(mgr, &koratv1.BGPConfiguration{}).
+			Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration)),
+		loopOver(mgr, &networkingv1.NetworkPolicy{}, spec).
+			Complete(reconcile.Func(c.networkPolicy)),
+	)
 }
 
-func loopOver(mgr manager.Manager, o client.Object) *builder.Builder {
-	return builder.ControllerManagedBy(mgr).For(o).WithOptions(options())
-}
-
-func options() controller.Options {
-	return controller.Options{RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry)}
+func loopOver(mgr manager.Manager, o client.Object, opts ...builder.ForOption) *builder.Builder {
+	return builder.ControllerManagedBy(mgr).For(o, opts...).WithOptions(controller.Options{
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+	})
 }
 
 func newLoop[O client.Object](c cluster, fresh func() O, decide func(context.Context, O) (change, error)) *statusLoop[O] {
@@ -182,33 +167,26 @@ func peersOfNode(_ context.Context, o client.Object) []string {
 	return names
 }
 
-// The lists below come from the cache, where a kind that a loop watches is never
-// missing, so their only error is that of a context that ended.
-
-func (c cluster) everyPool(ctx context.Context, _ client.Object) (names []string) {
-	var list koratv1.IPPoolList
-	_ = c.List(ctx, &list, shared)
-	for i := range list.Items {
-		names = append(names, list.Items[i].Name)
-	}
-	return names
+func (c cluster) everyPool(ctx context.Context, _ client.Object) []string {
+	return c.names(ctx, &koratv1.IPPoolList{})
 }
 
-func (c cluster) blocksOfPool(ctx context.Context, o client.Object) (names []string) {
-	var list koratv1.BlockList
-	_ = c.List(ctx, &list, shared, client.MatchingFields{poolField: o.GetName()})
-	for i := range list.Items {
-		names = append(names, list.Items[i].Name)
-	}
-	return names
+func (c cluster) blocksOfPool(ctx context.Context, o client.Object) []string {
+	return c.names(ctx, &koratv1.BlockList{}, client.MatchingFields{poolField: o.GetName()})
 }
 
-func (c cluster) everyPeer(ctx context.Context, _ client.Object) (names []string) {
-	var list koratv1.BGPPeerList
-	_ = c.List(ctx, &list, shared)
-	for i := range list.Items {
-		names = append(names, list.Items[i].Name)
-	}
+func (c cluster) everyPeer(ctx context.Context, _ client.Object) []string {
+	return c.names(ctx, &koratv1.BGPPeerList{})
+}
+
+// names returns the names of what the cache lists. Kinds that a loop watches are
+// never missing there, so the only error is that of a context that ended.
+func (c cluster) names(ctx context.Context, list client.ObjectList, opts ...client.ListOption) (names []string) {
+	_ = c.List(ctx, list, append(opts, shared)...)
+	_ = meta.EachListItem(list, func(o runtime.Object) error {
+		names = append(names, o.(client.Object).GetName())
+		return nil
+	})
 	return names
 }
 
