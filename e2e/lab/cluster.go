@@ -13,11 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/e2e/lab/machine"
@@ -161,6 +163,7 @@ func (l *Lab) connect() error {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		return err
 	}
+	logf.SetLogger(logr.Discard()) // of the library's client, which complains without one
 	l.Client, err = client.New(rest, client.Options{Scheme: scheme})
 	return err
 }
