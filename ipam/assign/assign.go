@@ -49,8 +49,14 @@ type Allocator struct {
 	labels selector.Labels
 	pools  map[string]ipam.Pool
 	taken  map[netip.Prefix]ipam.Owner // blocks in the API, of all nodes
-	own    map[netip.Prefix]*block.Block
+	own    map[netip.Prefix]ownBlock
 	ready  chan struct{} // closed once the node and its pools may be known
+}
+
+// ownBlock is a block that the node owns.
+type ownBlock struct {
+	*block.Block
+	pool string // its name
 }
 
 // New returns an allocator for the node that owns j, holding what j says.
@@ -58,11 +64,11 @@ func New(j *journal.Journal, claimer Claimer, now func() time.Time, log *slog.Lo
 	s := j.State()
 	a := &Allocator{
 		owner: ipam.Owner{Node: s.Node, Journal: s.ID}, claimer: claimer, journal: j, log: log, now: now,
-		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Owner{}, own: map[netip.Prefix]*block.Block{},
+		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Owner{}, own: map[netip.Prefix]ownBlock{},
 		ready: make(chan struct{}),
 	}
-	for cidr := range s.Blocks {
-		a.own[cidr] = block.New(cidr)
+	for cidr, pool := range s.Blocks {
+		a.own[cidr] = ownBlock{block.New(cidr), pool}
 	}
 	for _, at := range s.Attachments {
 		for _, addr := range at.Addrs {
@@ -113,14 +119,14 @@ func (a *Allocator) SetBlock(b ipam.Block) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken[b.CIDR] = b.Owner
-	if b.Owner != a.owner || a.own[b.CIDR] != nil {
+	if _, known := a.own[b.CIDR]; known || b.Owner != a.owner {
 		return
 	}
 	if err := a.journal.Claim(b.CIDR, b.Pool); err != nil {
 		a.log.Warn("block claimed before a restart is not used", "block", b.CIDR.String(), "error", err)
 		return
 	}
-	a.own[b.CIDR] = block.New(b.CIDR)
+	a.own[b.CIDR] = ownBlock{block.New(b.CIDR), b.Pool}
 }
 
 // BlockGone tells that a block is no more in the API.
@@ -212,10 +218,9 @@ func (a *Allocator) Usage() []Usage {
 
 // Block returns the own block cidr with its owner, as it is claimed in the API.
 func (a *Allocator) Block(cidr netip.Prefix) ipam.Block {
-	pool := a.journal.State().Blocks[cidr]
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return ipam.Block{CIDR: cidr, Pool: pool, Owner: a.owner}
+	return ipam.Block{CIDR: cidr, Pool: a.own[cidr].pool, Owner: a.owner}
 }
 
 func (a *Allocator) waitListed(ctx context.Context) error {
@@ -284,17 +289,13 @@ func (a *Allocator) fromOwn(h ipam.Handle, bits int) (netip.Addr, bool) {
 }
 
 // usable reports whether the own block may be handed out of: the API does not
-// say that it is another's, and its pool, if known, is enabled here.
+// say that it is another's, and its pool is enabled here, as far as pools are known.
 func (a *Allocator) usable(cidr netip.Prefix) bool {
 	if owner, known := a.taken[cidr]; known && (owner.Node != a.owner.Node || owner.Journal != a.owner.Journal) {
 		return false
 	}
-	for _, p := range a.pools {
-		if p.CIDR.Overlaps(cidr) {
-			return a.selects(p)
-		}
-	}
-	return len(a.pools) == 0
+	p, known := a.pools[a.own[cidr].pool]
+	return len(a.pools) == 0 || known && a.selects(p)
 }
 
 func (a *Allocator) selects(p ipam.Pool) bool {
@@ -314,7 +315,7 @@ func (a *Allocator) usablePools() []ipam.Pool {
 func (a *Allocator) blockOf(addr netip.Addr) *block.Block {
 	for cidr, b := range a.own {
 		if cidr.Contains(addr) {
-			return b
+			return b.Block
 		}
 	}
 	return nil

@@ -126,6 +126,37 @@ func TestPodsStartFromAnOwnedBlockWhileTheAPIServerIsAway(t *testing.T) {
 	}
 }
 
+func TestBlocksOfOverlappingPoolsDoNotOverlap(t *testing.T) {
+	w, c := newWorld()
+	wide, narrow := pool("a", "10.0.0.0/27", 28), pool("b", "10.0.0.16/28", 30)
+	held := map[netip.Addr]bool{}
+	for i, pools := range [][]ipam.Pool{{narrow}, {wide}, {wide, narrow}} {
+		a := w.node(t, fmt.Sprint("n", i), t.TempDir(), c, wide, narrow)
+		if len(pools) == 1 { // this node may use one of them only
+			for _, p := range []ipam.Pool{wide, narrow} {
+				p.Disabled = p.Name != pools[0].Name
+				a.SetPool(p.Name, &p)
+			}
+		}
+		for k := range 20 {
+			addrs, err := a.Assign(t.Context(), handle(100*i+k))
+			if errors.Is(err, ipam.ErrExhausted) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if held[addrs[0]] {
+				t.Fatalf("%s was handed out twice", addrs[0])
+			}
+			held[addrs[0]] = true
+		}
+	}
+	if len(held) != 32 {
+		t.Errorf("%d of 32 addresses could be used", len(held))
+	}
+}
+
 // Nodes come, claim, assign, release and restart at random: no address is ever
 // held twice in the cluster, and a freed one rests.
 func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {

@@ -12,6 +12,9 @@ import (
 	"github.com/koratnet/korat/ipam/block"
 )
 
+// maxBlockAddresses is the size of the largest block, a /20 or /116.
+const maxBlockAddresses = 4096
+
 // claim makes one more block ours, from the first pool of the family that has
 // a free one, and records it.
 func (a *Allocator) claim(ctx context.Context, bits int) error {
@@ -62,8 +65,8 @@ func (a *Allocator) won(b ipam.Block) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken[b.CIDR] = b.Owner
-	if a.own[b.CIDR] == nil { // the watch may have been faster
-		a.own[b.CIDR] = block.New(b.CIDR)
+	if _, known := a.own[b.CIDR]; !known { // the watch may have been faster
+		a.own[b.CIDR] = ownBlock{block.New(b.CIDR), b.Pool}
 	}
 	return nil
 }
@@ -77,14 +80,46 @@ func (a *Allocator) candidate(p ipam.Pool) (netip.Prefix, bool) {
 	h := fnv.New64a()
 	h.Write([]byte(a.owner.Node))
 	start := h.Sum64() % n
-	// Of more candidates than there are blocks one is free, so this is bounded by what exists.
-	for i := uint64(0); i < n && i <= uint64(len(a.taken)+len(a.own)); i++ {
-		cidr := nth(p, (start+i)%n)
-		if _, taken := a.taken[cidr]; !taken && a.own[cidr] == nil {
+	// A known block takes away one candidate, or as many as a block can have
+	// addresses where pools overlap. So this is bounded by what exists.
+	most := uint64(len(a.taken)+len(a.own)+1) * maxBlockAddresses
+	for i := uint64(0); i < min(n, most); i++ {
+		if cidr := nth(p, (start+i)%n); a.free(p, cidr) {
 			return cidr, true
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// free reports whether no block that is known covers cidr, a block of p, or a
+// part of it. Only blocks of another pool can do so other than by being equal,
+// when an operator made pools that overlap.
+func (a *Allocator) free(p ipam.Pool, cidr netip.Prefix) bool {
+	_, taken := a.taken[cidr]
+	_, own := a.own[cidr]
+	if taken || own {
+		return false
+	}
+	for name, other := range a.pools {
+		if name != p.Name && other.CIDR.Overlaps(cidr) {
+			return !a.overlapsAny(cidr)
+		}
+	}
+	return true
+}
+
+func (a *Allocator) overlapsAny(cidr netip.Prefix) bool {
+	for known := range a.taken {
+		if known.Overlaps(cidr) {
+			return true
+		}
+	}
+	for known := range a.own {
+		if known.Overlaps(cidr) {
+			return true
+		}
+	}
+	return false
 }
 
 // nth returns block number i of p.
