@@ -14,12 +14,14 @@ import (
 	"github.com/koratnet/korat/policy/ir"
 )
 
-// SetIDOf names a set. It depends on the canonical text of the set alone, so
-// every node gives the same name to the same set; 100 bits of a hash keep
-// different sets apart.
+// SetIDOf names a set. It depends on the canonical text of the set and on the
+// kind of its members alone, so every node gives the same name to the same set;
+// 100 bits of a hash keep different sets apart. The kind is part of it because a
+// kernel cannot make a set that rules use into one of another kind: should a
+// later version choose another kind for a set, it is another set.
 func SetIDOf(set policy.Set) ir.SetID {
 	const length = 20
-	sum := sha256.Sum256([]byte(set.String()))
+	sum := sha256.Sum256(append([]byte{byte(SetKindOf(set))}, set.String()...))
 	return ir.SetID(strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:length]))
 }
 
@@ -150,10 +152,37 @@ func (c *compiler) portSets(e end, p ports, source bool) (in, notIn []ir.SetID) 
 // type d, in the order given, which is that of tiers.Compare. Policies of one
 // tier stand together. A pod that no policy isolates in direction d is open.
 func Chain(active []*policy.Policy, d policy.Direction, tiers policy.Tiers) ir.Chain {
+	return chain(active, d, tiers, policy.Hook.OnPods)
+}
+
+// HostChain returns one of the chains of a host endpoint that the policies in
+// active select: the one at a point of a packet's way. At Normal it is all that
+// concerns traffic of the node itself, and a node that no policy opens is closed.
+// At NormalAndForward it is what concerns forwarded traffic. What no rule decides
+// about before DNAT or connection tracking goes on to the points behind them.
+func HostChain(active []*policy.Policy, d policy.Direction, tiers policy.Tiers, at policy.Hook) ir.Chain {
+	c := chain(active, d, tiers, func(h policy.Hook) bool {
+		return h == at || at == policy.Normal && h == policy.NormalAndForward
+	})
+	switch at {
+	case policy.Normal:
+		c.Default = policy.Deny
+	case policy.PreDNAT, policy.Untracked:
+		for _, list := range [][]ir.Tier{c.Tiers, c.Pending} {
+			for i := range list {
+				list[i].End = policy.Pass
+			}
+		}
+	}
+	return c
+}
+
+// chain returns the chain of the policies whose hook acts here.
+func chain(active []*policy.Policy, d policy.Direction, tiers policy.Tiers, acts func(policy.Hook) bool) ir.Chain {
 	c := ir.Chain{Default: policy.Allow}
 	staged := false
 	for _, p := range active {
-		if p.Types&d == 0 || !p.Hook.OnPods() {
+		if p.Types&d == 0 || !acts(p.Hook) {
 			continue
 		}
 		c.Pending = with(c.Pending, p, d, tiers)

@@ -227,7 +227,7 @@ func TestSetIDOf(t *testing.T) {
 	}
 	// A name that changed between two versions of the agent would make all sets
 	// of a node anew while it is upgraded.
-	if got, want := SetIDOf(policy.Set{Scope: policy.Scope{Namespace: "a"}}), ir.SetID("z6gdkrsojn5onukbwr64"); got != want {
+	if got, want := SetIDOf(policy.Set{Scope: policy.Scope{Namespace: "a"}}), ir.SetID("b6qmqjcqm3ug3vvoxlh5"); got != want {
 		t.Errorf("the name of a set changed from %q to %q", want, got)
 	}
 }

@@ -6,11 +6,14 @@
 //
 // Ours are the sets whose names begin with kor4- or kor6-. Others are not
 // touched, and their members are not even read.
+//
+// A set of one type cannot take the place of one of another while rules refer to
+// it: the kernel neither swaps nor renames the two. It does not have to, because
+// what a set is made of is part of its ID (compile.SetIDOf), and so of its name.
 package ipset
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,13 +62,17 @@ type set struct {
 	have   *header // nil: not there
 	unread bool    // there, and its members are not known
 	// members are tracked also while the set is not there: none are there then.
-	members *delta.Tracker[netip.Addr, struct{}]
+	members *delta.Tracker[ir.Member, struct{}]
+	broad   map[ir.Member]struct{} // what is wanted of members that want looks at together
 }
 
 func newSet(name string) *set {
-	s := &set{name: name, members: delta.New[netip.Addr](func(_, _ struct{}) bool { return true })}
+	s := &set{
+		name: name, broad: map[ir.Member]struct{}{},
+		members: delta.New[ir.Member](func(_, _ struct{}) bool { return true }),
+	}
 	// A set that is wanted is wanted as it is: members are never left for later.
-	s.members.AllowRemoval(func(netip.Addr, struct{}) bool { return s.wanted != nil })
+	s.members.AllowRemoval(func(ir.Member, struct{}) bool { return s.wanted != nil })
 	return s
 }
 
@@ -88,6 +95,10 @@ func headerOf(kind ir.SetKind, f ir.Family) *header {
 	switch kind {
 	case ir.Addrs:
 		h.kind = "hash:ip"
+	case ir.Nets:
+		h.kind = "hash:net"
+	case ir.AddrPorts:
+		h.kind = "hash:ip,port"
 	default:
 		panic(fmt.Sprintf("bug: set of unknown kind %d", kind))
 	}
@@ -121,33 +132,7 @@ func (s *Sets) wantOne(name string, f ir.Family, c *desired.SetChange) {
 		panic("bug: change of a set that was not sent whole before: " + name)
 	}
 	one.wanted = headerOf(c.Kind, f)
-	if c.Whole {
-		one.wantExactly(c.Add, f)
-		return
-	}
-	for m := range c.Add {
-		if f.Is(m.Prefix.Addr()) {
-			one.members.Want(m.Prefix.Addr(), struct{}{})
-		}
-	}
-	for m := range c.Del {
-		if f.Is(m.Prefix.Addr()) {
-			one.members.Unwant(m.Prefix.Addr())
-		}
-	}
-}
-
-func (one *set) wantExactly(members map[ir.Member]struct{}, f ir.Family) {
-	for a := range one.members.AllWanted() {
-		if _, still := members[ir.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}]; !still {
-			one.members.Unwant(a)
-		}
-	}
-	for m := range members {
-		if f.Is(m.Prefix.Addr()) {
-			one.members.Want(m.Prefix.Addr(), struct{}{})
-		}
-	}
+	one.change(c, f)
 }
 
 // resync reads back which sets are there. Members are read by the next Apply, of
@@ -165,7 +150,7 @@ func (s *Sets) resync() error {
 	for name, one := range s.sets {
 		one.have = there[name]
 		one.unread = one.have != nil
-		one.members.Resync(func(func(netip.Addr, struct{}) bool) {})
+		one.members.Resync(func(func(ir.Member, struct{}) bool) {})
 		if one.have == nil && one.wanted == nil {
 			delete(s.sets, name)
 		}

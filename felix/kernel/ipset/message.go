@@ -10,11 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/kernel/nlsock"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 // The numbers that nl has no names for.
 const (
 	listHeadersOnly = 1 << 2 // IPSET_FLAG_LIST_HEADER
+	exception       = 1 << 2 // IPSET_FLAG_NOMATCH, of a member
 	errHashFull     = unix.Errno(nl.IPSET_ERR_TYPE_SPECIFIC)
 	errBusy         = unix.Errno(nl.IPSET_ERR_BUSY)
 	errReferenced   = unix.Errno(nl.IPSET_ERR_REFERENCED)
@@ -34,11 +37,20 @@ func request(cmd int, flags uint16, name string) *nlsock.Request {
 func creation(name string, h *header) *nlsock.Request {
 	r := request(nl.IPSET_CMD_CREATE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, name)
 	r.String(nl.IPSET_ATTR_TYPENAME, h.kind)
-	r.Attr(nl.IPSET_ATTR_REVISION, []byte{0})
+	r.Attr(nl.IPSET_ATTR_REVISION, []byte{revision(h.kind)})
 	r.Attr(nl.IPSET_ATTR_FAMILY, []byte{h.family})
 	return r.Nest(nl.IPSET_ATTR_DATA|nlsock.NestedFlag, func() {
 		r.BigUint32(nl.IPSET_ATTR_MAXELEM, h.maxElements)
 	})
+}
+
+// revision returns the oldest revision of a type that has all we use of it: the
+// ports of SCTP came with a revision of their own.
+func revision(kind string) byte {
+	if kind == "hash:ip,port" {
+		return 1
+	}
+	return 0
 }
 
 func destruction(name string) *nlsock.Request { return request(nl.IPSET_CMD_DESTROY, 0, name) }
@@ -50,16 +62,23 @@ func exchange(cmd int, name, other string) *nlsock.Request {
 
 // member is IPSET_CMD_ADD or IPSET_CMD_DEL. Without NLM_F_EXCL both succeed when
 // they find it done.
-func member(cmd int, name string, a netip.Addr) *nlsock.Request {
+func member(cmd int, name, kind string, m ir.Member) *nlsock.Request {
 	r := request(cmd, 0, name)
 	return r.Nest(nl.IPSET_ATTR_DATA|nlsock.NestedFlag, func() {
 		r.Nest(nl.IPSET_ATTR_IP|nlsock.NestedFlag, func() {
-			kind := uint16(nl.IPSET_ATTR_IPADDR_IPV4)
-			if a.Is6() {
-				kind = nl.IPSET_ATTR_IPADDR_IPV6
+			attr := uint16(nl.IPSET_ATTR_IPADDR_IPV4)
+			if m.Prefix.Addr().Is6() {
+				attr = nl.IPSET_ATTR_IPADDR_IPV6
 			}
-			r.Attr(kind|nlsock.NetOrder, a.AsSlice())
+			r.Attr(attr|nlsock.NetOrder, m.Prefix.Addr().AsSlice())
 		})
+		switch kind {
+		case "hash:net":
+			r.Attr(nl.IPSET_ATTR_CIDR, []byte{byte(m.Prefix.Bits())})
+		case "hash:ip,port":
+			r.Attr(nl.IPSET_ATTR_PORT|nlsock.NetOrder, binary.BigEndian.AppendUint16(nil, m.Port))
+			r.Attr(nl.IPSET_ATTR_PROTO, []byte{byte(m.Protocol)})
+		}
 	})
 }
 
@@ -97,36 +116,53 @@ func decodeHeader(body []byte) (name string, h *header) {
 	return name, h
 }
 
-// readMembers returns the single addresses in a set. It may be of another type
-// than wanted; what is no address is left out then.
-func (s *Sets) readMembers(name string) (map[netip.Addr]struct{}, error) {
-	all := map[netip.Addr]struct{}{}
-	err := s.conn.Dump(request(nl.IPSET_CMD_LIST, 0, name), func() { clear(all) }, func(_ uint16, body []byte) error {
+// readMembers returns the members of a set. It reports false when there are some
+// that we never make.
+func (s *Sets) readMembers(name string) (all map[ir.Member]struct{}, plain bool, err error) {
+	all = map[ir.Member]struct{}{}
+	restart := func() { clear(all); plain = true }
+	err = s.conn.Dump(request(nl.IPSET_CMD_LIST, 0, name), restart, func(_ uint16, body []byte) error {
 		for attr, value := range nlsock.Attrs(body[min(nl.SizeofNfgenmsg, len(body)):]) {
 			if attr != nl.IPSET_ATTR_ADT {
 				continue
 			}
 			for _, element := range nlsock.Attrs(value) {
-				if a, ok := decodeAddr(element); ok {
-					all[a] = struct{}{}
-				}
+				m, ok := decodeMember(element)
+				all[m], plain = struct{}{}, plain && ok
 			}
 		}
 		return nil
 	})
-	return all, err
+	return all, plain, err
 }
 
-func decodeAddr(element []byte) (netip.Addr, bool) {
+func decodeMember(element []byte) (ir.Member, bool) {
+	var m ir.Member
+	var a netip.Addr
+	bits := -1
 	for attr, value := range nlsock.Attrs(element) {
-		if attr != nl.IPSET_ATTR_IP {
-			continue
-		}
-		for _, bytes := range nlsock.Attrs(value) {
-			return netip.AddrFromSlice(bytes)
+		switch attr {
+		case nl.IPSET_ATTR_IP:
+			for _, bytes := range nlsock.Attrs(value) {
+				a, _ = netip.AddrFromSlice(bytes)
+			}
+		case nl.IPSET_ATTR_CIDR:
+			bits = int(value[0])
+		case nl.IPSET_ATTR_PORT:
+			m.Port = binary.BigEndian.Uint16(value)
+		case nl.IPSET_ATTR_PROTO:
+			m.Protocol = policy.Protocol(value[0])
+		case nl.IPSET_ATTR_CADT_FLAGS:
+			if binary.BigEndian.Uint32(value)&exception != 0 {
+				return m, false
+			}
 		}
 	}
-	return netip.Addr{}, false
+	if bits < 0 {
+		bits = a.BitLen()
+	}
+	m.Prefix = netip.PrefixFrom(a, bits)
+	return m, m.Prefix.IsValid()
 }
 
 // inWords explains the errors that ipset has numbers of its own for.

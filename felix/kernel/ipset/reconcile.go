@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -14,6 +14,8 @@ import (
 	"github.com/koratnet/korat/felix/delta"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 // Adder is the apply.Reconciler that makes sets and changes their members. It
@@ -88,9 +90,12 @@ func (s *Sets) mend(one *set) error {
 		return s.rebuild(one)
 	}
 	if one.unread {
-		members, err := s.readMembers(one.name)
+		members, plain, err := s.readMembers(one.name)
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
+		}
+		if !plain { // somebody added exceptions, which no member of ours overrides
+			return s.rebuild(one)
 		}
 		one.members.Resync(maps.All(members))
 		one.unread = false
@@ -103,13 +108,13 @@ func (s *Sets) change(one *set) error {
 	if one.members.Settled() {
 		return nil
 	}
-	return s.fill(one.name, func(yield func(int, netip.Addr) bool) {
-		for a, c := range one.members.Pending() {
+	return s.fill(one.name, one.wanted.kind, func(yield func(int, ir.Member) bool) {
+		for m, c := range one.members.Pending() {
 			cmd := nl.IPSET_CMD_ADD
 			if c.Op == delta.Remove {
 				cmd = nl.IPSET_CMD_DEL
 			}
-			if !yield(cmd, a) {
+			if !yield(cmd, m) {
 				return
 			}
 		}
@@ -127,13 +132,13 @@ func (s *Sets) rebuild(one *set) error {
 	if err := s.do(creation(temp, one.wanted)); err != nil {
 		return err
 	}
-	err := s.fill(temp, func(yield func(int, netip.Addr) bool) {
-		for a := range one.members.AllWanted() {
-			if !yield(nl.IPSET_CMD_ADD, a) {
+	err := s.fill(temp, one.wanted.kind, func(yield func(int, ir.Member) bool) {
+		for m := range one.members.AllWanted() {
+			if !yield(nl.IPSET_CMD_ADD, m) {
 				return
 			}
 		}
-	}, func(netip.Addr) {})
+	}, func(ir.Member) {})
 	if err == nil {
 		err = s.takePlace(temp, one.name)
 	}
@@ -141,8 +146,8 @@ func (s *Sets) rebuild(one *set) error {
 		return errors.Join(err, s.destroy(temp))
 	}
 	one.have, one.unread = one.wanted, false
-	for a := range one.members.Pending() {
-		one.members.Done(a)
+	for m := range one.members.Pending() {
+		one.members.Done(m)
 	}
 	return nil
 }
@@ -163,11 +168,11 @@ func (s *Sets) takePlace(temp, name string) error {
 }
 
 // fill adds and deletes members and calls done for each that succeeded.
-func (s *Sets) fill(name string, changes iter.Seq2[int, netip.Addr], done func(netip.Addr)) error {
-	var addrs []netip.Addr
+func (s *Sets) fill(name, kind string, changes iter.Seq2[int, ir.Member], done func(ir.Member)) error {
+	var members []ir.Member
 	var requests []*nlsock.Request
-	for cmd, a := range changes {
-		addrs, requests = append(addrs, a), append(requests, member(cmd, name, a))
+	for cmd, m := range changes {
+		members, requests = append(members, m), append(requests, member(cmd, name, kind, m))
 	}
 	s.writes += len(requests)
 	failed := 0
@@ -175,18 +180,29 @@ func (s *Sets) fill(name string, changes iter.Seq2[int, netip.Addr], done func(n
 	err := s.conn.Batch(requests, func(i int, err error) {
 		switch {
 		case err == nil:
-			done(addrs[i])
+			done(members[i])
 		case failed == 0:
-			first = fmt.Errorf("member %s: %w", addrs[i], err)
+			first = fmt.Errorf("member %s: %w", printed(members[i]), err)
 			fallthrough
 		default:
 			failed++
 		}
 	})
 	if failed > 1 {
-		first = fmt.Errorf("%d of %d members, first %w", failed, len(addrs), first)
+		first = fmt.Errorf("%d of %d members, first %w", failed, len(members), first)
 	}
 	return errors.Join(first, err)
+}
+
+// printed returns a member as ipset prints it.
+func printed(m ir.Member) string {
+	switch {
+	case m.Protocol != policy.AnyProtocol:
+		return fmt.Sprintf("%s,%s:%d", m.Prefix.Addr(), strings.ToLower(m.Protocol.String()), m.Port)
+	case m.Prefix.IsSingleIP():
+		return m.Prefix.Addr().String()
+	}
+	return m.Prefix.String()
 }
 
 // destroy destroys a set; one that is not there is fine.
