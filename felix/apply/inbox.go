@@ -66,6 +66,7 @@ func (in *inbox) take() (desired.Delta, map[Poke]struct{}) {
 // clone copies what Merge changes: the maps and the set changes.
 func clone(d desired.Delta) desired.Delta {
 	d.Endpoints = maps.Clone(d.Endpoints)
+	d.HostEndpoints = maps.Clone(d.HostEndpoints)
 	d.Programs = maps.Clone(d.Programs)
 	d.Routes = maps.Clone(d.Routes)
 	d.Paths = maps.Clone(d.Paths)

@@ -4,13 +4,16 @@
 //
 //	Put(event)                 tables: the last value per key, and what it was
 //	   │
-//	labels ──────────┐         pods and namespaces as things with labels and addresses
+//	labels ──────────┐         pods, network sets, host endpoints and nodes as things
+//	   │             │         with labels and addresses; namespaces, service accounts
+//	   │         services      where services lead, by their endpoint slices
 //	   │             │
 //	subjects         │         which policies select which local endpoints, and doubt
 //	   │             │
-//	policies         │         active here, in order
-//	   ├──────────── sets      peer scopes of active policies → member addresses   ─▶ Sets
-//	   ├──────────── programs  one per policy and direction                        ─▶ Programs
+//	policies         │         active here, in the order of tiers
+//	   ├──────────── sets      peers of active policies → members                  ─▶ Sets
+//	   ├──────────── programs  one per enforced policy and direction               ─▶ Programs
+//	   ├─▶ hosts               chains of this node's host endpoints                ─▶ HostEndpoints
 //	   ▼
 //	endpoints ◀── holders      chains of each local endpoint; one holder an address ─▶ Endpoints
 //	                 │

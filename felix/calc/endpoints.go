@@ -23,9 +23,10 @@ func newEndpoints() endpoints {
 }
 
 func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects *subjects, policies *policies) {
-	for iface := range subjects.dirtyIfaces { // changed endpoints are among them
+	for iface := range subjects.pods.dirtyThings { // changed endpoints are among them
 		e.dirty.add(iface)
 	}
+	policies.mark(e.dirty, &subjects.pods)
 	for a := range holders.changed {
 		for iface := range holders.claims[a] {
 			e.dirty.add(iface)
@@ -37,15 +38,15 @@ func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects 
 			e.said.say(iface, nil)
 			continue
 		}
-		active := policies.inOrder(subjects.byIface[iface])
+		active := policies.inOrder(subjects.pods.byThing[iface])
 		doubt := subjects.doubt(iface, ep)
 		e.said.say(iface, &desired.Endpoint{
 			Interface:  iface,
 			Pod:        podOf(ep),
 			Addrs:      heldBy(iface, ep.Addrs, holders),
 			Generation: ep.Generation,
-			Ingress:    chain(active, policy.Ingress, doubt),
-			Egress:     chain(active, policy.Egress, doubt),
+			Ingress:    chain(active, policy.Ingress, policies.tiers, doubt),
+			Egress:     chain(active, policy.Egress, policies.tiers, doubt),
 		})
 	}
 }
@@ -63,11 +64,11 @@ func heldBy(iface string, addrs []netip.Addr, holders *holders) []netip.Addr {
 
 // chain returns what decides about one direction. In doubt everything is closed
 // until we know.
-func chain(active []*policy.Policy, d, doubt policy.Direction) ir.Chain {
+func chain(active []*policy.Policy, d policy.Direction, tiers policy.Tiers, doubt policy.Direction) ir.Chain {
 	if doubt&d != 0 {
 		return ir.Chain{Default: policy.Deny}
 	}
-	return compile.Chain(active, d, nil)
+	return compile.Chain(active, d, tiers)
 }
 
 func (e *endpoints) settle() { forget(&e.dirty) }
@@ -78,7 +79,9 @@ func sameEndpoint(a, b *desired.Endpoint) bool {
 }
 
 func sameChain(a, b ir.Chain) bool {
-	return a.Default == b.Default && slices.EqualFunc(a.Tiers, b.Tiers, func(a, b ir.Tier) bool {
-		return a.Name == b.Name && a.End == b.End && slices.Equal(a.Programs, b.Programs)
-	})
+	return a.Default == b.Default && slices.EqualFunc(a.Tiers, b.Tiers, sameTier) && slices.EqualFunc(a.Pending, b.Pending, sameTier)
+}
+
+func sameTier(a, b ir.Tier) bool {
+	return a.Name == b.Name && a.End == b.End && slices.Equal(a.Programs, b.Programs)
 }

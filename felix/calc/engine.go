@@ -17,12 +17,14 @@ type Engine struct {
 	heard event.Source // who has told all it knows
 
 	labels    labels
+	services  services
 	subjects  subjects
 	policies  policies
 	sets      sets
 	programs  programs
 	holders   holders
 	endpoints endpoints
+	hosts     hosts
 	pools     pools
 	blocks    blocks
 	routes    routes
@@ -39,12 +41,14 @@ func New(cfg Config) *Engine {
 	}
 	e := &Engine{in: newInputs()}
 	e.labels = newLabels(&e.in, cfg.Node)
+	e.services = newServices(&e.in)
 	e.subjects = newSubjects(&e.in, &e.labels)
 	e.policies = newPolicies(&e.in)
-	e.sets = newSets(&e.labels)
+	e.sets = newSets(&e.labels, &e.services)
 	e.programs = newPrograms()
 	e.holders = newHolders()
 	e.endpoints = newEndpoints()
+	e.hosts = newHosts()
 	e.pools = newPools()
 	e.blocks = newBlocks(cfg.Node)
 	e.routes = newRoutes()
@@ -73,13 +77,15 @@ func (e *Engine) Flush() desired.Delta {
 		return desired.Delta{}
 	}
 	e.in.sift()
-	e.labels.drain()              // pods, namespaces → things with labels and addresses
+	e.labels.drain()              // pods, sets, hosts, nodes → things with labels and addresses
+	e.services.drain()            // endpoint slices → services
 	e.subjects.drain()            // policies' subjects × local endpoints
-	e.policies.drain(&e.subjects) // active here
+	e.policies.drain(&e.subjects) // active here, tiers in order
 	e.sets.drain(&e.policies)     // peers of active policies × all things → members
 	e.programs.drain(&e.policies) // recompile only changed policies
 	e.holders.drain(&e.in.endpoints)
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
+	e.hosts.drain(&e.in.hosts, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
 	e.blocks.drain(&e.in.blocks)
 	e.routes.drain(&e.in, &e.pools, &e.blocks, &e.holders)
@@ -97,6 +103,7 @@ func (e *Engine) settle() {
 	e.policies.settle()
 	e.holders.settle()
 	e.endpoints.settle()
+	e.hosts.settle()
 	e.pools.settle()
 	e.blocks.settle()
 	e.routes.settle()
@@ -108,14 +115,15 @@ func (e *Engine) take() desired.Delta {
 	e.complete.say(e.heard&local == local)
 	e.learned.say(e.heard&(local|event.Neighbours) == local|event.Neighbours)
 	return desired.Delta{
-		Endpoints: e.endpoints.said.take(),
-		Programs:  e.programs.said.take(),
-		Sets:      e.sets.take(),
-		Routes:    e.routes.said.take(),
-		Paths:     e.paths.said.take(),
-		Speaker:   e.speaker.said.take(),
-		Pools:     e.pools.cidrs.take(),
-		Complete:  e.complete.take() != nil,
-		Learned:   e.learned.take() != nil,
+		Endpoints:     e.endpoints.said.take(),
+		HostEndpoints: e.hosts.said.take(),
+		Programs:      e.programs.said.take(),
+		Sets:          e.sets.take(),
+		Routes:        e.routes.said.take(),
+		Paths:         e.paths.said.take(),
+		Speaker:       e.speaker.said.take(),
+		Pools:         e.pools.cidrs.take(),
+		Complete:      e.complete.take() != nil,
+		Learned:       e.learned.take() != nil,
 	}
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/match"
-	"github.com/koratnet/korat/policy/selector"
 )
 
-// labels knows every pod of the cluster as a thing with labels and addresses,
-// and every namespace with its labels.
+// labels knows everything in the cluster that a scope may select as a thing with
+// labels and addresses, and every namespace with its labels.
 type labels struct {
 	in    *inputs
 	node  string
-	index *match.Things[string] // pods, by namespace/name
+	index byKind[*match.Things[string]] // by the names of their events
 	// attached are the local endpoints of each pod, by pod and interface: the CNI
 	// plugin knows an address before the API server does, and gives it up later.
 	attached map[string]map[string]*event.Endpoint
@@ -25,26 +24,23 @@ type labels struct {
 	// at the end of the last flush or, once drained, of this one.
 	overlay map[string][]netip.Addr
 
-	changed map[string]moved[thing]           // pods changed in this flush
+	changed byKind[map[string]*thing]         // in this flush, with what they were; nil did not exist
 	moved   map[string]moved[match.Namespace] // namespaces relabelled in this flush
-}
-
-// thing is a pod as selectors and address sets see it.
-type thing struct {
-	namespace string
-	labels    selector.Labels
-	addrs     []netip.Addr
 }
 
 // moved is a state before and after; nil did not or does not exist.
 type moved[V any] struct{ was, is *V }
 
 func newLabels(in *inputs, node string) labels {
-	return labels{
-		in: in, node: node, index: match.NewThings[string](),
+	l := labels{
+		in: in, node: node,
 		attached: map[string]map[string]*event.Endpoint{}, overlay: map[string][]netip.Addr{},
-		changed: map[string]moved[thing]{}, moved: map[string]moved[match.Namespace]{},
+		moved: map[string]moved[match.Namespace]{},
 	}
+	for i := range l.index {
+		l.index[i], l.changed[i] = match.NewThings[string](), map[string]*thing{}
+	}
+	return l
 }
 
 func (l *labels) drain() {
@@ -52,42 +48,75 @@ func (l *labels) drain() {
 		l.relabel(name)
 	}
 	pods := l.attach()
+	l.staff(pods)
 	for pod := range pods {
 		l.update(pod)
 	}
 	for pod := range l.in.pods.was {
-		if !pods[pod] {
+		if _, seen := pods[pod]; !seen {
 			l.update(pod)
 		}
+	}
+	for name, was := range l.in.networkSets.was {
+		is := l.in.networkSets.now[name]
+		if was != nil {
+			l.change(kindOf(was), name, networkSetThing(was), networkSetThing(is))
+		} else {
+			l.change(kindOf(is), name, nil, networkSetThing(is))
+		}
+	}
+	for name, was := range l.in.hosts.was {
+		l.change(policy.HostEndpoints, name, hostThing(was), hostThing(l.in.hosts.now[name]))
+	}
+	for name, was := range l.in.nodes.was {
+		l.change(policy.Nodes, name, nodeThing(was), nodeThing(l.in.nodes.now[name]))
 	}
 }
 
 // relabel takes over a changed namespace.
 func (l *labels) relabel(name string) {
-	before := l.index.Namespace(name)
-	if is := l.in.namespaces.now[name]; is != nil {
-		l.index.SetNamespace(name, is.Labels)
-	} else {
-		l.index.RemoveNamespace(name)
+	before := l.namespace(name)
+	is := l.in.namespaces.now[name]
+	for _, kind := range policy.AllThings {
+		switch index := *l.index.of(kind); {
+		case !kind.Namespaced():
+		case is != nil:
+			index.SetNamespace(name, is.Labels)
+		default:
+			index.RemoveNamespace(name)
+		}
 	}
-	after := l.index.Namespace(name)
+	after := l.namespace(name)
 	l.moved[name] = moved[match.Namespace]{&before, &after}
 }
 
+// namespace returns what is known of a namespace.
+func (l *labels) namespace(name string) match.Namespace {
+	return (*l.index.of(policy.Pods)).Namespace(name)
+}
+
+// namespaceBefore returns what was known of a namespace at the last flush.
+func (l *labels) namespaceBefore(name string) match.Namespace {
+	if m, ok := l.moved[name]; ok {
+		return *m.was
+	}
+	return l.namespace(name)
+}
+
 // attach takes over changed local endpoints and returns the pods concerned.
-func (l *labels) attach() map[string]bool {
-	pods := map[string]bool{}
+func (l *labels) attach() set {
+	pods := set{}
 	for iface, was := range l.in.endpoints.was {
 		if was != nil {
 			pod := podOf(was)
-			pods[pod] = true
+			pods.add(pod)
 			if delete(l.attached[pod], iface); len(l.attached[pod]) == 0 {
 				delete(l.attached, pod)
 			}
 		}
 		if is := l.in.endpoints.now[iface]; is != nil {
 			pod := podOf(is)
-			pods[pod] = true
+			pods.add(pod)
 			if l.attached[pod] == nil {
 				l.attached[pod] = map[string]*event.Endpoint{}
 			}
@@ -97,36 +126,83 @@ func (l *labels) attach() map[string]bool {
 	return pods
 }
 
-// update takes over a pod whose object or whose local endpoints changed.
+// staff adds the pods that run as one of the changed service accounts. Each
+// change walks the pods of a namespace: people relabel accounts by hand, and an
+// index for that would cost every pod.
+func (l *labels) staff(pods set) {
+	for name := range l.in.accounts.was {
+		account := l.in.accounts.now[name]
+		if account == nil {
+			account = l.in.accounts.was[name]
+		}
+		for pod := range (*l.index.of(policy.Pods)).In(account.Namespace) {
+			if p := l.in.pods.now[pod]; p != nil && p.Account == account.Name {
+				pods.add(pod)
+			}
+		}
+	}
+}
+
+// update takes over a pod whose object, account or local endpoints changed.
 func (l *labels) update(pod string) {
-	was := l.thing(pod, l.in.pods.before(pod))
+	was := l.podThing(pod, l.in.pods.before(pod), l.in.accounts.before)
 	if addrs := l.attachedAddrs(pod); addrs != nil {
 		l.overlay[pod] = addrs
 	} else {
 		delete(l.overlay, pod)
 	}
-	is := l.thing(pod, l.in.pods.now[pod])
-	switch {
+	l.change(policy.Pods, pod, was, l.podThing(pod, l.in.pods.now[pod], l.in.accounts.get))
+}
+
+// change takes over a thing that was and now is.
+func (l *labels) change(kind policy.Things, name string, was, is *thing) {
+	switch index := *l.index.of(kind); {
 	case is == nil && was == nil, is != nil && was != nil && is.equal(was):
 		return
 	case is == nil:
-		l.index.Remove(pod)
+		index.Remove(name)
 	default:
-		l.index.Set(pod, is.namespace, is.labels)
+		index.Set(name, is.namespace, is.labels)
 	}
-	l.changed[pod] = moved[thing]{was, is}
+	(*l.changed.of(kind))[name] = was
 }
 
-// thing returns what the pod with object p is with the overlay as it stands.
-func (l *labels) thing(pod string, p *event.Pod) *thing {
+// podThing returns what the pod with object p is with the overlay as it stands.
+func (l *labels) podThing(pod string, p *event.Pod, accounts func(string) *event.ServiceAccount) *thing {
 	if p == nil {
 		return nil
 	}
+	t := &thing{namespace: p.Namespace, labels: p.Labels, ends: l.podEnds(pod, p)}
+	if p.Account == "" {
+		return t
+	}
+	if a := accounts(accountOf(p)); a != nil {
+		t.labels = policy.PodLabels(p.Labels, p.Account, a.Labels)
+	} else {
+		t.labels = policy.PodLabels(p.Labels, p.Account, nil)
+	}
+	return t
+}
+
+func (l *labels) podEnds(pod string, p *event.Pod) ends {
 	addrs, attached := l.overlay[pod]
 	if !attached {
 		addrs = p.Addrs
 	}
-	return &thing{p.Namespace, p.Labels, addrs}
+	return ends{addrs: addrs, ports: p.Ports}
+}
+
+// ends returns the ends of a thing, which exists.
+func (l *labels) ends(kind policy.Things, name string) ends {
+	switch kind {
+	case policy.NetworkSets, policy.GlobalNetworkSets:
+		return networkSetThing(l.in.networkSets.now[name]).ends
+	case policy.HostEndpoints:
+		return hostThing(l.in.hosts.now[name]).ends
+	case policy.Nodes:
+		return nodeThing(l.in.nodes.now[name]).ends
+	}
+	return l.podEnds(name, l.in.pods.now[name])
 }
 
 // attachedAddrs returns the addresses of a local pod's endpoints, nil when it
@@ -152,13 +228,21 @@ func (l *labels) localPod(pod string) *event.Pod {
 	return nil
 }
 
-// matching iterates the addresses of the pods that scope selects, each address
-// as often as pods have it.
-func (l *labels) matching(scope policy.Scope) iter.Seq[netip.Addr] {
-	return func(yield func(netip.Addr) bool) {
-		for pod := range l.index.Matching(scope) {
-			for _, a := range l.thing(pod, l.in.pods.now[pod]).addrs {
-				if !yield(a) {
+// accountKnown reports whether the labels of the pod's service account are known.
+func (l *labels) accountKnown(p *event.Pod) bool {
+	return p.Account == "" || l.in.accounts.now[accountOf(p)] != nil
+}
+
+// matching iterates the ends of the things that scope selects.
+func (l *labels) matching(scope policy.Scope) iter.Seq[ends] {
+	return func(yield func(ends) bool) {
+		for _, kind := range policy.AllThings {
+			here, ok := scope.For(kind)
+			if !ok {
+				continue
+			}
+			for name := range (*l.index.of(kind)).Matching(here) {
+				if !yield(l.ends(kind, name)) {
 					return
 				}
 			}
@@ -166,22 +250,15 @@ func (l *labels) matching(scope policy.Scope) iter.Seq[netip.Addr] {
 	}
 }
 
-// namespaceBefore returns what was known of a namespace at the last flush.
-func (l *labels) namespaceBefore(name string) match.Namespace {
-	if m, ok := l.moved[name]; ok {
-		return *m.was
-	}
-	return l.index.Namespace(name)
-}
-
 func (l *labels) settle() {
-	forget(&l.changed)
+	for i := range l.changed {
+		forget(&l.changed[i])
+	}
 	forget(&l.moved)
-}
-
-func (t *thing) equal(o *thing) bool {
-	return t.namespace == o.namespace && t.labels.Equal(o.labels) && slices.Equal(t.addrs, o.addrs)
 }
 
 // podOf returns the key of the pod that an endpoint belongs to.
 func podOf(ep *event.Endpoint) string { return ep.Handle.Namespace + "/" + ep.Handle.Pod }
+
+// accountOf returns the key of the service account that a pod runs as.
+func accountOf(p *event.Pod) string { return p.Namespace + "/" + p.Account }

@@ -2,6 +2,7 @@ package calc_test
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/compile"
 	"github.com/koratnet/korat/policy/ir"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // state is what the engine has been told, all of it.
@@ -39,6 +41,7 @@ type oracle struct {
 func (o oracle) world(heard event.Source) desiredtest.World {
 	w := desiredtest.World{
 		Endpoints: map[string]desired.Endpoint{},
+		Hosts:     map[string]desired.HostEndpoint{},
 		Programs:  map[ir.ProgramID]ir.Program{},
 		Sets:      map[ir.SetID]map[ir.Member]struct{}{},
 		Routes:    map[netip.Prefix]desired.Route{},
@@ -53,8 +56,13 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 	for iface, ep := range all[*event.Endpoint](o.state) {
 		w.Endpoints[iface] = o.endpoint(iface, ep)
 	}
+	for name, h := range all[*event.HostEndpoint](o.state) {
+		if h.Node == o.node {
+			w.Hosts[name] = o.host(h)
+		}
+	}
 	for _, p := range all[*event.Policy](o.state) {
-		if o.active(p.Policy) {
+		if p.Enforcement == policy.Enforced && o.active(p.Policy) {
 			o.enforce(&w, p.Policy)
 		}
 	}
@@ -81,14 +89,32 @@ func (o oracle) selects(p *policy.Policy, ep *event.Endpoint) answer {
 	inside := o.inNamespace(p.Subject, ep.Handle.Namespace)
 	pod := o.localPod(ep)
 	switch {
+	case !p.Hook.OnPods() || p.Subject.Kinds()&policy.Pods == 0:
+		return no
 	case inside == no:
 		return no
 	case pod == nil:
 		return maybe
-	case !p.Subject.Pods.Matches(pod.Labels):
+	case !p.Subject.Pods.Matches(o.podLabels(pod)):
 		return no
 	}
 	return inside
+}
+
+// unsure reports whether the labels of the service account might change the
+// answer of selects, and are unknown.
+func (o oracle) unsure(p *policy.Policy, ep *event.Endpoint) bool {
+	pod := o.localPod(ep)
+	return pod != nil && pod.Account != "" && all[*event.ServiceAccount](o.state)[pod.Namespace+"/"+pod.Account] == nil &&
+		p.Hook.OnPods() && p.Subject.Kinds()&policy.Pods != 0 &&
+		policy.AsksAccount(p.Subject.Pods) && o.inNamespace(p.Subject, pod.Namespace) != no
+}
+
+func (o oracle) podLabels(pod *event.Pod) selector.Labels {
+	if a := all[*event.ServiceAccount](o.state)[pod.Namespace+"/"+pod.Account]; a != nil {
+		return policy.PodLabels(pod.Labels, pod.Account, a.Labels)
+	}
+	return policy.PodLabels(pod.Labels, pod.Account, nil)
 }
 
 func (o oracle) inNamespace(s policy.Scope, name string) answer {
@@ -120,6 +146,11 @@ func (o oracle) active(p *policy.Policy) bool {
 			return true
 		}
 	}
+	for _, h := range all[*event.HostEndpoint](o.state) {
+		if h.Node == o.node && p.Subject.Kinds()&policy.HostEndpoints != 0 && p.Subject.Pods.Matches(h.Labels) {
+			return true
+		}
+	}
 	return false
 }
 
@@ -131,22 +162,68 @@ func (o oracle) enforce(w *desiredtest.World, p *policy.Policy) {
 		prog := compile.Compile(p, d, compile.SetIDOf)
 		w.Programs[prog.ID] = *prog
 		for _, set := range compile.Sets(p, d) {
-			w.Sets[compile.SetIDOf(set)] = o.members(set.Scope)
+			w.Sets[compile.SetIDOf(set)] = o.members(set)
 		}
 	}
 }
 
-func (o oracle) members(s policy.Scope) map[ir.Member]struct{} {
+func (o oracle) members(set policy.Set) map[ir.Member]struct{} {
 	members := map[ir.Member]struct{}{}
-	for _, pod := range all[*event.Pod](o.state) {
-		if o.inNamespace(s, pod.Namespace) != yes || !s.Pods.Matches(pod.Labels) {
-			continue
+	add := func(nets []netip.Prefix, ports []policy.NamedPort) {
+		for _, n := range nets {
+			if !set.HasPorts() {
+				members[ir.Member{Prefix: n}] = struct{}{}
+				continue
+			}
+			for _, p := range ports {
+				named := p.Name == set.Port.Name && (set.Port.Protocol == policy.AnyProtocol || set.Port.Protocol == p.Protocol)
+				if named || set.Service.Name != "" {
+					members[ir.Member{Prefix: n, Protocol: p.Protocol, Port: p.Port}] = struct{}{}
+				}
+			}
 		}
-		for _, a := range o.addrs(pod) {
-			members[ir.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}] = struct{}{}
+	}
+	if set.Service.Name != "" {
+		for _, s := range all[*event.EndpointSlice](o.state) {
+			if s.Service == set.Service {
+				add(singles(s.Addrs), s.Ports)
+			}
+		}
+		return members
+	}
+	is := func(kind policy.Things) bool { return set.Scope.Kinds()&kind != 0 }
+	selects := set.Scope.Pods.Matches
+	for _, pod := range all[*event.Pod](o.state) {
+		if is(policy.Pods) && o.inNamespace(set.Scope, pod.Namespace) == yes && selects(o.podLabels(pod)) {
+			add(singles(o.addrs(pod)), pod.Ports)
+		}
+	}
+	for _, s := range all[*event.NetworkSet](o.state) {
+		global := s.Namespace == "" && is(policy.GlobalNetworkSets)
+		local := s.Namespace != "" && is(policy.NetworkSets) && o.inNamespace(set.Scope, s.Namespace) == yes
+		if (global || local) && selects(s.Labels) {
+			add(s.Nets, nil)
+		}
+	}
+	for _, h := range all[*event.HostEndpoint](o.state) {
+		if is(policy.HostEndpoints) && selects(h.Labels) {
+			add(singles(h.Addrs), h.Ports)
+		}
+	}
+	for _, n := range all[*event.Node](o.state) {
+		if is(policy.Nodes) && selects(n.Labels) {
+			add(singles(n.Addrs), nil)
+			add(singles(n.Others), nil)
 		}
 	}
 	return members
+}
+
+func singles(addrs []netip.Addr) (nets []netip.Prefix) {
+	for _, a := range addrs {
+		nets = append(nets, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return nets
 }
 
 // addrs: of a local pod, what its endpoints say goes before what its object says.
@@ -180,29 +257,83 @@ func (o oracle) chain(ep *event.Endpoint, d policy.Direction) ir.Chain {
 	var selected []*policy.Policy
 	for _, p := range all[*event.Policy](o.state) {
 		answer := o.selects(p.Policy, ep)
-		if p.Types&d == 0 || answer == no {
-			continue
-		}
-		if answer == maybe {
+		if p.Enforcement == policy.Enforced && p.Types&d != 0 && (answer == maybe || o.unsure(p.Policy, ep)) {
 			return ir.Chain{Default: policy.Deny}
 		}
-		selected = append(selected, p.Policy)
+		if answer == yes {
+			selected = append(selected, p.Policy)
+		}
 	}
-	slices.SortFunc(selected, func(a, b *policy.Policy) int {
-		return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Order, b.Order),
-			cmp.Compare(a.Key.Name, b.Key.Name), cmp.Compare(a.Key.Namespace, b.Key.Namespace))
-	})
-	chain := ir.Chain{Default: policy.Allow}
-	for _, tier := range slices.Compact(names(selected)) {
-		t := ir.Tier{Name: tier, End: policy.Deny}
-		for _, p := range selected {
-			if p.Tier == tier {
-				t.Programs = append(t.Programs, ir.ProgramID{Policy: p.Key, Direction: d})
+	return o.ordered(selected, d, policy.Allow, nil)
+}
+
+func (o oracle) host(h *event.HostEndpoint) desired.HostEndpoint {
+	chains := func(end policy.Action, pass *policy.Action, hooks ...policy.Hook) desired.Chains {
+		var selected []*policy.Policy
+		for _, p := range all[*event.Policy](o.state) {
+			if slices.Contains(hooks, p.Hook) && p.Subject.Kinds()&policy.HostEndpoints != 0 && p.Subject.Pods.Matches(h.Labels) {
+				selected = append(selected, p.Policy)
 			}
 		}
-		chain.Tiers = append(chain.Tiers, t)
+		return desired.Chains{Ingress: o.ordered(selected, policy.Ingress, end, pass), Egress: o.ordered(selected, policy.Egress, end, pass)}
+	}
+	pass := policy.Pass
+	return desired.HostEndpoint{
+		Interface: h.Interface, Addrs: h.Addrs,
+		Normal:    chains(policy.Deny, nil, policy.Normal, policy.NormalAndForward),
+		Forward:   chains(policy.Allow, nil, policy.NormalAndForward),
+		PreDNAT:   chains(policy.Allow, &pass, policy.PreDNAT),
+		Untracked: chains(policy.Allow, &pass, policy.Untracked),
+	}
+}
+
+// ordered makes a chain of the policies of one direction; end, if not nil, is
+// how all tiers end.
+func (o oracle) ordered(selected []*policy.Policy, d policy.Direction, byDefault policy.Action, end *policy.Action) ir.Chain {
+	selected = slices.DeleteFunc(slices.Clone(selected), func(p *policy.Policy) bool { return p.Types&d == 0 })
+	slices.SortFunc(selected, func(a, b *policy.Policy) int {
+		x, y := o.tier(a.Tier), o.tier(b.Tier)
+		return cmp.Or(cmp.Compare(x.Order, y.Order), cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Order, b.Order),
+			cmp.Compare(a.Key.Name, b.Key.Name), cmp.Compare(a.Key.Namespace, b.Key.Namespace))
+	})
+	tiers := func(of []*policy.Policy) (list []ir.Tier) {
+		for _, name := range slices.Compact(names(of)) {
+			t := ir.Tier{Name: name, End: o.tier(name).End}
+			if end != nil {
+				t.End = *end
+			}
+			for _, p := range of {
+				if p.Tier == name {
+					t.Programs = append(t.Programs, ir.ProgramID{Policy: p.Key, Direction: d})
+				}
+			}
+			list = append(list, t)
+		}
+		return list
+	}
+	all := tiers(selected)
+	enforced := slices.DeleteFunc(slices.Clone(selected), func(p *policy.Policy) bool { return p.Enforcement == policy.Staged })
+	chain := ir.Chain{Default: byDefault, Tiers: tiers(enforced)}
+	if len(enforced) < len(selected) {
+		chain.Pending = all
 	}
 	return chain
+}
+
+// tier: three are what they are, an unknown one is the last and closed.
+func (o oracle) tier(name string) policy.Tier {
+	t := all[*event.Tier](o.state)[name]
+	switch {
+	case name == policy.AdminTier:
+		return policy.Tier{Order: 1000, End: policy.Pass}
+	case name == policy.BaselineTier:
+		return policy.Tier{Order: 10_000_000, End: policy.Pass}
+	case name == policy.DefaultTier:
+		return policy.Tier{Order: 1_000_000, End: policy.Deny}
+	case t == nil:
+		return policy.Tier{Order: math.Inf(1), End: policy.Deny}
+	}
+	return t.Tier
 }
 
 func names(ps []*policy.Policy) (tiers []string) {
@@ -227,119 +358,6 @@ func (o oracle) holder(a netip.Addr) string {
 	return slices.MinFunc(claims, func(x, y string) int {
 		return cmp.Or(-cmp.Compare(eps[x].Generation, eps[y].Generation), cmp.Compare(x, y))
 	})
-}
-
-// route writes routes in rising rank: a later one takes the place of an earlier.
-func (o oracle) route(w *desiredtest.World) {
-	for _, l := range all[*event.Learned](o.state) {
-		if hops := o.hops(l.NextHops); o.importable(l.Prefix) && len(hops) > 0 {
-			w.Routes[l.Prefix] = desired.Route{Prefix: l.Prefix, Kind: desired.Via, NextHops: hops}
-		}
-	}
-	for _, b := range all[*event.Block](o.state) {
-		if b.Owner.Node != o.node {
-			continue
-		}
-		w.Paths[desired.PathKey{Prefix: b.CIDR, Kind: bgp.Blocks}] = bgp.Path{Prefix: b.CIDR, Kind: bgp.Blocks}
-		if !b.CIDR.IsSingleIP() {
-			w.Routes[b.CIDR] = desired.Route{Prefix: b.CIDR, Kind: desired.Unreachable}
-		}
-	}
-	for _, ep := range all[*event.Endpoint](o.state) {
-		for _, a := range ep.Addrs {
-			p := netip.PrefixFrom(a, a.BitLen())
-			w.Routes[p] = desired.Route{Prefix: p, Kind: desired.Local, Interface: o.holder(a)}
-			w.Paths[desired.PathKey{Prefix: p, Kind: bgp.Hosts}] = bgp.Path{Prefix: p, Kind: bgp.Hosts}
-		}
-	}
-}
-
-func (o oracle) importable(p netip.Prefix) bool {
-	inside := func(outer netip.Prefix) bool { return outer.Bits() <= p.Bits() && outer.Contains(p.Addr()) }
-	for _, b := range all[*event.Block](o.state) {
-		if b.Owner.Node == o.node && inside(b.CIDR) {
-			return false
-		}
-	}
-	for _, pool := range all[*event.Pool](o.state) {
-		if inside(pool.CIDR) {
-			return true
-		}
-	}
-	return false
-}
-
-func (o oracle) hops(learned []netip.Addr) (hops []netip.Addr) {
-	self := all[*event.Node](o.state)[o.node]
-	for _, h := range learned {
-		if self == nil || !slices.Contains(self.Addrs, h) {
-			hops = append(hops, h)
-		}
-	}
-	slices.SortFunc(hops, netip.Addr.Compare)
-	return slices.Compact(hops)
-}
-
-func (o oracle) speaker() bgp.Config {
-	nodes := all[*event.Node](o.state)
-	self, cluster := nodes[o.node], all[*event.BGP](o.state)["default"]
-	if self == nil || cluster == nil {
-		return bgp.Config{}
-	}
-	c := bgp.Config{
-		ASN: o.asn(o.node, cluster), ListenPort: cluster.ListenPort, RestartTime: cluster.RestartTime,
-		RouterID: netip.MustParseAddr("105.46.42.167"), // of a node "me" without IPv4
-	}
-	if a := first(self, true); a.IsValid() {
-		c.RouterID = a
-	}
-	var candidates []bgp.Peer // the first of an address is the one
-	for name, p := range all[*event.Peer](o.state) {
-		if local := first(self, p.Addr.Is4()); p.Nodes.Matches(self.Labels) && local.IsValid() {
-			candidates = append(candidates, bgp.Peer{
-				Name: "bgppeer/" + name, Addr: p.Addr, Port: p.Port, ASN: p.ASN,
-				LocalAddr: local, Hold: p.Hold, Keepalive: p.Keepalive, Advertise: p.Advertise,
-			})
-		}
-	}
-	for name, n := range nodes {
-		for _, v4 := range []bool{true, false} {
-			local, remote := first(self, v4), first(n, v4)
-			if cluster.Mesh && o.asn(name, cluster) == c.ASN && local.IsValid() && remote.IsValid() {
-				candidates = append(candidates, bgp.Peer{
-					Name: "nodenetwork/" + name, Addr: remote, Port: c.ListenPort, ASN: c.ASN,
-					LocalAddr: local, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive,
-					Advertise: bgp.Blocks, Passive: local.Compare(remote) > 0,
-				})
-			}
-		}
-	}
-	slices.SortFunc(candidates, func(a, b bgp.Peer) int { // "bgppeer" < "nodenetwork"
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Name, b.Name))
-	})
-	candidates = slices.CompactFunc(candidates, func(a, b bgp.Peer) bool { return a.Addr == b.Addr })
-	for _, p := range candidates {
-		if !slices.Contains(self.Addrs, p.Addr) {
-			c.Peers = append(c.Peers, p)
-		}
-	}
-	return c
-}
-
-func (o oracle) asn(node string, cluster *event.BGP) uint32 {
-	if n := all[*event.NodeNetwork](o.state)[node]; n != nil && n.ASN != 0 {
-		return n.ASN
-	}
-	return cluster.ASN
-}
-
-func first(n *event.Node, v4 bool) netip.Addr {
-	for _, a := range n.Addrs {
-		if a.Is4() == v4 {
-			return a
-		}
-	}
-	return netip.Addr{}
 }
 
 // changes returns the events that lead from s to t, in the order of their keys.

@@ -36,23 +36,33 @@ func (d dice) event() event.Event {
 // thing favours what stages spend their cleverness on.
 func (d dice) thing() (string, event.Value) {
 	switch k := d.IntN(100); {
-	case k < 28:
+	case k < 22:
 		return d.pod()
-	case k < 44:
+	case k < 36:
 		return d.endpoint()
-	case k < 64:
+	case k < 54:
 		return d.policy()
-	case k < 72:
+	case k < 61:
 		return d.namespace()
+	case k < 64:
+		return d.account()
+	case k < 69:
+		return d.networkSet()
+	case k < 73:
+		return d.slice()
+	case k < 77:
+		return d.host()
 	case k < 80:
+		return d.tier()
+	case k < 85:
 		return d.learned()
-	case k < 86:
-		return d.block()
 	case k < 89:
+		return d.block()
+	case k < 91:
 		return d.pool()
-	case k < 93:
-		return d.node()
 	case k < 95:
+		return d.node()
+	case k < 96:
 		return d.network()
 	case k < 98:
 		return d.peer()
@@ -95,6 +105,7 @@ func (d dice) pod() (string, event.Value) {
 	p := &event.Pod{
 		Namespace: d.ns(), Name: fmt.Sprint("p", d.IntN(4)),
 		Node: pick(d, "me", "me", "other", ""), Addrs: d.addrs(), Labels: d.labels(70),
+		Account: pick(d, "", "default", "builder"), Ports: d.ports(),
 	}
 	return p.Namespace + "/" + p.Name, p
 }
@@ -132,21 +143,32 @@ func (d dice) selector() *selector.Selector {
 
 // scope is exact in most cases, as scopes made of NetworkPolicies are.
 func (d dice) scope() policy.Scope {
+	s := policy.Scope{Namespace: d.ns(), Pods: d.selector()}
 	switch d.IntN(5) {
 	case 0:
-		return policy.Scope{Pods: d.selector()}
+		s = policy.Scope{Pods: d.selector()}
 	case 1:
-		return policy.Scope{Namespaces: d.selector(), Pods: d.selector()}
+		s = policy.Scope{Namespaces: d.selector(), Pods: d.selector()}
 	}
-	return policy.Scope{Namespace: d.ns(), Pods: d.selector()}
+	if d.chance(20) {
+		s.Pods = selector.And(s.Pods, policy.Account(pick(d, nil, []string{"default"}), d.selector()))
+	}
+	if d.chance(30) {
+		for range 2 {
+			s.Things |= pick(d, policy.AllThings[:]...)
+		}
+	}
+	return s
 }
 
 func (d dice) policy() (string, event.Value) {
 	p := &policy.Policy{
 		Key:  policy.Key{Namespace: d.ns(), Name: fmt.Sprint("np", d.IntN(3))},
-		Tier: pick(d, policy.DefaultTier, policy.DefaultTier, policy.DefaultTier, "another"), Order: pick(d, 1000.0, 1000, 1),
+		Tier: pick(d, policy.DefaultTier, policy.DefaultTier, policy.BaselineTier, "another", "third"), Order: pick(d, 1000.0, 1000, 1),
 		Subject: d.scope(), Types: pick(d, policy.Ingress, policy.Egress, policy.Ingress|policy.Egress),
 		Ingress: d.rules(), Egress: d.rules(),
+		Enforcement: pick(d, policy.Enforced, policy.Enforced, policy.Enforced, policy.Staged),
+		Hook:        pick(d, policy.Normal, policy.Normal, policy.Normal, policy.NormalAndForward, policy.PreDNAT, policy.Untracked),
 	}
 	return p.Key.String(), &event.Policy{Policy: p}
 }
@@ -156,19 +178,85 @@ func (d dice) rules() []policy.Rule {
 	for range d.IntN(3) {
 		r := policy.Rule{Action: pick(d, policy.Allow, policy.Deny, policy.Pass)}
 		for range d.IntN(3) {
-			peer := policy.Peer{Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
-			if d.chance(80) {
-				scope := d.scope()
-				peer = policy.Peer{Scope: &scope}
-			}
-			r.Peers = append(r.Peers, peer)
+			r.Peers = append(r.Peers, d.peerOf())
+		}
+		if d.chance(10) {
+			r.Own = []policy.Peer{d.peerOf()}
 		}
 		if d.chance(40) {
 			r.Ports = []policy.Port{{Protocol: policy.TCP, First: pick[uint16](d, 0, 80), Last: 80}}
 		}
+		if d.chance(30) {
+			r.Ports = append(r.Ports, policy.Port{Protocol: pick(d, policy.TCP, policy.UDP, policy.AnyProtocol), Name: pick(d, "http", "dns")})
+		}
 		rules = append(rules, r)
 	}
 	return rules
+}
+
+func (d dice) peerOf() policy.Peer {
+	scope := d.scope()
+	switch d.IntN(10) {
+	case 0:
+		return policy.Peer{Nets: d.nets()}
+	case 1:
+		return policy.Peer{NotScope: &scope}
+	case 2:
+		return policy.Peer{Service: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")}}
+	}
+	return policy.Peer{Scope: &scope}
+}
+
+func (d dice) nets() []netip.Prefix {
+	var nets []netip.Prefix
+	for range d.IntN(4) {
+		nets = append(nets, netip.MustParsePrefix(pick(d, "0.0.0.0/0", "10.0.0.0/24", "10.0.0.0/30", "10.0.0.1/32", "::/0", "fd00:10::/126")))
+	}
+	return nets
+}
+
+func (d dice) ports() []policy.NamedPort {
+	var ports []policy.NamedPort
+	for range pick(d, 0, 0, 1, 2) {
+		ports = append(ports, policy.NamedPort{
+			Name: pick(d, "http", "dns"), Protocol: pick(d, policy.TCP, policy.UDP), Port: pick[uint16](d, 53, 80, 8080),
+		})
+	}
+	return ports
+}
+
+func (d dice) account() (string, event.Value) {
+	a := &event.ServiceAccount{Namespace: d.ns(), Name: pick(d, "default", "builder"), Labels: d.labels(50)}
+	return a.Namespace + "/" + a.Name, a
+}
+
+func (d dice) networkSet() (string, event.Value) {
+	s := &event.NetworkSet{NetworkSet: policy.NetworkSet{Name: pick(d, "n1", "n2"), Labels: d.labels(60), Nets: d.nets()}}
+	if d.chance(40) {
+		return s.Name, s
+	}
+	s.Namespace = d.ns()
+	return s.Namespace + "/" + s.Name, s
+}
+
+func (d dice) slice() (string, event.Value) {
+	s := &event.EndpointSlice{Service: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")}, Addrs: d.addrs(), Ports: d.ports()}
+	return s.Service.Namespace + "/" + pick(d, "s1", "s2", "s3"), s
+}
+
+func (d dice) host() (string, event.Value) {
+	h := &event.HostEndpoint{HostEndpoint: policy.HostEndpoint{
+		Name: pick(d, "h1", "h2", "h3"), Node: pick(d, "me", "me", "other"), Interface: pick(d, "", "*", "eth0"),
+		Addrs: d.addrs(), Labels: d.labels(70), Ports: d.ports(),
+	}}
+	return h.Name, h
+}
+
+func (d dice) tier() (string, event.Value) {
+	t := &event.Tier{Tier: policy.Tier{
+		Name: pick(d, policy.DefaultTier, "another", "third"), Order: pick(d, 1.0, 2, 2_000_000), End: pick(d, policy.Deny, policy.Pass),
+	}}
+	return t.Name, t
 }
 
 func (d dice) pool() (string, event.Value) {
@@ -204,6 +292,9 @@ func (d dice) node() (string, event.Value) {
 	}
 	if d.chance(40) {
 		n.Addrs = append(n.Addrs, netip.MustParseAddr(fmt.Sprintf("fd00:16::%d", d.IntN(5))))
+	}
+	if d.chance(20) {
+		n.Others = d.addrs()
 	}
 	return n.Name, n
 }

@@ -1,8 +1,6 @@
 package calc
 
 import (
-	"net/netip"
-
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/compile"
@@ -10,41 +8,57 @@ import (
 	"github.com/koratnet/korat/policy/match"
 )
 
-// sets keeps the members of the address sets that active policies refer to:
-// which pods of the whole cluster their peer selectors match.
+// sets keeps the members of the sets that active policies refer to: which things
+// of the whole cluster their peer selectors match, and where services lead.
 type sets struct {
-	labels *labels
-	sets   map[ir.SetID]*addrSet
-	scopes *match.Scopes[*addrSet]
-	news   map[ir.SetID]*desired.SetChange
+	labels   *labels
+	services *services
+	sets     map[ir.SetID]*addrSet
+	scopes   byKind[*match.Scopes[*addrSet]]
+	serving  map[policy.ServiceName]map[*addrSet]struct{}
+	news     map[ir.SetID]*desired.SetChange
 }
 
 // addrSet is one set. Members are counted: two pods may have one address while
-// one of them is going, and the end of one must not end the other.
+// one of them is going, network sets overlap, and the end of one must not end
+// the other.
 type addrSet struct {
 	id       ir.SetID
+	def      policy.Set
 	refs     int // programs that refer to it
-	members  map[netip.Addr]int32
+	members  map[ir.Member]int32
 	add, del map[ir.Member]struct{} // since the last flush; disjoint
 }
 
-func newSets(labels *labels) sets {
-	return sets{labels: labels, sets: map[ir.SetID]*addrSet{}, scopes: match.NewScopes[*addrSet]()}
+func newSets(labels *labels, services *services) sets {
+	s := sets{
+		labels: labels, services: services,
+		sets: map[ir.SetID]*addrSet{}, serving: map[policy.ServiceName]map[*addrSet]struct{}{},
+	}
+	for i := range s.scopes {
+		s.scopes[i] = match.NewScopes[*addrSet]()
+	}
+	return s
 }
 
 func (s *sets) drain(policies *policies) {
 	missing := s.count(policies)
 	touched := map[*addrSet]struct{}{}
-	s.followPods(touched)
-	s.followNamespaces(touched)
+	for _, kind := range policy.AllThings {
+		if scopes := *s.scopes.of(kind); scopes.Len() > 0 {
+			s.followThings(kind, scopes, touched)
+			s.followNamespaces(kind, scopes, touched)
+		}
+	}
+	s.followServices(touched)
 	for set := range touched {
 		if len(set.add)+len(set.del) > 0 {
-			s.say(set.id, &desired.SetChange{Add: set.add, Del: set.del})
+			s.say(set, &desired.SetChange{Add: set.add, Del: set.del})
 			set.add, set.del = nil, nil
 		}
 	}
 	for id, w := range missing {
-		s.begin(id, w)
+		s.begin(&addrSet{id: id, def: w.def, refs: w.refs, members: map[ir.Member]int32{}})
 	}
 }
 
@@ -57,18 +71,15 @@ func (s *sets) count(policies *policies) map[ir.SetID]wanted {
 			return
 		}
 		for _, d := range policy.Directions {
-			for _, set := range compile.Sets(p, d) {
-				if !set.OfPods() {
-					continue // nobody fills it yet: to the data plane it is missing, and closed
-				}
-				id := compile.SetIDOf(set)
-				refs[id] = wanted{set.Scope, refs[id].refs + n}
+			for _, def := range compile.Sets(p, d) {
+				id := compile.SetIDOf(def)
+				refs[id] = wanted{def, refs[id].refs + n}
 			}
 		}
 	}
 	for _, p := range policies.changed {
-		tally(p.was, -1)
-		tally(p.is, +1)
+		tally(enforced(p.was), -1)
+		tally(enforced(p.is), +1)
 	}
 	for id, w := range refs {
 		set := s.sets[id]
@@ -77,86 +88,132 @@ func (s *sets) count(policies *policies) map[ir.SetID]wanted {
 		}
 		delete(refs, id)
 		if set.refs += w.refs; set.refs == 0 {
-			delete(s.sets, id)
-			s.scopes.Remove(set)
-			s.say(id, &desired.SetChange{Gone: true})
+			s.end(set)
 		}
 	}
 	return refs
 }
 
-// wanted is a scope and the change of the number of references to its set.
+// wanted is a set and the change of the number of references to it.
 type wanted struct {
-	scope policy.Scope
-	refs  int
+	def  policy.Set
+	refs int
 }
 
-// followPods moves the addresses of changed pods from the sets that selected
+// followThings moves the members of changed things from the sets that selected
 // them before to those that do now.
-func (s *sets) followPods(touched map[*addrSet]struct{}) {
-	for _, pod := range s.labels.changed {
-		if was := pod.was; was != nil {
-			ns := s.labels.namespaceBefore(was.namespace)
-			for set := range s.scopes.Matching(ns, was.labels) {
-				set.leave(was.addrs)
+func (s *sets) followThings(kind policy.Things, scopes *match.Scopes[*addrSet], touched map[*addrSet]struct{}) {
+	index := *s.labels.index.of(kind)
+	for name, was := range *s.labels.changed.of(kind) {
+		if was != nil {
+			for set := range scopes.Matching(s.labels.namespaceBefore(was.namespace), was.labels) {
+				set.leave(was.ends)
 				touched[set] = struct{}{}
 			}
 		}
-		if is := pod.is; is != nil {
-			ns := s.labels.index.Namespace(is.namespace)
-			for set := range s.scopes.Matching(ns, is.labels) {
-				set.join(is.addrs)
+		if ns, labels, exists := index.Get(name); exists {
+			for set := range scopes.Matching(ns, labels) {
+				set.join(s.labels.ends(kind, name))
 				touched[set] = struct{}{}
 			}
 		}
 	}
 }
 
-// followNamespaces moves the pods of relabelled namespaces; followPods has seen
-// to those that changed themselves.
-func (s *sets) followNamespaces(touched map[*addrSet]struct{}) {
+// followNamespaces moves the things of relabelled namespaces; followThings has
+// seen to those that changed themselves.
+func (s *sets) followNamespaces(kind policy.Things, scopes *match.Scopes[*addrSet], touched map[*addrSet]struct{}) {
+	index, changed := *s.labels.index.of(kind), *s.labels.changed.of(kind)
 	for name, ns := range s.labels.moved {
-		for set, joined := range s.scopes.Moved(*ns.was, *ns.is) {
-			scope, _ := s.scopes.Get(set)
+		for set, joined := range scopes.Moved(*ns.was, *ns.is) {
 			touched[set] = struct{}{}
-			for pod := range s.labels.index.In(name) {
-				if _, seen := s.labels.changed[pod]; seen {
+			for thing := range index.In(name) {
+				if _, seen := changed[thing]; seen {
 					continue
 				}
-				t := s.labels.thing(pod, s.labels.in.pods.now[pod])
+				_, labels, _ := index.Get(thing)
 				switch {
-				case !scope.Pods.Matches(t.labels):
+				case !set.def.Scope.Pods.Matches(labels):
 				case joined:
-					set.join(t.addrs)
+					set.join(s.labels.ends(kind, thing))
 				default:
-					set.leave(t.addrs)
+					set.leave(s.labels.ends(kind, thing))
 				}
+			}
+		}
+	}
+}
+
+// followServices moves the ends of changed endpoint slices.
+func (s *sets) followServices(touched map[*addrSet]struct{}) {
+	if len(s.serving) == 0 {
+		return
+	}
+	in := &s.services.in.slices
+	for name, was := range in.was {
+		if was != nil {
+			for set := range s.serving[was.Service] {
+				set.leave(sliceEnds(was))
+				touched[set] = struct{}{}
+			}
+		}
+		if is := in.now[name]; is != nil {
+			for set := range s.serving[is.Service] {
+				set.join(sliceEnds(is))
+				touched[set] = struct{}{}
 			}
 		}
 	}
 }
 
 // begin makes a set that was missing, and tells it whole.
-func (s *sets) begin(id ir.SetID, w wanted) {
-	set := &addrSet{id: id, refs: w.refs, members: map[netip.Addr]int32{}}
-	for a := range s.labels.matching(w.scope) {
-		set.members[a]++
+func (s *sets) begin(set *addrSet) {
+	s.sets[set.id] = set
+	all := s.labels.matching(set.def.Scope)
+	if service := set.def.Service; service != (policy.ServiceName{}) {
+		all = s.services.ends(service)
+		if s.serving[service] == nil {
+			s.serving[service] = map[*addrSet]struct{}{}
+		}
+		s.serving[service][set] = struct{}{}
+	} else {
+		for _, kind := range policy.AllThings {
+			if scope, ok := set.def.Scope.For(kind); ok {
+				(*s.scopes.of(kind)).Set(set, scope)
+			}
+		}
 	}
-	s.sets[id] = set
-	s.scopes.Set(set, w.scope)
+	for e := range all {
+		for m := range e.members(&set.def) {
+			set.members[m]++
+		}
+	}
 	whole := make(map[ir.Member]struct{}, len(set.members))
-	for a := range set.members {
-		whole[member(a)] = struct{}{}
+	for m := range set.members {
+		whole[m] = struct{}{}
 	}
-	s.say(id, &desired.SetChange{Whole: true, Add: whole})
+	s.say(set, &desired.SetChange{Whole: true, Add: whole})
 }
 
-func (s *sets) say(id ir.SetID, c *desired.SetChange) {
+// end forgets a set that nobody refers to any more.
+func (s *sets) end(set *addrSet) {
+	delete(s.sets, set.id)
+	for _, scopes := range s.scopes {
+		scopes.Remove(set)
+	}
+	service := set.def.Service
+	if delete(s.serving[service], set); len(s.serving[service]) == 0 {
+		delete(s.serving, service)
+	}
+	s.say(set, &desired.SetChange{Gone: true})
+}
+
+func (s *sets) say(set *addrSet, c *desired.SetChange) {
 	if s.news == nil {
 		s.news = map[ir.SetID]*desired.SetChange{}
 	}
-	c.Kind = ir.Addrs
-	s.news[id] = c
+	c.Kind = compile.SetKindOf(set.def)
+	s.news[set.id] = c
 }
 
 func (s *sets) take() map[ir.SetID]*desired.SetChange {
@@ -165,26 +222,25 @@ func (s *sets) take() map[ir.SetID]*desired.SetChange {
 	return news
 }
 
-func (x *addrSet) join(addrs []netip.Addr) {
-	for _, a := range addrs {
-		if x.members[a]++; x.members[a] == 1 {
-			note(&x.add, x.del, a)
+func (x *addrSet) join(e ends) {
+	for m := range e.members(&x.def) {
+		if x.members[m]++; x.members[m] == 1 {
+			note(&x.add, x.del, m)
 		}
 	}
 }
 
-func (x *addrSet) leave(addrs []netip.Addr) {
-	for _, a := range addrs {
-		if x.members[a]--; x.members[a] == 0 {
-			delete(x.members, a)
-			note(&x.del, x.add, a)
+func (x *addrSet) leave(e ends) {
+	for m := range e.members(&x.def) {
+		if x.members[m]--; x.members[m] == 0 {
+			delete(x.members, m)
+			note(&x.del, x.add, m)
 		}
 	}
 }
 
-// note marks a in into, or takes back the opposite mark.
-func note(into *map[ir.Member]struct{}, opposite map[ir.Member]struct{}, a netip.Addr) {
-	m := member(a)
+// note marks m in into, or takes back the opposite mark.
+func note(into *map[ir.Member]struct{}, opposite map[ir.Member]struct{}, m ir.Member) {
 	if _, marked := opposite[m]; marked {
 		delete(opposite, m)
 		return
@@ -194,5 +250,3 @@ func note(into *map[ir.Member]struct{}, opposite map[ir.Member]struct{}, a netip
 	}
 	(*into)[m] = struct{}{}
 }
-
-func member(a netip.Addr) ir.Member { return ir.Member{Prefix: single(a)} }

@@ -8,22 +8,20 @@ import (
 
 // subjects knows which policies select which local endpoints. Only an endpoint
 // whose pod the API server knows on this node can be judged; about the others,
-// and about those whose namespace is unknown where a policy asks for its labels,
-// subjects is in doubt, and doubt closes.
+// and about those whose namespace or service account is unknown where a policy
+// asks for its labels, subjects is in doubt, and doubt closes. Staged policies
+// raise no doubt.
 type subjects struct {
 	in     *inputs
 	labels *labels
 
-	policies  *match.Scopes[string] // by policy
-	endpoints *match.Things[string] // judged ones, by interface
-	byPolicy  relation              // policy → interfaces
-	byIface   relation              // interface → policies
+	pods  selection // local endpoints, by interface
+	hosts selection // host endpoints of this node, by name
 
 	doubtful relation          // namespace → interfaces in doubt
 	isolates map[isolation]int // policies that name a namespace, by what they isolate there
 	wide     set               // policies that name none: few, as they are made by the cluster's owner
-
-	dirtyPolicies, dirtyIfaces set // whose selection may have changed in this flush
+	staff    set               // policies that ask for labels of service accounts: few as well
 }
 
 // isolation is a direction in which some policy isolates pods of a namespace.
@@ -35,74 +33,82 @@ type isolation struct {
 func newSubjects(in *inputs, labels *labels) subjects {
 	return subjects{
 		in: in, labels: labels,
-		policies: match.NewScopes[string](), endpoints: match.NewThings[string](),
-		byPolicy: relation{}, byIface: relation{},
-		doubtful: relation{}, isolates: map[isolation]int{}, wide: set{},
-		dirtyPolicies: set{}, dirtyIfaces: set{},
+		pods: newSelection(policy.Pods), hosts: newSelection(policy.HostEndpoints),
+		doubtful: relation{}, isolates: map[isolation]int{}, wide: set{}, staff: set{},
 	}
 }
 
 func (s *subjects) drain() {
-	for name := range s.in.policies.was {
-		s.dirtyPolicies.add(name)
-		s.reindexPolicy(name)
+	woken := set{} // local endpoints
+	for name, was := range s.in.policies.was {
+		s.reindexPolicy(name, was, s.in.policies.now[name], woken)
 	}
 	for name := range s.labels.moved {
-		s.relabel(name)
+		s.relabel(name, woken)
+	}
+	for name := range s.in.accounts.was {
+		s.reemploy(name, woken)
 	}
 	for iface, was := range s.in.endpoints.was {
 		if was != nil {
 			s.doubtful.remove(was.Handle.Namespace, iface)
 		}
-		s.dirtyIfaces.add(iface)
+		woken.add(iface)
 	}
 	for pod := range s.in.pods.was {
 		for iface := range s.labels.attached[pod] {
-			s.dirtyIfaces.add(iface)
+			woken.add(iface)
 		}
 	}
-	// From here on both indexes say how things are; now the relation.
-	changed := s.dirtyIfaces
-	s.dirtyIfaces = set{}
-	for iface := range changed {
+	for iface := range woken {
 		s.reindexEndpoint(iface)
 	}
-	for name := range s.in.policies.was {
-		s.unlinkPolicy(name)
-		if p := s.in.policies.now[name]; p != nil {
-			for iface := range s.endpoints.Matching(p.Subject) {
-				s.link(name, iface)
-			}
+	for name := range s.in.hosts.was {
+		if h := s.in.hosts.now[name]; h != nil && h.Node == s.labels.node {
+			s.hosts.setThing(name, "", h.Labels)
+		} else {
+			s.hosts.removeThing(name)
 		}
 	}
-	for iface := range changed {
-		s.rejudge(iface)
-	}
+	s.pods.relate()
+	s.hosts.relate()
 }
 
 // reindexPolicy takes over a changed policy, and wakes the endpoints that it
 // leaves in doubt.
-func (s *subjects) reindexPolicy(name string) {
-	if was := s.in.policies.was[name]; was != nil {
-		s.count(name, was.Policy, -1)
+func (s *subjects) reindexPolicy(name string, was, is *event.Policy, woken set) {
+	delete(s.wide, name)
+	delete(s.staff, name)
+	if was != nil {
+		s.count(name, enforced(was.Policy), -1, woken)
 	}
-	is := s.in.policies.now[name]
-	if is == nil {
-		s.policies.Remove(name)
-		return
+	var p *policy.Policy
+	if is != nil {
+		p = is.Policy
+		s.count(name, enforced(p), +1, woken)
 	}
-	s.policies.Set(name, is.Subject)
-	s.count(name, is.Policy, +1)
+	s.pods.setPolicy(name, p)
+	s.hosts.setPolicy(name, p)
 }
 
-func (s *subjects) count(name string, p *policy.Policy, n int) {
-	if p.Subject.Namespace == "" {
-		delete(s.wide, name)
+// count adds n times what a policy closes in doubt.
+func (s *subjects) count(name string, p *policy.Policy, n int, woken set) {
+	if p == nil {
+		return
+	}
+	scope, ok := subjectOf(p, policy.Pods)
+	if !ok {
+		return
+	}
+	if policy.AsksAccount(scope.Pods) && n > 0 {
+		s.staff.add(name)
+	}
+	if scope.Namespace == "" {
 		if n > 0 {
 			s.wide.add(name)
 		}
 		for ns := range s.doubtful {
-			s.wakeDoubtful(ns)
+			s.wakeDoubtful(ns, woken)
 		}
 		return
 	}
@@ -110,88 +116,74 @@ func (s *subjects) count(name string, p *policy.Policy, n int) {
 		if p.Types&d == 0 {
 			continue
 		}
-		i := isolation{p.Subject.Namespace, d}
+		i := isolation{scope.Namespace, d}
 		if s.isolates[i] += n; s.isolates[i] == 0 {
 			delete(s.isolates, i)
 		}
 	}
-	s.wakeDoubtful(p.Subject.Namespace)
+	s.wakeDoubtful(scope.Namespace, woken)
 }
 
-func (s *subjects) wakeDoubtful(namespace string) {
+func (s *subjects) wakeDoubtful(namespace string, woken set) {
 	for iface := range s.doubtful[namespace] {
-		s.dirtyIfaces.add(iface)
+		woken.add(iface)
 	}
 }
 
 // relabel takes over a namespace whose labels changed, and wakes its endpoints.
-func (s *subjects) relabel(name string) {
-	if ns := s.labels.index.Namespace(name); ns.Known {
-		s.endpoints.SetNamespace(name, ns.Labels)
+func (s *subjects) relabel(name string, woken set) {
+	if ns := s.labels.namespace(name); ns.Known {
+		s.pods.things.SetNamespace(name, ns.Labels)
 	} else {
-		s.endpoints.RemoveNamespace(name)
+		s.pods.things.RemoveNamespace(name)
 	}
-	for iface := range s.endpoints.In(name) {
-		s.dirtyIfaces.add(iface)
-	}
-	s.wakeDoubtful(name)
+	s.wake(name, woken)
 }
 
-// reindexEndpoint takes over an endpoint whose attachment, pod or namespace changed.
+// reemploy wakes the endpoints whose service account may have changed.
+func (s *subjects) reemploy(account string, woken set) {
+	a := s.in.accounts.now[account]
+	if a == nil {
+		a = s.in.accounts.was[account]
+	}
+	s.wake(a.Namespace, woken)
+}
+
+// wake marks the local endpoints of a namespace.
+func (s *subjects) wake(namespace string, woken set) {
+	for iface := range s.pods.things.In(namespace) {
+		woken.add(iface)
+	}
+	s.wakeDoubtful(namespace, woken)
+}
+
+// reindexEndpoint takes over an endpoint whose attachment, pod, account or
+// namespace changed.
 func (s *subjects) reindexEndpoint(iface string) {
 	ep := s.in.endpoints.now[iface]
 	if ep == nil {
-		s.endpoints.Remove(iface)
+		s.pods.removeThing(iface)
 		return
 	}
 	ns := ep.Handle.Namespace
 	pod := s.labels.localPod(podOf(ep))
 	if pod == nil {
-		s.endpoints.Remove(iface)
+		s.pods.removeThing(iface)
 	} else {
-		s.endpoints.Set(iface, ns, pod.Labels)
+		_, labels, _ := (*s.labels.index.of(policy.Pods)).Get(podOf(ep))
+		s.pods.setThing(iface, ns, labels)
 	}
-	if pod == nil || !s.labels.index.Namespace(ns).Known {
+	if pod == nil || !s.labels.namespace(ns).Known || !s.labels.accountKnown(pod) {
 		s.doubtful.add(ns, iface)
 	} else {
 		s.doubtful.remove(ns, iface)
 	}
 }
 
-// rejudge asks all policies about one endpoint.
-func (s *subjects) rejudge(iface string) {
-	s.dirtyIfaces.add(iface)
-	for name := range s.byIface[iface] {
-		s.byPolicy.remove(name, iface)
-		s.dirtyPolicies.add(name)
-	}
-	delete(s.byIface, iface)
-	if ns, l, judged := s.endpoints.Get(iface); judged {
-		for name := range s.policies.Matching(ns, l) {
-			s.link(name, iface)
-		}
-	}
-}
-
-func (s *subjects) unlinkPolicy(name string) {
-	for iface := range s.byPolicy[name] {
-		s.byIface.remove(iface, name)
-		s.dirtyIfaces.add(iface)
-	}
-	delete(s.byPolicy, name)
-}
-
-func (s *subjects) link(name, iface string) {
-	s.byPolicy.add(name, iface)
-	s.byIface.add(iface, name)
-	s.dirtyPolicies.add(name)
-	s.dirtyIfaces.add(iface)
-}
-
 // doubt returns the directions in which a policy may isolate the endpoint
 // without our being able to tell.
 func (s *subjects) doubt(iface string, ep *event.Endpoint) policy.Direction {
-	ns := s.labels.index.Namespace(ep.Handle.Namespace)
+	ns := s.labels.namespace(ep.Handle.Namespace)
 	if !s.doubtful[ns.Name].has(iface) {
 		return 0
 	}
@@ -207,38 +199,35 @@ func (s *subjects) doubt(iface string, ep *event.Endpoint) policy.Direction {
 		byLabel := !p.Subject.Namespaces.IsAll()
 		switch {
 		case byLabel && ns.Known && !p.Subject.Namespaces.Matches(ns.Labels), // surely not
-			pod != nil && (!byLabel || ns.Known),              // judged
-			pod != nil && !p.Subject.Pods.Matches(pod.Labels): // surely not
+			pod != nil && (!byLabel || ns.Known),                  // judged
+			pod != nil && !s.selectsByLabels(p.Policy, podOf(ep)): // surely not
 		default:
 			doubt |= p.Types
+		}
+	}
+	if pod != nil && !s.labels.accountKnown(pod) {
+		for name := range s.staff {
+			if p := s.in.policies.now[name]; mayBeIn(p.Subject, ns) {
+				doubt |= p.Types
+			}
 		}
 	}
 	return doubt
 }
 
+// selectsByLabels reports whether the labels of a pod are those that p asks for.
+func (s *subjects) selectsByLabels(p *policy.Policy, pod string) bool {
+	_, labels, _ := (*s.labels.index.of(policy.Pods)).Get(pod)
+	return p.Subject.Pods.Matches(labels)
+}
+
+// mayBeIn reports whether scope selects the namespace, or might if its labels
+// were known.
+func mayBeIn(scope policy.Scope, ns match.Namespace) bool {
+	return match.InNamespace(scope, ns) || scope.Namespace == "" && !ns.Known
+}
+
 func (s *subjects) settle() {
-	forget(&s.dirtyPolicies)
-	forget(&s.dirtyIfaces)
-}
-
-// set is a set of names.
-type set map[string]struct{}
-
-func (s set) add(name string)      { s[name] = struct{}{} }
-func (s set) has(name string) bool { _, ok := s[name]; return ok }
-
-// relation holds for each name the set of names that it is related to.
-type relation map[string]set
-
-func (r relation) add(a, b string) {
-	if r[a] == nil {
-		r[a] = set{}
-	}
-	r[a].add(b)
-}
-
-func (r relation) remove(a, b string) {
-	if delete(r[a], b); len(r[a]) == 0 {
-		delete(r, a)
-	}
+	s.pods.settle()
+	s.hosts.settle()
 }

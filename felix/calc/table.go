@@ -37,6 +37,9 @@ func (t *table[V]) put(ev event.Event) {
 	}
 }
 
+// get returns what name is.
+func (t *table[V]) get(name string) *V { return t.now[name] }
+
 // before returns what name was at the last flush.
 func (t *table[V]) before(name string) *V {
 	if v, dirty := t.was[name]; dirty {
@@ -82,13 +85,19 @@ type inputs struct {
 	bgp        table[event.BGP]
 	endpoints  table[event.Endpoint] // by host interface
 	learned    table[event.Learned]  // by the prefix's text
+
+	tiers       table[event.Tier]
+	networkSets table[event.NetworkSet]
+	accounts    table[event.ServiceAccount]
+	slices      table[event.EndpointSlice]
+	hosts       table[event.HostEndpoint]
 }
 
 func newInputs() inputs {
 	return inputs{
 		pods: newTable(func(a, b *event.Pod) bool {
 			return a.Namespace == b.Namespace && a.Name == b.Name && a.Node == b.Node &&
-				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels)
+				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels) && a.Account == b.Account && slices.Equal(a.Ports, b.Ports)
 		}),
 		namespaces: newTable(func(a, b *event.Namespace) bool { return a.Name == b.Name && a.Labels.Equal(b.Labels) }),
 		// Policies are compared by their outputs: a changed one is compiled anew.
@@ -96,7 +105,7 @@ func newInputs() inputs {
 		pools:    newTable(identical[event.Pool]),
 		blocks:   newTable(identical[event.Block]),
 		nodes: newTable(func(a, b *event.Node) bool {
-			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs)
+			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Others, b.Others)
 		}),
 		networks: newTable(identical[event.NodeNetwork]),
 		peers:    newTable(identical[event.Peer]),
@@ -107,6 +116,20 @@ func newInputs() inputs {
 		}),
 		learned: newTable(func(a, b *event.Learned) bool {
 			return a.Prefix == b.Prefix && slices.Equal(a.NextHops, b.NextHops)
+		}),
+		tiers: newTable(identical[event.Tier]),
+		networkSets: newTable(func(a, b *event.NetworkSet) bool {
+			return a.Namespace == b.Namespace && a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Nets, b.Nets)
+		}),
+		accounts: newTable(func(a, b *event.ServiceAccount) bool {
+			return a.Namespace == b.Namespace && a.Name == b.Name && a.Labels.Equal(b.Labels)
+		}),
+		slices: newTable(func(a, b *event.EndpointSlice) bool {
+			return a.Service == b.Service && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Ports, b.Ports)
+		}),
+		hosts: newTable(func(a, b *event.HostEndpoint) bool {
+			return a.Name == b.Name && a.Node == b.Node && a.Interface == b.Interface && slices.Equal(a.Addrs, b.Addrs) &&
+				a.Labels.Equal(b.Labels) && slices.Equal(a.Ports, b.Ports)
 		}),
 	}
 }
@@ -137,6 +160,16 @@ func (in *inputs) put(ev event.Event) {
 		in.endpoints.put(ev)
 	case event.LearnedKind:
 		in.learned.put(ev)
+	case event.TierKind:
+		in.tiers.put(ev)
+	case event.NetworkSetKind:
+		in.networkSets.put(ev)
+	case event.ServiceAccountKind:
+		in.accounts.put(ev)
+	case event.EndpointSliceKind:
+		in.slices.put(ev)
+	case event.HostEndpointKind:
+		in.hosts.put(ev)
 	default:
 		panic("bug: event of an unknown kind: " + ev.Key.Name)
 	}
@@ -149,10 +182,11 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [11]marks {
+func (in *inputs) tables() [16]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
+		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.hosts,
 	}
 }
 

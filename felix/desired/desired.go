@@ -45,6 +45,21 @@ type Endpoint struct {
 	Ingress, Egress ir.Chain
 }
 
+// HostEndpoint is an interface of this node, or all of them, whose traffic
+// policies decide about.
+type HostEndpoint struct {
+	Interface string       // "*": all but those of pods; empty: the one that has one of Addrs
+	Addrs     []netip.Addr // by which policies know it, as its object says
+	// Normal decides about packets that begin or end on the node, Forward about
+	// those that it passes on. Those that PreDNAT and Untracked let through go on
+	// to the others. PreDNAT has no Egress. What keeps the node alive is for the
+	// backend to let in before all but Forward.
+	Normal, Forward, PreDNAT, Untracked Chains
+}
+
+// Chains are the two directions, seen from the endpoint.
+type Chains struct{ Ingress, Egress ir.Chain }
+
 // RouteKind is what a route does with a packet.
 type RouteKind uint8
 
@@ -78,13 +93,17 @@ type SetChange struct {
 // Delta is a change of what is desired. In each map a nil value means that the
 // key is not desired any more. Applying the same Delta twice is the same as once.
 type Delta struct {
-	Endpoints map[string]*Endpoint         // by host interface
-	Programs  map[ir.ProgramID]*ir.Program // by policy and direction
-	Sets      map[ir.SetID]*SetChange      // by set
-	Routes    map[netip.Prefix]*Route      // by prefix
-	Paths     map[PathKey]*bgp.Path        // what we originate
-	Speaker   *bgp.Config                  // nil: unchanged
-	Pools     *[]netip.Prefix              // all pools' CIDRs, sorted; nil: unchanged
+	Endpoints map[string]*Endpoint // by host interface
+	// Programs, by policy and direction, are those of enforced policies; chains
+	// name staged ones as Pending only.
+	Programs map[ir.ProgramID]*ir.Program
+	Sets     map[ir.SetID]*SetChange // by set
+	Routes   map[netip.Prefix]*Route // by prefix
+	Paths    map[PathKey]*bgp.Path   // what we originate
+	Speaker  *bgp.Config             // nil: unchanged
+	Pools    *[]netip.Prefix         // all pools' CIDRs, sorted; nil: unchanged
+	// HostEndpoints of this node, by name of their objects.
+	HostEndpoints map[string]*HostEndpoint
 	// Complete: the API server and the CNI journal have told all they know, so
 	// what is not desired may be removed. Once true it stays true.
 	Complete bool
@@ -102,7 +121,7 @@ type PathKey struct {
 
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
-	return len(d.Endpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
+	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
 		len(d.Paths) == 0 && d.Speaker == nil && d.Pools == nil && !d.Complete && !d.Learned
 }
 
@@ -110,6 +129,7 @@ func (d *Delta) Empty() bool {
 // by the number of keys, while the kernel is busy. next is not used afterwards.
 func (d *Delta) Merge(next Delta) {
 	merge(&d.Endpoints, next.Endpoints)
+	merge(&d.HostEndpoints, next.HostEndpoints)
 	merge(&d.Programs, next.Programs)
 	merge(&d.Routes, next.Routes)
 	merge(&d.Paths, next.Paths)

@@ -19,7 +19,8 @@ type Kind uint8
 
 // The kinds. Names of keys: namespace/name for namespaced objects, name for
 // cluster-wide ones, the prefix's text for LearnedKind, the host interface for
-// EndpointKind, policy.Key.String() for PolicyKind.
+// EndpointKind, policy.Key.String() for PolicyKind. NetworkSetKind has both
+// namespaced and global sets.
 const (
 	PodKind Kind = iota
 	NamespaceKind
@@ -32,6 +33,11 @@ const (
 	BGPKind
 	EndpointKind
 	LearnedKind
+	TierKind
+	NetworkSetKind
+	ServiceAccountKind
+	EndpointSliceKind
+	HostEndpointKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -76,6 +82,8 @@ type Pod struct {
 	Node            string
 	Addrs           []netip.Addr // status.podIPs, as far as known
 	Labels          selector.Labels
+	Account         string // name of its service account; empty if none is known
+	Ports           []policy.NamedPort
 }
 
 // Namespace is a namespace with its labels.
@@ -83,6 +91,29 @@ type Namespace struct {
 	Name   string
 	Labels selector.Labels
 }
+
+// ServiceAccount is a service account with its labels.
+type ServiceAccount struct {
+	Namespace, Name string
+	Labels          selector.Labels
+}
+
+// NetworkSet is a network set, of a namespace or global.
+type NetworkSet struct{ policy.NetworkSet }
+
+// EndpointSlice is a part of the endpoints of a service, ready or not: each of
+// the addresses serves each of the ports.
+type EndpointSlice struct {
+	Service policy.ServiceName
+	Addrs   []netip.Addr
+	Ports   []policy.NamedPort
+}
+
+// HostEndpoint is a host endpoint of any node.
+type HostEndpoint struct{ policy.HostEndpoint }
+
+// Tier is a tier of policies.
+type Tier struct{ policy.Tier }
 
 // Policy is a converted policy.
 type Policy struct{ *policy.Policy }
@@ -99,6 +130,7 @@ type Node struct {
 	UID    string
 	Labels selector.Labels
 	Addrs  []netip.Addr // InternalIPs
+	Others []netip.Addr // its further addresses, which only policies ask for
 }
 
 // NodeNetwork is what the NodeNetwork object's spec says of a node.
@@ -140,14 +172,19 @@ type Endpoint struct {
 // Learned is what the BGP neighbours say about a prefix.
 type Learned struct{ bgp.Learned }
 
-func (*Pod) kind() Kind         { return PodKind }
-func (*Namespace) kind() Kind   { return NamespaceKind }
-func (*Policy) kind() Kind      { return PolicyKind }
-func (*Pool) kind() Kind        { return PoolKind }
-func (*Block) kind() Kind       { return BlockKind }
-func (*Node) kind() Kind        { return NodeKind }
-func (*NodeNetwork) kind() Kind { return NodeNetworkKind }
-func (*Peer) kind() Kind        { return PeerKind }
-func (*BGP) kind() Kind         { return BGPKind }
-func (*Endpoint) kind() Kind    { return EndpointKind }
-func (*Learned) kind() Kind     { return LearnedKind }
+func (*Pod) kind() Kind            { return PodKind }
+func (*Namespace) kind() Kind      { return NamespaceKind }
+func (*Policy) kind() Kind         { return PolicyKind }
+func (*Pool) kind() Kind           { return PoolKind }
+func (*Block) kind() Kind          { return BlockKind }
+func (*Node) kind() Kind           { return NodeKind }
+func (*NodeNetwork) kind() Kind    { return NodeNetworkKind }
+func (*Peer) kind() Kind           { return PeerKind }
+func (*BGP) kind() Kind            { return BGPKind }
+func (*Endpoint) kind() Kind       { return EndpointKind }
+func (*Learned) kind() Kind        { return LearnedKind }
+func (*Tier) kind() Kind           { return TierKind }
+func (*NetworkSet) kind() Kind     { return NetworkSetKind }
+func (*ServiceAccount) kind() Kind { return ServiceAccountKind }
+func (*EndpointSlice) kind() Kind  { return EndpointSliceKind }
+func (*HostEndpoint) kind() Kind   { return HostEndpointKind }

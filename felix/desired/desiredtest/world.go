@@ -17,6 +17,7 @@ import (
 // World is everything that is desired. The zero World desires nothing.
 type World struct {
 	Endpoints map[string]desired.Endpoint
+	Hosts     map[string]desired.HostEndpoint
 	Programs  map[ir.ProgramID]ir.Program
 	Sets      map[ir.SetID]map[ir.Member]struct{}
 	Routes    map[netip.Prefix]desired.Route
@@ -40,6 +41,7 @@ func Fold(deltas ...desired.Delta) World {
 // Apply makes the world what d says. It keeps nothing of d's maps.
 func (w *World) Apply(d desired.Delta) {
 	apply(&w.Endpoints, d.Endpoints)
+	apply(&w.Hosts, d.HostEndpoints)
 	apply(&w.Programs, d.Programs)
 	apply(&w.Routes, d.Routes)
 	apply(&w.Paths, d.Paths)
@@ -91,6 +93,7 @@ func (w *World) changeSet(id ir.SetID, c *desired.SetChange) {
 // nothing of the kind; a merged one may.
 func (w *World) Redundant(d desired.Delta) []string {
 	said := redundant(nil, "endpoint", w.Endpoints, d.Endpoints)
+	said = redundant(said, "host endpoint", w.Hosts, d.HostEndpoints)
 	said = redundant(said, "program", w.Programs, d.Programs)
 	said = redundant(said, "route", w.Routes, d.Routes)
 	said = redundant(said, "path", w.Paths, d.Paths)

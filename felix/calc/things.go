@@ -1,0 +1,99 @@
+package calc
+
+import (
+	"iter"
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// thing is what selectors and address sets see of a pod, a network set, a host
+// endpoint or a node.
+type thing struct {
+	namespace string // empty: it lives in none
+	labels    selector.Labels
+	ends
+}
+
+// ends are the addresses of a thing, and the ports that it serves there.
+type ends struct {
+	addrs []netip.Addr
+	nets  []netip.Prefix
+	ports []policy.NamedPort
+}
+
+// members iterates what e adds to a set, a member as often as it is there.
+func (e ends) members(set *policy.Set) iter.Seq[ir.Member] {
+	return func(yield func(ir.Member) bool) {
+		if !set.HasPorts() {
+			e.eachNet(func(p netip.Prefix) bool { return yield(ir.Member{Prefix: p}) })
+			return
+		}
+		service := set.Port == policy.PortName{} // all its ports
+		for _, p := range e.ports {
+			if (service || p.Is(set.Port)) && !e.eachNet(func(net netip.Prefix) bool {
+				return yield(ir.Member{Prefix: net, Protocol: p.Protocol, Port: p.Port})
+			}) {
+				return
+			}
+		}
+	}
+}
+
+func (e ends) eachNet(visit func(netip.Prefix) bool) bool {
+	for _, a := range e.addrs {
+		if !visit(single(a)) {
+			return false
+		}
+	}
+	for _, n := range e.nets {
+		if !visit(n) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *thing) equal(o *thing) bool {
+	return t.namespace == o.namespace && t.labels.Equal(o.labels) && slices.Equal(t.addrs, o.addrs) &&
+		slices.Equal(t.nets, o.nets) && slices.Equal(t.ports, o.ports)
+}
+
+func networkSetThing(s *event.NetworkSet) *thing {
+	if s == nil {
+		return nil
+	}
+	return &thing{s.Namespace, s.Labels, ends{nets: s.Nets}}
+}
+
+func hostThing(h *event.HostEndpoint) *thing {
+	if h == nil {
+		return nil
+	}
+	return &thing{labels: h.Labels, ends: ends{addrs: h.Addrs, ports: h.Ports}}
+}
+
+func nodeThing(n *event.Node) *thing {
+	if n == nil {
+		return nil
+	}
+	return &thing{labels: n.Labels, ends: ends{addrs: slices.Concat(n.Addrs, n.Others)}}
+}
+
+// kindOf returns the kind of a network set.
+func kindOf(s *event.NetworkSet) policy.Things {
+	if s.Namespace == "" {
+		return policy.GlobalNetworkSets
+	}
+	return policy.NetworkSets
+}
+
+// byKind holds a V for each kind of thing.
+type byKind[V any] [len(policy.AllThings)]V
+
+func (b *byKind[V]) of(kind policy.Things) *V { return &b[bits.TrailingZeros8(uint8(kind))] }
