@@ -98,6 +98,9 @@ func TestServiceAccountsAreLabels(t *testing.T) {
 	if !Account([]string{"x", "builder"}, nil).Matches(l) || Account([]string{"x"}, nil).Matches(l) {
 		t.Error("accounts are not told by their names")
 	}
+	if Account(nil, selector.Not(selector.Has("x"))).Matches(nil) {
+		t.Error("a pod without a known account has one without label x")
+	}
 	if bare := PodLabels(nil, "", nil); bare != nil {
 		t.Errorf("labels without an account: %v", bare)
 	}

@@ -108,13 +108,14 @@ const (
 )
 
 // Account selects pods by their service account: by name when there are names,
-// and by the account's labels. A nil selector selects all accounts.
+// and by the account's labels. A nil selector selects all accounts. Pods whose
+// account is not known, and things that have none, are never selected.
 func Account(names []string, labels *selector.Selector) *selector.Selector {
-	s := labels.Prefixed(accountPrefix)
+	known := selector.Has(AccountLabel)
 	if len(names) > 0 {
-		s = selector.And(s, selector.In(AccountLabel, names...))
+		known = selector.In(AccountLabel, names...)
 	}
-	return s
+	return selector.And(known, labels.Prefixed(accountPrefix))
 }
 
 // PodLabels returns what selectors see of a pod: its labels, and those that

@@ -9,6 +9,7 @@ package convert
 
 import (
 	"fmt"
+	"net/netip"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -76,4 +77,15 @@ func (ps *problems) requirement(field string, r metav1.LabelSelectorRequirement,
 	}
 	ps.add(field+".operator", string(r.Operator), "In, NotIn, Exists or DoesNotExist", effect)
 	return nil
+}
+
+// cidr reads a range of addresses; bits beyond its length are cleared, as
+// Kubernetes does.
+func (ps *problems) cidr(field, text, effect string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		ps.add(field, text, "an IPv4 or IPv6 range such as 10.1.0.0/16", effect)
+		return netip.Prefix{}, false
+	}
+	return p.Masked(), true
 }

@@ -129,11 +129,11 @@ func (c *converter) peer(field string, p networkingv1.NetworkPolicyPeer) policy.
 // ipBlock converts an address range. An exception that cannot be understood
 // takes the whole peer with it, because without the exception it would match more.
 func (c *converter) ipBlock(field string, b *networkingv1.IPBlock) policy.Peer {
-	net, good := c.prefix(field+".cidr", b.CIDR)
+	net, good := c.cidr(field+".cidr", b.CIDR, peerDropped)
 	peer := policy.Peer{Nets: []netip.Prefix{net}}
 	for i, text := range b.Except {
 		at := fmt.Sprintf("%s.except[%d]", field, i)
-		e, ok := c.prefix(at, text)
+		e, ok := c.cidr(at, text, peerDropped)
 		switch {
 		case !ok:
 			good = false
@@ -154,16 +154,6 @@ func (c *converter) ipBlock(field string, b *networkingv1.IPBlock) policy.Peer {
 	return peer
 }
 
-// prefix reads a CIDR; bits beyond its length are cleared, as Kubernetes does.
-func (c *converter) prefix(field, text string) (netip.Prefix, bool) {
-	p, err := netip.ParsePrefix(text)
-	if err != nil || p.Addr().Is4In6() {
-		c.add(field, text, "an IPv4 or IPv6 range such as 10.1.0.0/16", peerDropped)
-		return netip.Prefix{}, false
-	}
-	return p.Masked(), true
-}
-
 // ports converts a ports list; an absent or empty one means all traffic. What
 // cannot be understood is left out, so the result may be empty and match nothing.
 func (c *converter) ports(field string, list []networkingv1.NetworkPolicyPort) []policy.Port {
@@ -180,7 +170,7 @@ func (c *converter) ports(field string, list []networkingv1.NetworkPolicyPort) [
 }
 
 func (c *converter) port(field string, p networkingv1.NetworkPolicyPort) (policy.Port, bool) {
-	protocol, ok := c.protocol(field+".protocol", p.Protocol)
+	protocol, ok := c.protocol(field+".protocol", p.Protocol, portDropped)
 	if !ok {
 		return policy.Port{}, false
 	}
@@ -191,9 +181,11 @@ func (c *converter) port(field string, p networkingv1.NetworkPolicyPort) (policy
 		return policy.Port{}, false
 	case p.Port == nil:
 		return policy.Port{Protocol: protocol}, true
-	case p.Port.Type != intstr.Int:
-		c.add(field+".port", p.Port.StrVal, numbers+", because named ports are not supported", portDropped)
+	case p.Port.Type == intstr.String && p.EndPort != nil:
+		c.add(field+".endPort", fmt.Sprint(*p.EndPort), "no endPort beside the name of a port", portDropped)
 		return policy.Port{}, false
+	case p.Port.Type == intstr.String:
+		return c.namedPort(field+".port", protocol, p.Port.StrVal)
 	case p.Port.IntVal < 1 || p.Port.IntVal > 65535:
 		c.add(field+".port", fmt.Sprint(p.Port.IntVal), numbers, portDropped)
 		return policy.Port{}, false
@@ -209,8 +201,17 @@ func (c *converter) port(field string, p networkingv1.NetworkPolicyPort) (policy
 	return policy.Port{Protocol: protocol, First: first, Last: uint16(*p.EndPort)}, true
 }
 
+// namedPort converts the name of a port. Any text may be one, but the empty one.
+func (ps *problems) namedPort(field string, protocol policy.Protocol, name string) (policy.Port, bool) {
+	if name == "" {
+		ps.add(field, name, "a number from 1 to 65535, or the name of a port", portDropped)
+		return policy.Port{}, false
+	}
+	return policy.Port{Protocol: protocol, Name: name}, true
+}
+
 // protocol converts a protocol's name; none means TCP.
-func (c *converter) protocol(field string, p *corev1.Protocol) (policy.Protocol, bool) {
+func (ps *problems) protocol(field string, p *corev1.Protocol, effect string) (policy.Protocol, bool) {
 	if p == nil {
 		return policy.TCP, true
 	}
@@ -222,6 +223,6 @@ func (c *converter) protocol(field string, p *corev1.Protocol) (policy.Protocol,
 	case corev1.ProtocolSCTP:
 		return policy.SCTP, true
 	}
-	c.add(field, string(*p), "TCP, UDP or SCTP", portDropped)
+	ps.add(field, string(*p), "TCP, UDP or SCTP", effect)
 	return policy.AnyProtocol, false
 }

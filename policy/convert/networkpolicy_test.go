@@ -85,7 +85,7 @@ egress:
 	}
 }
 
-func TestBehaviour30PolicyTypes(t *testing.T) {
+func TestItem30PolicyTypes(t *testing.T) {
 	const in, out = policy.Ingress, policy.Egress
 	for spec, want := range map[string]policy.Direction{
 		`{podSelector: {}}`:                                          in,
@@ -103,7 +103,7 @@ func TestBehaviour30PolicyTypes(t *testing.T) {
 	}
 }
 
-func TestBehaviour31EmptyListsMeanEverything(t *testing.T) {
+func TestItem31EmptyListsMeanEverything(t *testing.T) {
 	for spec, want := range map[string][]policy.Rule{
 		`{podSelector: {}}`:                                                     nil,
 		`{podSelector: {}, ingress: []}`:                                        nil,
@@ -119,7 +119,7 @@ func TestBehaviour31EmptyListsMeanEverything(t *testing.T) {
 	}
 }
 
-func TestBehaviour32Peers(t *testing.T) {
+func TestItem32Peers(t *testing.T) {
 	for peer, want := range map[string]policy.Scope{
 		`{podSelector: {}}`:                          {Namespace: "shop", Pods: everyone},
 		`{namespaceSelector: {}}`:                    {Namespaces: everyone},
@@ -136,7 +136,7 @@ func TestBehaviour32Peers(t *testing.T) {
 	}
 }
 
-func TestBehaviour44MatchExpressions(t *testing.T) {
+func TestItem44MatchExpressions(t *testing.T) {
 	for expressions, want := range map[string]string{
 		`{key: a, operator: In, values: [w, v]}`:                                  "a in {'v', 'w'}",
 		`{key: a, operator: In, values: [x]}`:                                     "a == 'x'",
@@ -184,13 +184,13 @@ func TestWhatIsNotUnderstoodMatchesNothing(t *testing.T) {
 		{"Exists with values", `from: [{podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}]`, []policy.Peer{nobody}, nil, "from[0].podSelector.matchExpressions[0].values", "[b]"},
 		{"an unknown protocol", `ports: [{protocol: UDPLite, port: 1}]`, nil, []policy.Port{}, "ports[0].protocol", "UDPLite"},
 		{"a protocol in small letters", `ports: [{protocol: tcp}, {port: 2}]`, nil, []policy.Port{tcp(2)}, "ports[0].protocol", "tcp"},
-		{"a named port", `ports: [{port: http}, {port: 2}]`, nil, []policy.Port{tcp(2)}, "ports[0].port", "http"},
+		{"a port without a name", `ports: [{port: ""}, {port: 2}]`, nil, []policy.Port{tcp(2)}, "ports[0].port", ""},
 		{"port 0", `ports: [{port: 0}]`, nil, []policy.Port{}, "ports[0].port", "0"},
 		{"a port too large", `ports: [{port: 65616}]`, nil, []policy.Port{}, "ports[0].port", "65616"},
 		{"endPort without port", `ports: [{endPort: 5}]`, nil, []policy.Port{}, "ports[0].endPort", "5"},
 		{"endPort below port", `ports: [{port: 6, endPort: 5}]`, nil, []policy.Port{}, "ports[0].endPort", "5"},
 		{"endPort too large", `ports: [{port: 6, endPort: 65541}]`, nil, []policy.Port{}, "ports[0].endPort", "65541"},
-		{"endPort of a named port", `ports: [{port: http, endPort: 5}]`, nil, []policy.Port{}, "ports[0].port", "http"},
+		{"endPort of a named port", `ports: [{port: http, endPort: 5}]`, nil, []policy.Port{}, "ports[0].endPort", "5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, problems := NetworkPolicy(networkPolicy(t, `{podSelector: {}, ingress: [{`+c.rule+`}]}`))
@@ -235,8 +235,8 @@ func TestAnUnknownPolicyTypeIsolatesBothDirections(t *testing.T) {
 }
 
 func TestProblemsReadLikeSentences(t *testing.T) {
-	_, problems := NetworkPolicy(networkPolicy(t, `{podSelector: {}, egress: [{}, {ports: [{port: http}]}]}`))
-	want := `spec.egress[1].ports[0].port: "http": expected a number from 1 to 65535, because named ports are not supported; this port matches nothing`
+	_, problems := NetworkPolicy(networkPolicy(t, `{podSelector: {}, egress: [{}, {ports: [{port: 0}]}]}`))
+	want := `spec.egress[1].ports[0].port: "0": expected a number from 1 to 65535; this port matches nothing`
 	if len(problems) != 1 || problems[0].String() != want {
 		t.Errorf("%v\nwant %s", problems, want)
 	}

@@ -17,8 +17,8 @@ type Cluster struct {
 	Accounts      map[policy.ServiceName]selector.Labels // service accounts, by namespace and name
 	Pods          []Pod
 	Nodes         []Node // only needed for traffic from nodes, and rules about nodes
-	NetworkSets   []NetworkSet
-	HostEndpoints []HostEndpoint // as peers: what reaches them is not asked here
+	NetworkSets   []policy.NetworkSet
+	HostEndpoints []policy.HostEndpoint // as peers: what reaches them is not asked here
 	Services      []Service
 	Policies      []*policy.Policy
 	Tiers         policy.Tiers // nil: those that exist without an object
@@ -32,14 +32,7 @@ type Pod struct {
 	Addrs           []netip.Addr
 	Labels          selector.Labels
 	Account         string // its service account
-	Ports           []Port
-}
-
-// Port is a port to which a pod or host endpoint gives a name.
-type Port struct {
-	Name     string
-	Protocol policy.Protocol
-	Number   uint16
+	Ports           []policy.NamedPort
 }
 
 // Node is a node with its own addresses.
@@ -47,21 +40,6 @@ type Node struct {
 	Name   string
 	Addrs  []netip.Addr
 	Labels selector.Labels
-}
-
-// NetworkSet is a set of addresses with labels; without a namespace it is global.
-type NetworkSet struct {
-	Namespace, Name string
-	Labels          selector.Labels
-	Nets            []netip.Prefix
-}
-
-// HostEndpoint is an interface of a node, or all of them.
-type HostEndpoint struct {
-	Name   string
-	Labels selector.Labels
-	Addrs  []netip.Addr
-	Ports  []Port
 }
 
 // Service is a Service of Kubernetes with its endpoints, ready or not.

@@ -15,7 +15,7 @@ type thing struct {
 	namespace string
 	labels    selector.Labels
 	nets      []netip.Prefix
-	ports     []Port
+	ports     []policy.NamedPort
 }
 
 func (c *Cluster) podThing(p *Pod) thing {
@@ -75,10 +75,7 @@ func (c *Cluster) hasPort(s policy.Set, a netip.Addr, protocol policy.Protocol, 
 	if s.Service != (policy.ServiceName{}) {
 		return slices.Contains(c.ends(s.Service), ServiceEnd{a, protocol, port})
 	}
-	called := func(p Port) bool {
-		return p.Name == s.Port.Name && p.Number == port && p.Protocol == protocol &&
-			(s.Port.Protocol == policy.AnyProtocol || s.Port.Protocol == protocol)
-	}
+	called := func(n policy.NamedPort) bool { return n.Is(s.Port) && n.Protocol == protocol && n.Port == port }
 	return slices.ContainsFunc(c.things(), func(t thing) bool {
 		return within(t.nets, a) && slices.ContainsFunc(t.ports, called) && c.selects(s.Scope, t)
 	})

@@ -20,23 +20,25 @@ func (s *Selector) Prefixed(prefix string) *Selector {
 	}))
 }
 
-// Split takes global() out of s: it returns the selector of the namespaces that
-// s selects, where global() is false, and whether s selects what has no
-// namespace, where global() is true and there are no labels.
-func (s *Selector) Split() (namespaces *Selector, global bool) {
-	outside := s.node().mapped(func(n *node) *node { return n.global(true) })
-	return newSelector(s.node().mapped(func(n *node) *node { return n.global(false) })), outside.matches(nil)
-}
-
-// global returns n with a value for global().
-func (n *node) global(value bool) *node {
-	switch {
-	case n.kind != global:
-		return n
-	case value != n.not:
-		return allNode
-	}
-	return noneNode
+// Split takes global() out of a selector of namespaces: it returns the selector
+// of the namespaces that s selects, where global() is false, and whether s
+// selects what has no namespace, where global() is true and nothing else is.
+func (s *Selector) Split() (namespaces *Selector, outside bool) {
+	inside := s.node().mapped(func(n *node) *node {
+		switch {
+		case n.kind != global:
+			return n
+		case n.not:
+			return allNode
+		}
+		return noneNode
+	})
+	return newSelector(inside), s.node().mapped(func(n *node) *node {
+		if n.kind == global && !n.not {
+			return allNode
+		}
+		return noneNode
+	}) == allNode
 }
 
 // IsNone reports whether s selects nothing by its form, whatever the labels.

@@ -220,3 +220,50 @@ func TestHooks(t *testing.T) {
 		}
 	}
 }
+
+func TestSplit(t *testing.T) {
+	for text, want := range map[string]struct {
+		namespaces string
+		outside    bool
+	}{
+		"":                               {"all()", false},
+		"all()":                          {"all()", false},
+		"global()":                       {"!all()", true},
+		"!global()":                      {"all()", false},
+		"a == 'b' || global()":           {"a == 'b'", true},
+		"a == 'b' && global()":           {"!all()", false},
+		"!(a == 'b' || global())":        {"a != 'b'", false},
+		"!has(a) && !global()":           {"!has(a)", false},
+		"(global() || has(a)) && has(b)": {"has(a) && has(b)", false},
+	} {
+		s, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		namespaces, outside := s.Split()
+		if namespaces.String() != want.namespaces || outside != want.outside {
+			t.Errorf("%q: %s, %v; want %s, %v", text, namespaces, outside, want.namespaces, want.outside)
+		}
+	}
+}
+
+func TestPrefixed(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                 "all()",
+		"a in {'x', 'y'} && !has(b)":       "!has(p/b) && p/a in {'x', 'y'}",
+		"a contains 'x' || b not in {'y'}": "p/a contains 'x' || p/b != 'y'",
+		"!(a starts with 'x' && global())": "!global() || !p/a starts with 'x'",
+	} {
+		s, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Prefixed("p/").String(); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	var none *Selector
+	if !none.Prefixed("p/").IsAll() || none.IsNone() || !Not(none).IsNone() {
+		t.Error("the nil selector does not select everything")
+	}
+}
