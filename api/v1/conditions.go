@@ -51,7 +51,7 @@ const (
 	// understood but not enforced, and the message begins with its field path.
 	ReasonUnsupported = "Unsupported"
 	// ReasonUnknownTier, with Accepted false on a policy: its tier does not
-	// exist.
+	// exist, and is taken for the last, with default action Deny.
 	ReasonUnknownTier = "UnknownTier"
 	// ReasonUnknownNode, with Accepted false on a HostEndpoint: its node does
 	// not exist.

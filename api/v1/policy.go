@@ -8,9 +8,10 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:validation:XValidation:rule=`!has(self.types) || 'Ingress' in self.types || !has(self.ingress) || size(self.ingress) == 0`,message="there are ingress rules that types turns off, expected none, or types to contain Ingress",fieldPath=".ingress"
 // +kubebuilder:validation:XValidation:rule=`!has(self.types) || 'Egress' in self.types || !has(self.egress) || size(self.egress) == 0`,message="there are egress rules that types turns off, expected none, or types to contain Egress",fieldPath=".egress"
 type PolicySpec struct {
-	// Tier is the name of the Tier to which the policy belongs. A policy of a
-	// Tier that does not exist is not Accepted and decides nothing. Default
-	// "default", the tier of Kubernetes' own NetworkPolicies.
+	// Tier is the name of the Tier to which the policy belongs. One that does
+	// not exist is taken for the last, with default action Deny, and the policy
+	// is not Accepted. Default "default", the tier of Kubernetes' own
+	// NetworkPolicies.
 	// +optional
 	// +kubebuilder:default=default
 	// +kubebuilder:validation:MaxLength=63
@@ -34,7 +35,7 @@ type PolicySpec struct {
 	// labels, for example "app == 'db' && !has(canary)". Empty, the default,
 	// is all of them: those of the policy's namespace, or of the whole
 	// cluster, hosts included, in a GlobalNetworkPolicy. A selector that does
-	// not parse makes the policy not Accepted.
+	// not parse selects nothing, and the policy is not Accepted.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Selector string `json:"selector,omitempty"`
