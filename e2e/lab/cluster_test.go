@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,10 +29,14 @@ import (
 // bin has the binaries that `make lab-build` makes.
 const bin = "../../bin"
 
-// TestNodeRunner goes through what a kubelet does, on one lab with the real
-// agents. The cases stand in the order in which they disturb the node more.
-func TestNodeRunner(t *testing.T) {
-	o := lab.Options{Name: "trunner", State: filepath.Join(t.TempDir(), "lab"), Bin: bin, Self: self}
+// whole brings up a lab with everything, of the topology file.
+func whole(t *testing.T, name, file string) cluster {
+	t.Helper()
+	top, err := topology.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := lab.Options{Name: name, State: filepath.Join(t.TempDir(), "lab"), Topology: top, Bin: bin, Self: self}
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), o); err != nil {
 			t.Error(err)
@@ -43,7 +48,34 @@ func TestNodeRunner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := cluster{l}
+	return cluster{l}
+}
+
+func TestPodsOfTwoFamiliesReachEachOtherOverBoth(t *testing.T) {
+	c := whole(t, "tdualstack", "topologies/dual-stack.yaml")
+	c.create(t, pod("p", "a1", nil), pod("q", "b2", nil))
+	for i := range 2 {
+		ends := []matrix.End{{Name: "outside", Addr: c.Topology.Hosts[0].Address(i == 1).Addr()}}
+		for _, name := range []string{"p", "q"} {
+			ips := c.ready(t, name).Status.PodIPs
+			if len(ips) != 2 {
+				t.Fatalf("%s has %v", name, ips)
+			}
+			ends = append(ends, matrix.End{Name: "default/" + name, Addr: netip.MustParseAddr(ips[i].IP)})
+		}
+		// Nobody serves on the host outside, so it only asks.
+		pairs := slices.DeleteFunc(matrix.Pairs(ends), func(p matrix.Pair) bool { return p.To.Name == "outside" })
+		for _, proto := range []string{"tcp", "udp", "icmp"} {
+			probe := matrix.Probe{Protocol: proto, Port: 80, Wait: time.Second}
+			eventually(t, func(ctx context.Context) error { return probe.All(ctx, c.Lab, pairs) })
+		}
+	}
+}
+
+// TestNodeRunner goes through what a kubelet does, on one lab with the real
+// agents. The cases stand in the order in which they disturb the node more.
+func TestNodeRunner(t *testing.T) {
+	c := whole(t, "trunner", "topologies/default.yaml")
 	t.Run("pods answer under the address that their status shows", c.podsAnswer)
 	t.Run("a pod of the host's network has the node's address", c.hostNetwork)
 	t.Run("the scheduler places pods that name no node", c.scheduled)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -104,21 +105,28 @@ func (s *story) tell(ctx context.Context) {
 
 func (s *story) farewell() {
 	kubectl := "kubectl"
-	if _, err := os.Stat("/usr/bin/kubectl"); err != nil {
+	if _, err := exec.LookPath(kubectl); err != nil {
 		kubectl = filepath.Join(s.bin, "controlplane") + " kubectl"
 	}
-	cli := filepath.Join(s.bin, "lab") + " --name " + labName
-	fmt.Fprintln(s.out, strings.NewReplacer("KUBECTL", kubectl, "LAB", cli).Replace(`The lab stays up. In another terminal:
+	fmt.Fprintln(s.out, strings.NewReplacer(
+		"KUBECONFIG", "KUBECONFIG="+s.lab.Kubeconfig(),
+		"KUBECTL", kubectl,
+		"BIN", s.bin,
+		"BOB", s.end("guest/bob").Addr.String(),
+	).Replace(`The lab stays up. In another terminal:
 
-  export KUBECONFIG=`+s.lab.Kubeconfig()+`
+  export KUBECONFIG
+  alias lab='BIN/lab --name demo'
+
   KUBECTL get ippools,blocks,nodenetworks,bgppeers
-  KUBECTL run hello --image=whoami --port=8080   # a pod that tells you who you are
-  LAB status                                   # machines, processes, sessions, pods
-  LAB exec tor-a vtysh -c 'show bgp ipv4 unicast'
-  LAB exec tor-b birdc show route
-  LAB exec a1 ip route
-  LAB exec shop/web traceroute -n ADDRESS      # of another pod
-  LAB kill-agent a1                            # and watch traffic go on
-  LAB down                                     # when you are done
+  KUBECTL run hello --image=whoami --port=8080    # any pod tells you who it is and whom it sees
+  lab status                                      # machines, processes, sessions, pods
+  lab exec outside curl -s http://BOB:8080
+  lab exec guest/ann traceroute -n BOB
+  lab exec tor-a vtysh -c 'show bgp ipv4 unicast'
+  lab exec tor-b birdc show route
+  lab exec a1 ip route
+  lab kill-agent a1                               # traffic goes on; lab start-agent a1
+  lab down                                        # when you are done
 `))
 }

@@ -109,74 +109,92 @@ func Parse(b []byte) (*Topology, error) {
 // maxName keeps a machine's name usable as the name of its port on a bridge.
 const maxName = 15
 
+// check returns all that is wrong, not only the first.
 func (t *Topology) check() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	names := map[string]bool{ControlPlane: true}
-	name := func(n string) {
-		switch {
-		case n == "" || len(n) > maxName:
-			bad("name %q: want 1 to %d characters", n, maxName)
-		case names[n]:
-			bad("name %q is taken twice", n)
-		}
-		names[n] = true
-	}
-	var subnets []netip.Prefix
-	subnet := func(of string, p netip.Prefix, v6 bool) {
-		if v6 && !p.IsValid() {
-			return
-		}
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is6() != v6 {
-			bad("%s: subnet %s: want a network address of the right family", of, p)
-			return
-		}
-		if i := slices.IndexFunc(subnets, p.Overlaps); i >= 0 {
-			bad("%s: subnet %s overlaps %s", of, p, subnets[i])
-		}
-		subnets = append(subnets, p)
-	}
-	subnet("management", t.Management.Subnet, false)
-	subnet("pool", t.Pool, false)
-	subnet("pool6", t.Pool6, true)
+	c := checker{t: t, names: map[string]bool{ControlPlane: true}}
+	c.subnet("management", t.Management.Subnet, false)
+	c.subnet("pool", t.Pool, false)
+	c.subnet("pool6", t.Pool6, true)
 	for _, r := range t.Racks {
-		subnet("rack "+r.Name, r.Subnet, false)
-		subnet("rack "+r.Name, r.Subnet6, true)
-		if r.ASNumber == 0 || len(r.ToRs) == 0 {
-			bad("rack %s: want an asNumber and at least one router", r.Name)
-		}
-		for _, tor := range r.ToRs {
-			name(tor.Name)
-			if tor.ASNumber == 0 || tor.Kind != FRR && tor.Kind != BIRD {
-				bad("router %s: want an asNumber and kind %s or %s, have %q", tor.Name, FRR, BIRD, tor.Kind)
-			}
-		}
-		for _, n := range r.Nodes {
-			name(n)
-		}
-		for _, a := range r.Advertise {
-			if a != "Blocks" && a != "Hosts" {
-				bad("rack %s: advertise %q: want Blocks or Hosts", r.Name, a)
-			}
-		}
-	}
-	tor := func(of, n string) {
-		if t.ToR(n) == nil {
-			bad("%s: there is no router %q", of, n)
-		}
+		c.rack(r)
 	}
 	for _, l := range t.Spine {
 		of := "link " + l.Between[0] + " to " + l.Between[1]
-		subnet(of, l.Subnet, false)
-		subnet(of, l.Subnet6, true)
-		tor(of, l.Between[0])
-		tor(of, l.Between[1])
+		c.subnet(of, l.Subnet, false)
+		c.subnet(of, l.Subnet6, true)
+		c.tor(of, l.Between[0])
+		c.tor(of, l.Between[1])
 	}
 	for _, h := range t.Hosts {
-		name(h.Name)
-		subnet("host "+h.Name, h.Subnet, false)
-		subnet("host "+h.Name, h.Subnet6, true)
-		tor("host "+h.Name, h.ToR)
+		of := "host " + h.Name
+		c.name(h.Name)
+		c.subnet(of, h.Subnet, false)
+		c.subnet(of, h.Subnet6, true)
+		c.tor(of, h.ToR)
 	}
-	return errors.Join(errs...)
+	return errors.Join(c.errs...)
+}
+
+type checker struct {
+	t       *Topology
+	names   map[string]bool
+	subnets []netip.Prefix
+	errs    []error
+}
+
+func (c *checker) bad(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf(format, args...))
+}
+
+func (c *checker) name(n string) {
+	switch {
+	case n == "" || len(n) > maxName:
+		c.bad("name %q: want 1 to %d characters", n, maxName)
+	case c.names[n]:
+		c.bad("name %q is taken twice", n)
+	}
+	c.names[n] = true
+}
+
+// subnet checks a subnet of one family; those of IPv6 are optional.
+func (c *checker) subnet(of string, p netip.Prefix, v6 bool) {
+	if v6 && !p.IsValid() {
+		return
+	}
+	if !p.IsValid() || p != p.Masked() || p.Addr().Is6() != v6 {
+		c.bad("%s: subnet %s: want a network address of the right family", of, p)
+		return
+	}
+	if i := slices.IndexFunc(c.subnets, p.Overlaps); i >= 0 {
+		c.bad("%s: subnet %s overlaps %s", of, p, c.subnets[i])
+	}
+	c.subnets = append(c.subnets, p)
+}
+
+func (c *checker) tor(of, n string) {
+	if c.t.ToR(n) == nil {
+		c.bad("%s: there is no router %q", of, n)
+	}
+}
+
+func (c *checker) rack(r Rack) {
+	c.subnet("rack "+r.Name, r.Subnet, false)
+	c.subnet("rack "+r.Name, r.Subnet6, true)
+	if r.ASNumber == 0 || len(r.ToRs) == 0 {
+		c.bad("rack %s: want an asNumber and at least one router", r.Name)
+	}
+	for _, tor := range r.ToRs {
+		c.name(tor.Name)
+		if tor.ASNumber == 0 || tor.Kind != FRR && tor.Kind != BIRD {
+			c.bad("router %s: want an asNumber and kind %s or %s, have %q", tor.Name, FRR, BIRD, tor.Kind)
+		}
+	}
+	for _, n := range r.Nodes {
+		c.name(n)
+	}
+	for _, a := range r.Advertise {
+		if a != "Blocks" && a != "Hosts" {
+			c.bad("rack %s: advertise %q: want Blocks or Hosts", r.Name, a)
+		}
+	}
 }
