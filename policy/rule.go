@@ -37,6 +37,9 @@ type Peer struct {
 	// Service: one of its endpoints, ready or not; as a destination with the
 	// protocol and port that the endpoint serves.
 	Service ServiceName
+	// Names is where names of ports are looked up if there is no Scope; nil is
+	// nowhere. It is no criterion.
+	Names *Scope
 }
 
 // Empty reports whether p has no criterion, and so matches nothing.
@@ -50,9 +53,9 @@ type Port struct {
 	Protocol    Protocol
 	First, Last uint16 // inclusive; both zero are no criterion
 	// Name matches the number that the end of the connection gives this name: one
-	// of the pods that the Scope of its Peer selects, or the policy if it is the
-	// own end, or any pod where nothing is said about that end. An end that is
-	// known by its addresses only has no names.
+	// of the things that the Scope of its Peer selects, or its Names. Where nothing
+	// is said about that end it is one of those that the policy selects, if it is
+	// the own end, or else any pod.
 	Name string
 	// Message matches messages of ICMP and ICMPv6.
 	Message Message

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -29,8 +30,8 @@ func ends(peers []policy.Peer, scope policy.Scope) []end {
 			continue
 		}
 		e := end{peer: p}
-		if p.Scope != nil {
-			e.names, e.hasNames = *p.Scope, true
+		if s := cmp.Or(p.Scope, p.Names); s != nil {
+			e.names, e.hasNames = *s, true
 		}
 		out = append(out, e)
 	}

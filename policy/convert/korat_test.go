@@ -67,6 +67,7 @@ egress:
 	web := policy.Scope{Namespace: "shop", Pods: selector.Equals("app", "web"), Things: policy.Pods | policy.NetworkSets}
 	old := policy.Scope{Namespace: "shop", Pods: selector.Has("old"), Things: policy.Pods | policy.NetworkSets}
 	builder := policy.Scope{Namespaces: selector.Equals("team", "ops"), Pods: policy.Account([]string{"builder"}, selector.Has("team")), Things: policy.Pods}
+	everyone := policy.Scope{Things: policy.Pods | policy.HostEndpoints}
 	tcp := func(first, last uint16) policy.Port {
 		return policy.Port{Protocol: policy.TCP, First: first, Last: last}
 	}
@@ -77,7 +78,6 @@ egress:
 			{
 				Action: policy.Allow, IPVersion: 4,
 				Peers:    []policy.Peer{{Scope: &web, NotScope: &old, Nets: net("10.0.0.0/8").Nets, Except: net("10.1.0.0/16").Nets}},
-				Own:      []policy.Peer{{Scope: &subject}},
 				Ports:    []policy.Port{tcp(5432, 5432), {Protocol: policy.TCP, Name: "http"}},
 				NotPorts: []policy.Port{tcp(5433, 5433)},
 				SrcPorts: []policy.Port{tcp(1024, 65535)},
@@ -92,7 +92,7 @@ egress:
 		},
 		Egress: []policy.Rule{
 			{Action: policy.Pass, Peers: []policy.Peer{{Scope: &builder}}, NotPorts: []policy.Port{{Protocol: policy.TCP}}},
-			{Action: policy.Allow, Peers: []policy.Peer{{Service: policy.ServiceName{Namespace: "shop", Name: "api"}}}},
+			{Action: policy.Allow, Peers: []policy.Peer{{Service: policy.ServiceName{Namespace: "shop", Name: "api"}, Names: &everyone}}},
 		},
 	}
 	if diff := cmp.Diff(want, got, cmpPolicies); diff != "" {

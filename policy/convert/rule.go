@@ -164,37 +164,22 @@ func (c *own) port(field string, protocol policy.Protocol, p *intstr.IntOrString
 func (c *own) ends(field string, d policy.Direction, r *v1.Rule, out *policy.Rule) {
 	source := c.end(field+".source", &r.Source, d == policy.Ingress && r.Source.Services != nil)
 	destination := c.end(field+".destination", &r.Destination, d == policy.Egress && r.Destination.Services != nil)
-	named := func(lists ...[]policy.Port) bool {
-		for _, list := range lists {
-			for _, p := range list {
-				if p.Name != "" {
-					return true
-				}
-			}
-		}
-		return false
-	}
 	peer, self := source, destination
-	peerNamed, selfNamed := named(out.SrcPorts, out.NotSrcPorts), named(out.Ports, out.NotPorts)
 	if d == policy.Egress {
 		peer, self = self, peer
-		peerNamed, selfNamed = selfNamed, peerNamed
 	}
 	// Where only addresses are told, names of ports are those of whoever has them.
-	everyone := policy.Scope{Things: policy.Pods | policy.HostEndpoints}
-	out.Peers = c.list(peer, peerNamed, everyone)
-	out.Own = c.list(self, selfNamed, c.subject)
+	out.Peers = list(peer, policy.Scope{Things: policy.Pods | policy.HostEndpoints})
+	out.Own = list(self, c.subject)
 }
 
-func (c *own) list(p policy.Peer, named bool, names policy.Scope) []policy.Peer {
+// list returns nil where nothing is said about an end.
+func list(p policy.Peer, names policy.Scope) []policy.Peer {
 	if p.Empty() {
-		if named {
-			return []policy.Peer{{Scope: &names}}
-		}
 		return nil
 	}
-	if named && p.Scope == nil {
-		p.Scope = &names
+	if p.Scope == nil {
+		p.Names = &names
 	}
 	return []policy.Peer{p}
 }

@@ -23,6 +23,14 @@ type opinionPod struct {
 	namespace, name, node string
 	labels                map[string]string
 	addrs                 []netip.Addr
+	account               string
+	ports                 []opinionPort
+}
+
+// opinionPort is a container's port with a name.
+type opinionPort struct {
+	name, protocol string
+	number         int
 }
 
 // allows: "For a connection from a source pod to a destination pod to be
@@ -56,7 +64,7 @@ func (o *opinion) ingressAllows(pod *opinionPod, peer netip.Addr, protocol corev
 		}
 		isolated = true
 		for _, r := range np.Spec.Ingress {
-			if o.anyPeer(np.Namespace, r.From, peer) && anyPort(r.Ports, protocol, port) {
+			if o.anyPeer(np.Namespace, r.From, peer) && o.anyPort(r.Ports, pod, protocol, port) {
 				return true
 			}
 		}
@@ -72,12 +80,25 @@ func (o *opinion) egressAllows(pod *opinionPod, peer netip.Addr, protocol corev1
 		}
 		isolated = true
 		for _, r := range np.Spec.Egress {
-			if o.anyPeer(np.Namespace, r.To, peer) && anyPort(r.Ports, protocol, port) {
+			if o.egressRule(np.Namespace, r, peer, protocol, port) {
 				return true
 			}
 		}
 	}
 	return !isolated
+}
+
+// egressRule: names of ports are those of a destination that is a peer as a
+// pod; a destination that is a peer by its address has none.
+func (o *opinion) egressRule(namespace string, r networkingv1.NetworkPolicyEgressRule, a netip.Addr, protocol corev1.Protocol, port int) bool {
+	if o.anyPeer(namespace, r.To, a) && o.anyPort(r.Ports, nil, protocol, port) {
+		return true
+	}
+	pods := slices.DeleteFunc(slices.Clone(r.To), func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil })
+	if len(r.To) > 0 && len(pods) == 0 {
+		return false
+	}
+	return o.anyPeer(namespace, pods, a) && o.anyPort(r.Ports, o.at(a), protocol, port)
 }
 
 // hasType: "If no policyTypes are specified on a NetworkPolicy then by default
@@ -139,7 +160,8 @@ func inBlock(b *networkingv1.IPBlock, a netip.Addr) bool {
 
 // anyPort: "Each item in this list is combined using a logical OR. If this field
 // is empty or missing, this rule matches all ports (traffic not restricted by port)."
-func anyPort(ports []networkingv1.NetworkPolicyPort, protocol corev1.Protocol, port int) bool {
+// A port that is a name is the number that pod, if there is one, gives that name.
+func (o *opinion) anyPort(ports []networkingv1.NetworkPolicyPort, pod *opinionPod, protocol corev1.Protocol, port int) bool {
 	for _, p := range ports {
 		want := corev1.ProtocolTCP // "If not specified, this field defaults to TCP."
 		if p.Protocol != nil {
@@ -155,6 +177,9 @@ func anyPort(ports []networkingv1.NetworkPolicyPort, protocol corev1.Protocol, p
 			continue
 		}
 		if p.Port.StrVal != "" {
+			if p.EndPort == nil && pod != nil && slices.Contains(pod.ports, opinionPort{p.Port.StrVal, string(protocol), port}) {
+				return true
+			}
 			continue
 		}
 		last := p.Port.IntValue()

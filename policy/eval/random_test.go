@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -17,13 +18,15 @@ import (
 	"github.com/koratnet/korat/policy/selector"
 )
 
+var clusters = flag.Int("clusters", 2000, "number of random clusters of each second opinion")
+
 // TestSecondOpinion compares the way that policies take with a naive reading of
 // the API documentation, over random clusters and flows. Few distinct labels,
 // addresses and ports make sure that things meet.
 func TestSecondOpinion(t *testing.T) {
-	const clusters, flows = 4000, 10
+	const flows = 10
 	allowed := 0
-	for seed := range uint64(clusters) {
+	for seed := range uint64(*clusters) {
 		r := &random{rand.New(rand.NewPCG(seed, 0))}
 		o := r.cluster()
 		c := fromOpinion(o)
@@ -39,8 +42,8 @@ func TestSecondOpinion(t *testing.T) {
 			}
 		}
 	}
-	share := float64(allowed) / (clusters * flows)
-	t.Logf("%d flows agree, %.0f %% allowed", clusters*flows, 100*share)
+	share := float64(allowed) / float64(*clusters*flows)
+	t.Logf("%d flows agree, %.0f %% allowed", *clusters*flows, 100*share)
 	if share < 0.1 || share > 0.9 {
 		t.Errorf("%.0f %% of the flows are allowed: the random clusters say little", 100*share)
 	}
@@ -55,6 +58,7 @@ func fromOpinion(o *opinion) *Cluster {
 	for _, p := range o.pods {
 		c.Pods = append(c.Pods, Pod{
 			Namespace: p.namespace, Name: p.name, Node: p.node, Addrs: p.addrs, Labels: selector.MakeLabels(p.labels),
+			Account: p.account, Ports: p.named(),
 		})
 	}
 	for _, np := range o.policies {
@@ -64,13 +68,22 @@ func fromOpinion(o *opinion) *Cluster {
 	return c
 }
 
+func (p *opinionPod) named() []policy.NamedPort {
+	protocols := map[string]policy.Protocol{"TCP": policy.TCP, "UDP": policy.UDP}
+	var out []policy.NamedPort
+	for _, n := range p.ports {
+		out = append(out, policy.NamedPort{Name: n.name, Protocol: protocols[n.protocol], Port: uint16(n.number)})
+	}
+	return out
+}
+
 func describe(o *opinion) string {
 	text := ""
 	for name, l := range o.namespaces {
 		text += fmt.Sprintf("namespace %s %v\n", name, l)
 	}
 	for _, p := range o.pods {
-		text += fmt.Sprintf("pod %s/%s %v %v\n", p.namespace, p.name, p.addrs, p.labels)
+		text += fmt.Sprintf("pod %s/%s %v %v %s %v\n", p.namespace, p.name, p.addrs, p.labels, p.account, p.ports)
 	}
 	for _, np := range o.policies {
 		spec, err := yaml.Marshal(np.Spec)
@@ -111,7 +124,7 @@ func (r *random) cluster() *opinion {
 	for i := range 2 + r.IntN(5) {
 		o.pods = append(o.pods, opinionPod{
 			namespace: pick(r, "n0", "n1", "n2"), name: fmt.Sprint("p", i), labels: r.labels(),
-			addrs: []netip.Addr{r.addr4(i), r.addr6(i)},
+			addrs: []netip.Addr{r.addr4(i), r.addr6(i)}, account: pick(r, "x", "y"), ports: some(r, 2, r.namedPort),
 		})
 	}
 	for i := range 1 + r.IntN(5) {
@@ -127,6 +140,10 @@ func (r *random) addr4(i int) netip.Addr {
 
 func (r *random) addr6(i int) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfd, 0, 0, byte(r.IntN(2)), 15: byte(i + 1)})
+}
+
+func (r *random) namedPort() opinionPort {
+	return opinionPort{pick(r, "http", "dns"), pick(r, "TCP", "TCP", "UDP"), pick(r, 80, 81, 443)}
 }
 
 func (r *random) policy(i int) *networkingv1.NetworkPolicy {
@@ -204,7 +221,7 @@ func (r *random) port() networkingv1.NetworkPolicyPort {
 		p.Protocol = new(pick(r, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP, "GRE"))
 	}
 	if !r.one(5) {
-		p.Port = new(pick(r, intstr.FromInt32(80), intstr.FromInt32(81), intstr.FromInt32(443), intstr.FromInt32(1), intstr.FromString("http")))
+		p.Port = new(pick(r, intstr.FromInt32(80), intstr.FromInt32(81), intstr.FromInt32(443), intstr.FromInt32(1), intstr.FromString("http"), intstr.FromString("dns")))
 	}
 	if r.one(3) {
 		p.EndPort = new(pick(r, int32(81), 90, 65535, 80))
