@@ -2,6 +2,7 @@ package v1
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -47,6 +48,44 @@ func TestCIDRRulesAgreeWithNetip(t *testing.T) {
 		})
 		if got, want := len(errs) == 0, goodCIDR(text); got != want {
 			t.Fatalf("%q accepted: %t, want %t: %v", text, got, want, errs)
+		}
+	})
+}
+
+func TestNetRulesAgreeWithNetip(t *testing.T) {
+	set := loadSchemas(t)["GlobalNetworkSet"]
+	ctx := t.Context()
+	rapid.Check(t, func(t *rapid.T) {
+		text := drawCIDR(t)
+		errs := set.create(ctx, object{
+			"apiVersion": GroupVersion.String(),
+			"kind":       "GlobalNetworkSet",
+			"metadata":   object{"name": "any"},
+			"spec":       object{"nets": []any{text}},
+		})
+		p, err := netip.ParsePrefix(text)
+		good := err == nil && !p.Addr().Is4In6() && p.Masked().String() == text
+		if got := len(errs) == 0; got != good {
+			t.Fatalf("%q accepted: %t, want %t: %v", text, got, good, errs)
+		}
+	})
+}
+
+func TestIPAddressRulesAgreeWithNetip(t *testing.T) {
+	host := loadSchemas(t)["HostEndpoint"]
+	ctx := t.Context()
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.TrimSuffix(drawCIDR(t), "/32")
+		errs := host.create(ctx, object{
+			"apiVersion": GroupVersion.String(),
+			"kind":       "HostEndpoint",
+			"metadata":   object{"name": "any"},
+			"spec":       object{"node": "n", "expectedIPs": []any{text}},
+		})
+		a, err := netip.ParseAddr(text)
+		good := err == nil && a.Zone() == "" && !a.Is4In6() && a.String() == text
+		if got := len(errs) == 0; got != good {
+			t.Fatalf("%q accepted: %t, want %t: %v", text, got, good, errs)
 		}
 	})
 }

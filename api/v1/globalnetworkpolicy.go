@@ -60,16 +60,17 @@ type GlobalNetworkPolicySpec struct {
 	ApplyOnForward bool `json:"applyOnForward,omitempty"`
 
 	// PreDNAT asks the policy before destination addresses are translated, so
-	// that rules see the address and node port that the client used. Only
-	// for host endpoints, ingress and no Pass; needs applyOnForward. Default
-	// false.
+	// that rules see the address and node port that the client used. What no
+	// rule decides goes on to the policies behind. Only for host endpoints,
+	// ingress and no Pass; needs applyOnForward. Default false.
 	// +optional
 	PreDNAT bool `json:"preDNAT,omitempty"`
 
 	// DoNotTrack asks the policy before connection tracking and exempts what
 	// it allows from it, for hosts with very many short connections. Replies
-	// need rules of their own. Only for host endpoints and without Pass; needs
-	// applyOnForward. Default false.
+	// need rules of their own. What no rule decides goes on to the policies
+	// behind. Only for host endpoints and without Pass; needs applyOnForward.
+	// Default false.
 	// +optional
 	DoNotTrack bool `json:"doNotTrack,omitempty"`
 }

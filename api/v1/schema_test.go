@@ -93,7 +93,7 @@ func blocksRules(errs field.ErrorList) bool {
 // loadSchemas reads the CRDs, checks each as the API server does before it
 // serves one (among others, that the estimated cost of the CEL rules is
 // bounded), and returns their schemas by kind.
-func loadSchemas(t *testing.T) map[string]kindSchema {
+func loadSchemas(t testing.TB) map[string]kindSchema {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(crdDir, "korat.dev_*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -122,7 +122,7 @@ func loadSchemas(t *testing.T) map[string]kindSchema {
 	return kinds
 }
 
-func loadCRD(t *testing.T, file string) *apiextensions.CustomResourceDefinition {
+func loadCRD(t testing.TB, file string) *apiextensions.CustomResourceDefinition {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
