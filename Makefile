@@ -17,8 +17,8 @@ KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-build: ## build korat, korat-cni and the lab into bin/
-	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./e2e/cmd/...
+build: ## build korat, korat-cni, koratctl and the lab into bin/
+	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./cmd/koratctl ./e2e/cmd/...
 
 lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .

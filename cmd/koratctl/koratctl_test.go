@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// commands are command lines by the name of the golden file that holds what
+// they say: testdata/golden/*.txt. docs/koratctl.md shows some of them.
+var commands = map[string]string{
+	"explain-allowed":        "policy explain shop/api shop/db:postgres -f shop.yaml -f policies.yaml",
+	"explain-denied":         "policy explain shop/web shop/db:5432 -f shop.yaml -f policies.yaml --why",
+	"explain-json":           "policy explain shop/web shop/db:5432/TCP -f shop.yaml -f policies.yaml -o json",
+	"explain-staged":         "policy explain shop/api shop/web:80 -f shop.yaml -f policies.yaml",
+	"explain-outside":        "policy explain shop/web [2001:db8::7]:443/UDP -f shop.yaml -f policies.yaml",
+	"explain-from-node":      "policy explain node-a shop/api:/ICMP -f shop.yaml -f policies.yaml",
+	"explain-host-network":   "policy explain shop/web ops/agent:9100 -f shop.yaml -f policies.yaml",
+	"explain-family":         "policy explain shop/web shop/api:80 --family 6 -f shop.yaml -f policies.yaml",
+	"explain-protocol":       "policy explain shop/web shop/api:/47 -f shop.yaml",
+	"explain-service":        "policy explain shop/web 10.96.0.7:5432 -f shop.yaml",
+	"explain-no-pod":         "policy explain shop/web default/db:5432 -f shop.yaml",
+	"explain-no-node":        "policy explain web shop/db:5432 -f shop.yaml",
+	"explain-no-port":        "policy explain shop/web shop/db -f shop.yaml",
+	"explain-no-port-name":   "policy explain shop/web shop/db:http -f shop.yaml",
+	"explain-no-brackets":    "policy explain shop/web 2001:db8::7:443 -f shop.yaml",
+	"explain-no-protocol":    "policy explain shop/web shop/db:5432/TPC -f shop.yaml",
+	"explain-no-family":      "policy explain ops/monitor shop/api:80 --family 6 -f shop.yaml",
+	"explain-no-credentials": "policy explain shop/web shop/db:5432 --kubeconfig none.yaml",
+	"explain-no-file":        "policy explain shop/web shop/db:5432 -f none.yaml",
+	"explain-problems":       "policy explain shop/web shop/db:5432 -f shop.yaml -f bad.yaml",
+	"lint-good":              "policy lint -f shop.yaml -f policies.yaml",
+	"lint-bad":               "policy lint -f shop.yaml -f bad.yaml",
+	"lint-json":              "policy lint -f policies.yaml -o json",
+	"lint-no-yaml":           "policy lint -f broken.yaml",
+	"lint-nothing":           "policy lint",
+	"lint-output":            "policy lint -f shop.yaml -o yaml",
+}
+
+// koratctl runs a command line in testdata and returns all that it says.
+func koratctl(t *testing.T, line string) string {
+	t.Helper()
+	t.Chdir("testdata")
+	t.Setenv("KUBECONFIG", "none.yaml")
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), strings.Fields(line), strings.NewReader(""), &stdout, &stderr)
+	text := "$ koratctl " + line + "\n" + stdout.String()
+	if stderr.Len() > 0 {
+		text += "--- standard error\n" + stderr.String()
+	}
+	return text + fmt.Sprintf("--- exit status %d\n", code)
+}
+
+func TestCommands(t *testing.T) {
+	for name, line := range commands {
+		t.Run(name, func(t *testing.T) {
+			got := koratctl(t, line)
+			golden(t, filepath.Join("golden", name+".txt"), got)
+		})
+	}
+}
+
+// golden compares got with a file of the current directory.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
