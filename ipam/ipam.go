@@ -45,6 +45,10 @@ type Handle struct {
 	Interface      string // in the pod, usually eth0
 }
 
+// Adopted reports whether h is of a pod that was found running and of which no
+// journal knows the sandbox. Without Namespace, Pod is its host interface.
+func (h Handle) Adopted() bool { return h.Sandbox == "" }
+
 // What callers branch on.
 var (
 	// ErrNoPool: no enabled pool of the wanted family selects this node.

@@ -40,7 +40,7 @@ func TestRights(t *testing.T) {
 		{agent, "create", "korat.dev", "blocks", "", true},
 		{agent, "update", "korat.dev", "blocks", "status", true},
 		{agent, "update", "korat.dev", "nodenetworks", "status", true},
-		{agent, "update", "korat.dev", "blocks", "", false},
+		{agent, "update", "korat.dev", "blocks", "", true},
 		{agent, "delete", "korat.dev", "blocks", "", false},
 		{agent, "update", "korat.dev", "nodenetworks", "", false},
 		{agent, "create", "korat.dev", "ippools", "", false},

@@ -96,7 +96,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer kernel.close()
 	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
-	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator}
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, listed: make(chan struct{})}
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host,
 		Status: board, Box: box, Log: c.Log.With("part", "cni"),
@@ -119,6 +119,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return neighbours.Run(ctx) })
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
+	g.Go(func() error { return (&upkeep{node: node, cni: cni, log: c.Log.With("part", "upkeep")}).run(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
 	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board) })
 	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu, "restarted", restarted)

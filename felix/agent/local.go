@@ -34,7 +34,7 @@ func (t *tee) Post(evs ...event.Event) {
 
 // Synced hands the mark to both.
 func (t *tee) Synced(s event.Source) {
-	t.node.allocator.Listed()
+	close(t.node.listed)
 	t.Mailbox.Synced(s)
 }
 
@@ -44,11 +44,13 @@ type local struct {
 	board         *status.Board
 	speaker       *gobgp.Speaker
 	allocator     *assign.Allocator
+	listed        chan struct{} // closed when the API server has told all
 
 	mu     sync.Mutex // guards all below
 	addrs  []netip.Addr
 	config bgp.Config
 	blocks map[string]netip.Prefix // in the API, by name
+	pods   map[string]*event.Pod   // of this node, by namespace/name
 }
 
 // hear tells the allocator of nodes, pools and blocks.
@@ -66,14 +68,32 @@ func (l *local) hear(ev event.Event) {
 	case *event.Block:
 		l.remember(ev.Key.Name, v.Block)
 		l.allocator.SetBlock(v.Block)
+	case *event.Pod:
+		l.hearPod(ev.Key.Name, v)
 	case nil:
 		switch ev.Key.Kind {
+		case event.PodKind:
+			l.hearPod(ev.Key.Name, nil)
 		case event.PoolKind:
 			l.allocator.SetPool(ev.Key.Name, nil)
 		case event.BlockKind:
 			l.forget(ev.Key.Name)
 		}
 	}
+}
+
+// hearPod remembers the pods of this node; nil: the pod is gone.
+func (l *local) hearPod(name string, p *event.Pod) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p == nil || p.Node != l.name {
+		delete(l.pods, name)
+		return
+	}
+	if l.pods == nil {
+		l.pods = map[string]*event.Pod{}
+	}
+	l.pods[name] = p
 }
 
 func (l *local) remember(name string, b ipam.Block) {

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -37,8 +38,10 @@ const addTimeout = 30 * time.Second
 // Allocator hands out addresses; ipam/assign implements it.
 type Allocator interface {
 	Assign(context.Context, ipam.Handle) ([]netip.Addr, error)
+	Hold(ipam.Handle, []netip.Addr) error
 	Undo(ipam.Handle, []netip.Addr)
-	Release(ipam.Handle, []netip.Addr) (until time.Time)
+	RestUntil() time.Time
+	Release(h ipam.Handle, addrs []netip.Addr, until time.Time)
 }
 
 // Journal records attachments; ipam/journal implements it.
@@ -55,6 +58,7 @@ type Wirer interface {
 	Detach(hostInterface string) error
 	Exists(hostInterface string) (bool, error)
 	Check(podnet.Spec) error
+	Wired() ([]podnet.Wired, error)
 }
 
 // Status tells what is in the kernel; felix/status implements it.
@@ -85,6 +89,9 @@ type Config struct {
 type Server struct {
 	Config
 	pods locks // one request at a time for each host interface
+
+	settled sync.Once              // marks the source CNI as synced
+	missing map[ipam.Handle]uint64 // generations without a veth at the last Collect
 }
 
 // New returns a Server.
@@ -92,22 +99,33 @@ func New(c Config) *Server { return &Server{Config: c} }
 
 // Recover posts the attachments that the journal knows, after removing those
 // whose veth is gone (the node was rebooted) or whose DEL came while no agent
-// ran, and marks the source CNI as synced. Call it once, before Run.
+// ran, and marks the source CNI as synced. If the kernel has attachments that
+// the journal lacks, it is Adopt that marks it: before nothing may be removed.
+// Call it once, before Run.
 func (s *Server) Recover() error {
 	s.replayTombstones()
+	wired, err := s.Wirer.Wired()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for h, at := range s.Journal.State().Attachments {
 		ok, err := s.Wirer.Exists(at.HostInterface)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+		case !ok && h.Adopted(): // the API may know better: Collect asks it
 		case !ok:
-			errs = append(errs, s.forget(h, at))
+			errs = append(errs, s.forget(at))
 		case s.current(at):
-			s.Box.Post(endpoint(at))
+			s.post(at)
 		}
 	}
-	s.Box.Synced(event.CNI)
+	if n := len(s.unknown(wired)); n > 0 {
+		s.Log.Warn("pods run that the journal does not know: they are adopted when the API server has told their names", "pods", n)
+	} else {
+		s.settle()
+	}
 	return errors.Join(errs...)
 }
 
@@ -208,8 +226,14 @@ func cniError(err error) *wire.Error {
 	return &wire.Error{Code: types.ErrInternal, Message: "korat agent", Details: err.Error()}
 }
 
-func endpoint(at journal.Attachment) event.Event {
-	return event.Set(at.HostInterface, &event.Endpoint{
+func (s *Server) settle() { s.settled.Do(func() { s.Box.Synced(event.CNI) }) }
+
+// post posts at. Whose name nobody knows is not connected: no policy can select it.
+func (s *Server) post(at journal.Attachment) {
+	if at.Handle.Adopted() && at.Handle.Namespace == "" {
+		return
+	}
+	s.Box.Post(event.Set(at.HostInterface, &event.Endpoint{
 		Handle: at.Handle, Interface: at.HostInterface, Addrs: at.Addrs, Generation: at.Generation,
-	})
+	}))
 }

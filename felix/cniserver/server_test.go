@@ -95,9 +95,25 @@ func (k *kernel) addrs() (all []string) {
 	return all
 }
 
-type openAPI struct{}
+// api lets every claim pass and remembers it.
+type api struct {
+	mu     sync.Mutex // guards blocks
+	blocks map[netip.Prefix]ipam.Block
+}
 
-func (openAPI) Claim(context.Context, ipam.Block) error { return nil }
+func (x *api) Claim(_ context.Context, b ipam.Block) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.blocks[b.CIDR] = b
+	return nil
+}
+
+func (x *api) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error {
+	if x.blocks[b.CIDR].Owner != from {
+		return ipam.ErrConflict
+	}
+	return x.Claim(ctx, b)
+}
 
 // agent is the part of an agent that the plugin meets.
 type agent struct {
@@ -106,12 +122,15 @@ type agent struct {
 	run    string // run directory
 	state  string
 	kernel *kernel
+	api    *api
+	alloc  *assign.Allocator
+	server *cniserver.Server
 	books  *journal.Journal
 	stop   func()
 }
 
 func newAgent(t *testing.T) *agent {
-	a := &agent{t: t, node: kerneltest.New(t), run: t.TempDir(), state: t.TempDir()}
+	a := &agent{t: t, node: kerneltest.New(t), run: t.TempDir(), state: t.TempDir(), api: &api{blocks: map[netip.Prefix]ipam.Block{}}}
 	a.start()
 	return a
 }
@@ -123,9 +142,13 @@ func (a *agent) start() {
 		a.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	alloc := assign.New(a.books, openAPI{}, time.Now, log)
+	alloc := assign.New(a.books, a.api, time.Now, log)
+	a.alloc = alloc
 	alloc.SetNode("uid", selector.Labels(nil))
 	alloc.SetPool("p", &ipam.Pool{Name: "p", CIDR: netip.MustParsePrefix("10.9.0.0/24"), BlockSize: 26})
+	for _, b := range a.api.blocks {
+		alloc.SetBlock(b)
+	}
 	alloc.Listed()
 	a.kernel = &kernel{endpoints: map[string]*event.Endpoint{}}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -143,6 +166,7 @@ func (a *agent) start() {
 			RunDir: a.run, MTU: 1500, Allocator: alloc, Journal: a.books, Wirer: inNode{host, a.node},
 			Status: a.kernel, Box: a.kernel, Log: log,
 		})
+		a.server = s
 		if err := s.Recover(); err != nil {
 			a.t.Error(err)
 		}

@@ -35,20 +35,24 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 	defer s.pods.lock(iface)()
 
 	at, known := s.Journal.Find(h)
+	var err error
 	if !known {
-		var err error
-		if at, err = s.assign(ctx, h, iface, r.Netns); err != nil {
-			return nil, err
-		}
+		at, known, err = s.inherit(r)
+	}
+	if err == nil && !known {
+		at, err = s.assign(ctx, h, iface, r.Netns)
+	}
+	if err != nil {
+		return nil, err
 	}
 	mac, err := s.Wirer.Attach(podnet.Spec{Netns: r.Netns, Interface: r.IfName, HostInterface: iface, Addrs: at.Addrs, MTU: s.MTU})
 	if err == nil {
-		s.Box.Post(endpoint(at))
+		s.post(at)
 		err = s.Status.WaitEndpoint(ctx, iface, at.Generation)
 	}
 	if err != nil {
 		if !known { // an earlier ADD may have succeeded and the pod may run
-			err = errors.Join(err, s.undo(h, at))
+			err = errors.Join(err, s.detach(at))
 		}
 		return nil, err
 	}
@@ -69,31 +73,42 @@ func (s *Server) assign(ctx context.Context, h ipam.Handle, iface, netns string)
 	return at, nil
 }
 
-func (s *Server) undo(h ipam.Handle, at journal.Attachment) error {
+// detach takes at out of the kernel and then out of the books: while its veth
+// is there its addresses are in use.
+func (s *Server) detach(at journal.Attachment) error {
 	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
-	return errors.Join(s.Wirer.Detach(at.HostInterface), s.forget(h, at))
+	if err := s.Wirer.Detach(at.HostInterface); err != nil {
+		return err
+	}
+	return s.forget(at)
 }
 
-// forget gives the addresses back and strikes the attachment from the journal.
-func (s *Server) forget(h ipam.Handle, at journal.Attachment) error {
-	return s.Journal.Detach(h, s.Allocator.Release(h, at.Addrs))
+// forget strikes at from the journal, then gives its addresses back.
+func (s *Server) forget(at journal.Attachment) error {
+	until := s.Allocator.RestUntil()
+	if err := s.Journal.Detach(at.Handle, until); err != nil {
+		return err
+	}
+	s.Allocator.Release(at.Handle, at.Addrs, until)
+	return nil
 }
 
 // del detaches a pod. Whatever is missing is success: a runtime repeats DEL
 // until it hears that. A late DEL of an earlier sandbox frees its addresses and
 // leaves the veth of its successor alone.
 func (s *Server) del(r wire.Request) error {
-	h, iface := handle(r), desired.HostInterface(r.Namespace, r.Pod)
+	iface := desired.HostInterface(r.Namespace, r.Pod)
 	defer s.pods.lock(iface)()
-	at, known := s.Journal.Find(h)
-	if !known {
+	at, known := s.find(r)
+	switch {
+	case !known && s.leadsTo(r, iface): // a journal that was lost knew it
+		return s.Wirer.Detach(iface)
+	case !known:
 		return nil
+	case !s.current(at):
+		return s.forget(at)
 	}
-	if !s.current(at) {
-		return s.forget(h, at)
-	}
-	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
-	return errors.Join(s.Wirer.Detach(at.HostInterface), s.forget(h, at))
+	return s.detach(at)
 }
 
 // current reports whether at is the latest attachment on its host interface.
@@ -108,7 +123,7 @@ func (s *Server) current(at journal.Attachment) bool {
 
 // check compares what ADD answered with the journal and the kernel.
 func (s *Server) check(r wire.Request) error {
-	at, known := s.Journal.Find(handle(r))
+	at, known := s.find(r)
 	if !known {
 		return &wire.Error{Code: types.ErrUnknownContainer, Message: fmt.Sprintf("sandbox %s of pod %s/%s is not attached", r.ContainerID, r.Namespace, r.Pod)}
 	}
@@ -130,7 +145,8 @@ func sameAddrs(a, b []netip.Addr) bool {
 	return slices.Equal(a, b)
 }
 
-// gc detaches every sandbox that the runtime does not name.
+// gc detaches every sandbox that the runtime does not name. It cannot name those
+// that we do not know ourselves; Collect finds out when they are gone.
 func (s *Server) gc(r wire.Request) error {
 	valid := map[wire.Attachment]bool{}
 	for _, v := range r.Valid {
@@ -138,7 +154,7 @@ func (s *Server) gc(r wire.Request) error {
 	}
 	var errs []error
 	for h := range s.Journal.State().Attachments {
-		if !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
+		if !h.Adopted() && !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
 			errs = append(errs, s.del(wire.Request{ContainerID: h.Sandbox, IfName: h.Interface, Namespace: h.Namespace, Pod: h.Pod}))
 		}
 	}

@@ -32,6 +32,9 @@ type Spec struct {
 // ErrNoNetns: the path does not name a network namespace.
 var ErrNoNetns = errors.New("no network namespace")
 
+// ErrElsewhere: the host interface leads into another network namespace.
+var ErrElsewhere = errors.New("interface of another sandbox")
+
 // Host attaches pods to the network namespace it was made in.
 type Host struct {
 	nl *netlink.Handle
@@ -244,16 +247,22 @@ func (h *Host) outside(s Spec, podMAC net.HardwareAddr) error {
 	return nil
 }
 
-// Check compares the pod's side with s and says what differs.
+// Check compares the pod's side with s and says what differs. The error is
+// ErrNoNetns or ErrElsewhere when the host interface, which is there, is not that
+// of the sandbox.
 func (h *Host) Check(s Spec) error {
-	if ok, err := h.Exists(s.HostInterface); err != nil || !ok {
-		return errors.Join(fmt.Errorf("host interface %s is missing", s.HostInterface), err)
+	host, err := h.nl.LinkByName(s.HostInterface)
+	if err != nil {
+		return fmt.Errorf("host interface %s is missing: %w", s.HostInterface, err)
 	}
 	podNS, err := ns.GetNS(s.Netns)
 	if err != nil {
 		return fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
 	}
 	defer podNS.Close()
+	if !leadsTo(host, podNS, s.Interface) {
+		return fmt.Errorf("%w: %s does not lead to %s in %s", ErrElsewhere, s.HostInterface, s.Interface, s.Netns)
+	}
 	return within(podNS, func(nl *netlink.Handle) error {
 		link, err := nl.LinkByName(s.Interface)
 		if err != nil {

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
@@ -158,6 +161,30 @@ func TestCheckFindsWhatWasBroken(t *testing.T) {
 				t.Error("not found")
 			}
 		})
+	}
+}
+
+func TestTheKernelTellsWhoHasWhichAddress(t *testing.T) {
+	n, pod, other := newNode(t), kerneltest.New(t), kerneltest.New(t)
+	n.attach(in(pod))
+	kerneltest.Veth(n.Namespace, "korffffffffff", other, "x") // an attachment that was not finished
+	kerneltest.Veth(n.Namespace, "eth7", other, "y")
+	n.Run("ip", "neigh", "del", "10.9.0.1", "dev", spec.HostInterface) // the route is enough, and so is the neighbour
+	n.Run("ip", "route", "add", "10.9.0.1/32", "dev", spec.HostInterface, "proto", "112")
+	want := []Wired{{HostInterface: spec.HostInterface, Addrs: spec.Addrs}, {HostInterface: "korffffffffff"}}
+	n.Do(func() {
+		got, err := n.host.Wired()
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	})
+}
+
+func TestTheInterfaceOfAnotherSandboxIsTold(t *testing.T) {
+	n, pod, other := newNode(t), kerneltest.New(t), kerneltest.New(t)
+	n.attach(in(pod))
+	if err := n.check(in(other)); !errors.Is(err, ErrElsewhere) {
+		t.Errorf("got %v, want ErrElsewhere", err)
 	}
 }
 

@@ -33,13 +33,22 @@ const maxTries = 32
 type Claimer interface {
 	// Claim returns ipam.ErrConflict when the block exists already.
 	Claim(context.Context, ipam.Block) error
+	// TakeOver gives the block that from owns to b.Owner. It returns
+	// ipam.ErrConflict when from does not own it any more.
+	TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error
+}
+
+// Journal records what blocks the node owns; ipam/journal implements it.
+type Journal interface {
+	State() journal.State
+	Claim(block netip.Prefix, pool string) error
 }
 
 // Allocator is safe for concurrent use. Make it with New.
 type Allocator struct {
 	owner   ipam.Owner // UID is filled in by SetNode
 	claimer Claimer
-	journal *journal.Journal
+	journal Journal
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -48,51 +57,23 @@ type Allocator struct {
 	mu     sync.Mutex // guards all below
 	labels selector.Labels
 	pools  map[string]ipam.Pool
-	taken  map[netip.Prefix]ipam.Owner // blocks in the API, of all nodes
+	taken  map[netip.Prefix]ipam.Block // blocks in the API, of all nodes
 	own    map[netip.Prefix]ownBlock
 	ready  chan struct{} // closed once the node and its pools may be known
 }
 
-// ownBlock is a block that the node owns.
-type ownBlock struct {
-	*block.Block
-	pool string // its name
-}
-
 // New returns an allocator for the node that owns j, holding what j says.
-func New(j *journal.Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Allocator {
+func New(j Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Allocator {
 	s := j.State()
 	a := &Allocator{
 		owner: ipam.Owner{Node: s.Node, Journal: s.ID}, claimer: claimer, journal: j, log: log, now: now,
-		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Owner{}, own: map[netip.Prefix]ownBlock{},
+		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Block{}, own: map[netip.Prefix]ownBlock{},
 		ready: make(chan struct{}),
 	}
 	for cidr, pool := range s.Blocks {
-		a.own[cidr] = ownBlock{block.New(cidr), pool}
-	}
-	for _, at := range s.Attachments {
-		for _, addr := range at.Addrs {
-			if b := a.blockOf(addr); b != nil {
-				if err := b.Hold(addr, at.Handle); err != nil {
-					log.Error("journal holds an address twice", "address", addr.String(), "error", err)
-				}
-			}
-		}
-	}
-	latest := now().Add(Cooldown) // a clock that jumped must not make addresses rest for ever
-	for addr, until := range s.Resting {
-		if b := a.blockOf(addr); b != nil {
-			b.Rest(addr, earlier(until, latest))
-		}
+		a.open(s, cidr, pool)
 	}
 	return a
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // SetNode tells what the Node object of this node says.
@@ -114,11 +95,12 @@ func (a *Allocator) SetPool(name string, p *ipam.Pool) {
 }
 
 // SetBlock tells of a block in the API. A block of our own that the journal
-// lacks was claimed just before a crash: nothing was handed out of it yet.
+// lacks was claimed or taken over just before a crash: what is in use of it the
+// journal knew before.
 func (a *Allocator) SetBlock(b ipam.Block) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.taken[b.CIDR] = b.Owner
+	a.taken[b.CIDR] = b
 	if _, known := a.own[b.CIDR]; known || b.Owner != a.owner {
 		return
 	}
@@ -126,7 +108,7 @@ func (a *Allocator) SetBlock(b ipam.Block) {
 		a.log.Warn("block claimed before a restart is not used", "block", b.CIDR.String(), "error", err)
 		return
 	}
-	a.own[b.CIDR] = ownBlock{block.New(b.CIDR), b.Pool}
+	a.open(a.journal.State(), b.CIDR, b.Pool)
 }
 
 // BlockGone tells that a block is no more in the API.
@@ -141,9 +123,7 @@ func (a *Allocator) BlockGone(cidr netip.Prefix) {
 func (a *Allocator) Listed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	select {
-	case <-a.ready:
-	default:
+	if !a.listed() {
 		close(a.ready)
 	}
 }
@@ -173,17 +153,28 @@ func (a *Allocator) Assign(ctx context.Context, h ipam.Handle) ([]netip.Addr, er
 	return addrs, nil
 }
 
-// Undo takes back what Assign gave and nobody has used: no rest is needed.
-func (a *Allocator) Undo(h ipam.Handle, addrs []netip.Addr) { a.release(h, addrs, a.now()) }
-
-// Release puts the addresses of h to rest until the returned time.
-func (a *Allocator) Release(h ipam.Handle, addrs []netip.Addr) (until time.Time) {
-	until = a.now().Add(Cooldown)
-	a.release(h, addrs, until)
-	return until
+// Hold gives h the addresses that it has already, as far as they are the node's.
+func (a *Allocator) Hold(h ipam.Handle, addrs []netip.Addr) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, addr := range addrs {
+		if b := a.blockOf(addr); b != nil {
+			errs = append(errs, b.Hold(addr, h))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-func (a *Allocator) release(h ipam.Handle, addrs []netip.Addr, until time.Time) {
+// Undo takes back what Assign gave and nobody has used: no rest is needed.
+func (a *Allocator) Undo(h ipam.Handle, addrs []netip.Addr) { a.Release(h, addrs, a.now()) }
+
+// RestUntil returns how long an address rests that is released now.
+func (a *Allocator) RestUntil() time.Time { return a.now().Add(Cooldown) }
+
+// Release puts the addresses of h to rest until the given time. The journal
+// knows of it already: what it still counts as held nobody else may get.
+func (a *Allocator) Release(h ipam.Handle, addrs []netip.Addr, until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, addr := range addrs {
@@ -221,6 +212,16 @@ func (a *Allocator) Block(cidr netip.Prefix) ipam.Block {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return ipam.Block{CIDR: cidr, Pool: a.own[cidr].pool, Owner: a.owner}
+}
+
+// listed reports whether Listed was called.
+func (a *Allocator) listed() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 func (a *Allocator) waitListed(ctx context.Context) error {
@@ -288,10 +289,14 @@ func (a *Allocator) fromOwn(h ipam.Handle, bits int) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// usable reports whether the own block may be handed out of: the API does not
-// say that it is another's, and its pool is enabled here, as far as pools are known.
+// usable reports whether the own block may be handed out of: the API says that
+// it is ours, as far as it was heard, and its pool is enabled here, as far as pools are known.
 func (a *Allocator) usable(cidr netip.Prefix) bool {
-	if owner, known := a.taken[cidr]; known && (owner.Node != a.owner.Node || owner.Journal != a.owner.Journal) {
+	b, known := a.taken[cidr]
+	if !known && a.listed() { // deleted: it may become another's at any time
+		return false
+	}
+	if o := a.owner; known && (b.Owner.Node != o.Node || b.Owner.Journal != o.Journal || o.UID != "" && b.Owner.UID != o.UID) {
 		return false
 	}
 	p, known := a.pools[a.own[cidr].pool]

@@ -34,6 +34,17 @@ func (w *world) Claim(_ context.Context, b ipam.Block) error {
 	return nil
 }
 
+func (w *world) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if w.blocks[b.CIDR] != from {
+		return ipam.ErrConflict
+	}
+	w.blocks[b.CIDR] = b.Owner
+	return nil
+}
+
 type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
@@ -108,7 +119,7 @@ func TestPodsStartFromAnOwnedBlockWhileTheAPIServerIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.fail = errors.New("connection refused")
-	a.journal.Close()
+	a.journal.(*journal.Journal).Close()
 	j, err := journal.Open(dir, "n")
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +207,7 @@ func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {
 					}
 					holder[a] = h
 				}
-				if _, err := nodes[i].journal.Attach(journal.Attachment{Handle: h, Addrs: addrs}); err != nil {
+				if _, err := nodes[i].journal.(*journal.Journal).Attach(journal.Attachment{Handle: h, Addrs: addrs}); err != nil {
 					t.Fatal(err)
 				}
 				all = append(all, held{i, h, addrs})
@@ -204,16 +215,17 @@ func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {
 				n := r.IntN(len(all))
 				x := all[n]
 				all = append(all[:n], all[n+1:]...)
-				until := nodes[x.node].Release(x.h, x.addrs)
-				if err := nodes[x.node].journal.Detach(x.h, until); err != nil {
+				until := nodes[x.node].RestUntil()
+				if err := nodes[x.node].journal.(*journal.Journal).Detach(x.h, until); err != nil {
 					t.Fatal(err)
 				}
+				nodes[x.node].Release(x.h, x.addrs, until)
 				for _, a := range x.addrs {
 					delete(holder, a)
 					restUntil[a] = until
 				}
 			default: // killed and started again
-				nodes[i].journal.Close()
+				nodes[i].journal.(*journal.Journal).Close()
 				nodes[i] = w.node(t, fmt.Sprint("n", i), dirs[i], c, p)
 			}
 		}

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 
 	"github.com/koratnet/korat/ipam"
-	"github.com/koratnet/korat/ipam/block"
 )
 
 // maxBlockAddresses is the size of the largest block, a /20 or /116.
@@ -54,7 +53,7 @@ func (a *Allocator) lost(cidr netip.Prefix) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, known := a.taken[cidr]; !known {
-		a.taken[cidr] = ipam.Owner{}
+		a.taken[cidr] = ipam.Block{CIDR: cidr}
 	}
 }
 
@@ -64,9 +63,9 @@ func (a *Allocator) won(b ipam.Block) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.taken[b.CIDR] = b.Owner
+	a.taken[b.CIDR] = b
 	if _, known := a.own[b.CIDR]; !known { // the watch may have been faster
-		a.own[b.CIDR] = ownBlock{block.New(b.CIDR), b.Pool}
+		a.open(a.journal.State(), b.CIDR, b.Pool)
 	}
 	return nil
 }

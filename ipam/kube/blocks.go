@@ -53,6 +53,36 @@ func (k *Blocks) Claim(ctx context.Context, b ipam.Block) error {
 	return ipam.ErrConflict
 }
 
+// TakeOver writes b's owner into its object if that is from's. The update
+// carries the version of what was read, so that of two that try one wins.
+func (k *Blocks) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error {
+	var obj koratv1.Block
+	err := k.client.Get().Resource("blocks").Name(koratv1.BlockName(b.CIDR)).Do(ctx).Into(&obj)
+	if apierrors.IsNotFound(err) {
+		return ipam.ErrConflict
+	}
+	if err != nil {
+		return err
+	}
+	switch owner(&obj) {
+	case b.Owner: // the reply to an earlier try was lost
+		return nil
+	case from:
+	default:
+		return ipam.ErrConflict
+	}
+	obj.Spec.NodeUID, obj.Spec.JournalID = b.Owner.UID, b.Owner.Journal
+	err = k.client.Put().Resource("blocks").Name(obj.Name).Body(&obj).Do(ctx).Error()
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return ipam.ErrConflict
+	}
+	return err
+}
+
+func owner(b *koratv1.Block) ipam.Owner {
+	return ipam.Owner{Node: b.Spec.Node, UID: b.Spec.NodeUID, Journal: b.Spec.JournalID}
+}
+
 // Publish writes what is allocated in u to the block's status, if it differs
 // from what is there. A block whose object was deleted while pods hold
 // addresses of it is claimed again as b says.

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/ipam"
+)
+
+const (
+	upkeepEvery  = 5 * time.Second
+	collectEvery = time.Minute // longer than an ADD may take
+)
+
+// upkeep keeps the node's books of addresses true to what runs: it adopts pods
+// and blocks that a lost state directory knew, and frees what pods left behind.
+type upkeep struct {
+	node *local
+	cni  *cniserver.Server
+	log  *slog.Logger
+}
+
+// run works until ctx ends. It begins when the API server has told all; only
+// after it has tried once to get the node's former blocks back new ones are claimed.
+func (u *upkeep) run(ctx context.Context) error {
+	select {
+	case <-u.node.listed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	adopted := false
+	collected := time.Now()
+	for {
+		once, cancel := context.WithTimeout(ctx, upkeepEvery)
+		err := u.recover(once, &adopted)
+		cancel()
+		u.node.allocator.Listed()
+		if time.Since(collected) >= collectEvery {
+			err = errors.Join(err, u.cni.Collect(u.node.claimed))
+			collected = time.Now()
+		}
+		if err != nil && ctx.Err() == nil {
+			u.log.Warn("books of addresses are not true yet", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// recover adopts pods, once or whenever blocks are to be taken over, and then
+// takes these over.
+func (u *upkeep) recover(ctx context.Context, adopted *bool) error {
+	former := u.node.allocator.Former()
+	if *adopted && len(former) == 0 {
+		return nil
+	}
+	if err := u.cni.Adopt(u.node.podsIn(former)); err != nil {
+		return err
+	}
+	*adopted = true
+	return u.node.allocator.TakeOver(ctx)
+}
+
+// podsIn returns the node's pods, each with those addresses that lie in blocks.
+func (l *local) podsIn(blocks []ipam.Block) []cniserver.Pod {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []cniserver.Pod
+	for _, p := range l.pods {
+		x := cniserver.Pod{Namespace: p.Namespace, Name: p.Name}
+		for _, a := range p.Addrs {
+			if slices.ContainsFunc(blocks, func(b ipam.Block) bool { return b.CIDR.Contains(a) }) {
+				x.Addrs = append(x.Addrs, a)
+			}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// claimed reports whether the API server says that a pod of this node has addr.
+func (l *local) claimed(addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pods {
+		if slices.Contains(p.Addrs, addr) {
+			return true
+		}
+	}
+	return false
+}
