@@ -7,23 +7,32 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 )
 
-// Clients are REST clients, one per API group. All are safe for concurrent use
-// and share one connection.
+// Clients are REST clients, one per API group and version. All are safe for
+// concurrent use and share one connection.
 type Clients struct {
-	Core       rest.Interface // v1
-	Networking rest.Interface // networking.k8s.io/v1
-	Korat      rest.Interface // korat.dev/v1
+	Core           rest.Interface // v1
+	Networking     rest.Interface // networking.k8s.io/v1
+	Discovery      rest.Interface // discovery.k8s.io/v1
+	PolicyV1alpha1 rest.Interface // policy.networking.k8s.io/v1alpha1, where the cluster serves it
+	PolicyV1alpha2 rest.Interface // policy.networking.k8s.io/v1alpha2, where the cluster serves it
+	Korat          rest.Interface // korat.dev/v1
+
+	Metadata metadata.Interface // of objects of any kind
 }
 
 // Config reads the kubeconfig at path; an empty path means the credentials that
@@ -48,7 +57,10 @@ func Config(path, userAgent string) (*rest.Config, error) {
 // Scheme returns a scheme with the types that Korat uses.
 func Scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, koratv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, networkingv1.AddToScheme, discoveryv1.AddToScheme,
+		policyv1alpha1.Install, policyv1alpha2.Install, koratv1.AddToScheme,
+	} {
 		if err := add(s); err != nil {
 			return nil, fmt.Errorf("bug: scheme: %w", err)
 		}
@@ -84,12 +96,18 @@ func New(cfg *rest.Config) (*Clients, error) {
 		return r
 	}
 	clients := &Clients{
-		Core:       client(corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf),
-		Networking: client(networkingv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
-		Korat:      client(koratv1.GroupVersion, "/apis", runtime.ContentTypeJSON), // CRDs are JSON only
+		Core:           client(corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf),
+		Networking:     client(networkingv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
+		Discovery:      client(discoveryv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
+		PolicyV1alpha1: client(schema.GroupVersion(policyv1alpha1.GroupVersion), "/apis", runtime.ContentTypeJSON),
+		PolicyV1alpha2: client(schema.GroupVersion(policyv1alpha2.GroupVersion), "/apis", runtime.ContentTypeJSON),
+		Korat:          client(koratv1.GroupVersion, "/apis", runtime.ContentTypeJSON), // CRDs are JSON only
 	}
 	if err != nil {
 		return nil, err
+	}
+	if clients.Metadata, err = metadata.NewForConfigAndClient(cfg, http); err != nil {
+		return nil, fmt.Errorf("client for metadata at %s: %w", cfg.Host, err)
 	}
 	return clients, nil
 }

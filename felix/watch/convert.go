@@ -1,11 +1,13 @@
 package watch
 
 import (
+	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
@@ -33,6 +35,8 @@ func node(obj any) (string, event.Value) {
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			v.Addrs = appendAddr(v.Addrs, a.Address)
+		} else {
+			v.Others = appendAddr(v.Others, a.Address) // host names do not parse
 		}
 	}
 	return n.Name, v
@@ -48,7 +52,10 @@ func pod(obj any) (string, event.Value) {
 	if p.Spec.HostNetwork || finished {
 		return name, nil
 	}
-	v := &event.Pod{Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Labels: selector.MakeLabels(p.Labels)}
+	v := &event.Pod{
+		Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Labels: selector.MakeLabels(p.Labels),
+		Account: p.Spec.ServiceAccountName, Ports: slices.Concat(namedPorts(p.Spec.InitContainers), namedPorts(p.Spec.Containers)),
+	}
 	for _, ip := range p.Status.PodIPs {
 		v.Addrs = appendAddr(v.Addrs, ip.IP)
 	}
@@ -62,10 +69,96 @@ func appendAddr(addrs []netip.Addr, text string) []netip.Addr {
 	return addrs
 }
 
-func networkPolicy(obj any) (string, event.Value) {
-	np := obj.(*networkingv1.NetworkPolicy)
-	p, _ := convert.NetworkPolicy(np)
-	return policy.Key{Kind: policy.KubernetesNetworkPolicy, Namespace: np.Namespace, Name: np.Name}.String(), &event.Policy{Policy: p}
+// namedPorts: init containers count, as sidecars are some.
+func namedPorts(containers []corev1.Container) []policy.NamedPort {
+	var ports []policy.NamedPort
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			protocol, number := protocolOf(p.Protocol), p.ContainerPort
+			if p.Name != "" && protocol.HasPorts() && number > 0 && number <= math.MaxUint16 {
+				ports = append(ports, policy.NamedPort{Name: p.Name, Protocol: protocol, Port: uint16(number)})
+			}
+		}
+	}
+	return ports
+}
+
+// protocolOf returns AnyProtocol, which has no ports, for a name from the future.
+func protocolOf(p corev1.Protocol) policy.Protocol {
+	switch p {
+	case "", corev1.ProtocolTCP:
+		return policy.TCP
+	case corev1.ProtocolUDP:
+		return policy.UDP
+	case corev1.ProtocolSCTP:
+		return policy.SCTP
+	}
+	return policy.AnyProtocol
+}
+
+func serviceAccount(obj any) (string, event.Value) {
+	a := obj.(*corev1.ServiceAccount)
+	return namespacedName(a), &event.ServiceAccount{Namespace: a.Namespace, Name: a.Name, Labels: selector.MakeLabels(a.Labels)}
+}
+
+// endpointSlice: whether endpoints are ready is not asked, or the policy would
+// close and open with every probe.
+func endpointSlice(obj any) (string, event.Value) {
+	s := obj.(*discoveryv1.EndpointSlice)
+	service := s.Labels[discoveryv1.LabelServiceName]
+	if service == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
+		return namespacedName(s), nil
+	}
+	v := &event.EndpointSlice{Service: policy.ServiceName{Namespace: s.Namespace, Name: service}}
+	for _, e := range s.Endpoints {
+		for _, a := range e.Addresses {
+			v.Addrs = appendAddr(v.Addrs, a)
+		}
+	}
+	for _, p := range s.Ports {
+		port := policy.NamedPort{Protocol: policy.TCP}
+		if p.Name != nil {
+			port.Name = *p.Name
+		}
+		if p.Protocol != nil {
+			port.Protocol = protocolOf(*p.Protocol)
+		}
+		if p.Port != nil && *p.Port > 0 && *p.Port <= math.MaxUint16 && port.Protocol.HasPorts() {
+			port.Port = uint16(*p.Port)
+			v.Ports = append(v.Ports, port)
+		}
+	}
+	return namespacedName(s), v
+}
+
+func tier(obj any) (string, event.Value) {
+	t, _ := convert.Tier(obj.(*koratv1.Tier))
+	return t.Name, &event.Tier{Tier: t}
+}
+
+func networkSet(obj any) (string, event.Value) {
+	o := obj.(*koratv1.NetworkSet)
+	s, _ := convert.NetworkSet(o)
+	return namespacedName(o), &event.NetworkSet{NetworkSet: s}
+}
+
+func globalNetworkSet(obj any) (string, event.Value) {
+	s, _ := convert.GlobalNetworkSet(obj.(*koratv1.GlobalNetworkSet))
+	return s.Name, &event.NetworkSet{NetworkSet: s}
+}
+
+func hostEndpoint(obj any) (string, event.Value) {
+	h, _ := convert.HostEndpoint(obj.(*koratv1.HostEndpoint))
+	return h.Name, &event.HostEndpoint{HostEndpoint: h}
+}
+
+// policyOf makes the converter of a kind of policy. Problems are told to the
+// author elsewhere; here the policy has its closed reading.
+func policyOf[O any](converted func(O) (*policy.Policy, []convert.Problem)) func(any) (string, event.Value) {
+	return func(obj any) (string, event.Value) {
+		p, _ := converted(obj.(O))
+		return p.Key.String(), &event.Policy{Policy: p}
+	}
 }
 
 func pool(obj any) (string, event.Value) {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,10 +22,13 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+	policyv1alpha1 "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kube"
+	"github.com/koratnet/korat/policy/convert"
 )
 
 // A lost watch is retried after firstRetry, doubling to lastRetry, each time
@@ -50,36 +54,68 @@ type feed struct {
 	absent   event.Value // what holds for an object that does not exist; usually nil
 }
 
+// feeds are the resources that every cluster serves that Korat is installed in.
 func feeds(c *kube.Clients) []feed {
 	return []feed{
 		{c.Core, "namespaces", &corev1.Namespace{}, event.NamespaceKind, namespace, nil},
 		{c.Core, "nodes", &corev1.Node{}, event.NodeKind, node, nil},
 		{c.Core, "pods", &corev1.Pod{}, event.PodKind, pod, nil},
-		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, networkPolicy, nil},
+		{c.Core, "serviceaccounts", &corev1.ServiceAccount{}, event.ServiceAccountKind, serviceAccount, nil},
+		{c.Discovery, "endpointslices", &discoveryv1.EndpointSlice{}, event.EndpointSliceKind, endpointSlice, nil},
+		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, policyOf(convert.NetworkPolicy), nil},
 		{c.Korat, "ippools", &koratv1.IPPool{}, event.PoolKind, pool, nil},
 		{c.Korat, "blocks", &koratv1.Block{}, event.BlockKind, block, nil},
 		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork, nil},
 		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer, nil},
 		{c.Korat, "bgpconfigurations", &koratv1.BGPConfiguration{}, event.BGPKind, bgpConfiguration, bgpDefaults},
+		{c.Korat, "tiers", &koratv1.Tier{}, event.TierKind, tier, nil},
+		{c.Korat, "networksets", &koratv1.NetworkSet{}, event.NetworkSetKind, networkSet, nil},
+		{c.Korat, "globalnetworksets", &koratv1.GlobalNetworkSet{}, event.NetworkSetKind, globalNetworkSet, nil},
+		{c.Korat, "hostendpoints", &koratv1.HostEndpoint{}, event.HostEndpointKind, hostEndpoint, nil},
+		{c.Korat, "networkpolicies", &koratv1.NetworkPolicy{}, event.PolicyKind, policyOf(convert.KoratNetworkPolicy), nil},
+		{c.Korat, "globalnetworkpolicies", &koratv1.GlobalNetworkPolicy{}, event.PolicyKind, policyOf(convert.GlobalNetworkPolicy), nil},
+	}
+}
+
+// guests are the resources that a cluster may have.
+func guests(c *kube.Clients) []guest {
+	return []guest{
+		{feed{
+			c.PolicyV1alpha2, "clusternetworkpolicies", &policyv1alpha2.ClusterNetworkPolicy{},
+			event.PolicyKind, policyOf(convert.ClusterNetworkPolicy), nil,
+		}, "clusternetworkpolicies.policy.networking.k8s.io"},
+		{feed{
+			c.PolicyV1alpha1, "adminnetworkpolicies", &policyv1alpha1.AdminNetworkPolicy{},
+			event.PolicyKind, policyOf(convert.AdminNetworkPolicy), nil,
+		}, "adminnetworkpolicies.policy.networking.k8s.io"},
+		{feed{
+			c.PolicyV1alpha1, "baselineadminnetworkpolicies", &policyv1alpha1.BaselineAdminNetworkPolicy{},
+			event.PolicyKind, policyOf(convert.BaselineAdminNetworkPolicy), nil,
+		}, "baselineadminnetworkpolicies.policy.networking.k8s.io"},
 	}
 }
 
 // Run posts what the API server knows to box until ctx ends, and box.Synced
-// once every resource has been listed. It returns ctx's error: an API server
+// once every resource that the cluster has was listed. It returns ctx's error: an API server
 // that is away is waited for.
 func Run(ctx context.Context, clients *kube.Clients, box Box, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
 	box.Post(event.Set(koratv1.BGPConfigurationName, bgpDefaults)) // a listed object replaces it before Synced
-	fs := feeds(clients)
 	var listed sync.WaitGroup
-	listed.Add(len(fs))
 	g, ctx := errgroup.WithContext(ctx)
-	for _, f := range fs {
+	run := func(f feed, watch func(context.Context, *letterbox)) {
+		listed.Add(1)
 		store := &letterbox{kind: f.kind, convert: f.convert, absent: f.absent, post: box.Post, synced: listed.Done, known: map[string]struct{}{}}
 		g.Go(func() error {
-			reflector(f, store).RunWithContext(ctx)
+			watch(ctx, store)
 			return context.Cause(ctx)
 		})
+	}
+	for _, f := range feeds(clients) {
+		run(f, func(ctx context.Context, store *letterbox) { reflector(f, store).RunWithContext(ctx) })
+	}
+	for _, v := range guests(clients) {
+		run(v.feed, func(ctx context.Context, store *letterbox) { v.run(ctx, clients.Metadata, store) })
 	}
 	synced := make(chan struct{})
 	go func() { listed.Wait(); close(synced) }() // ends with the process when a kind is never listed
@@ -96,11 +132,15 @@ func Run(ctx context.Context, clients *kube.Clients, box Box, log *slog.Logger) 
 
 func reflector(f feed, store cache.ReflectorStore) *cache.Reflector {
 	lw := cache.NewListWatchFromClient(f.client, f.resource, "", fields.Everything())
-	return cache.NewReflectorWithOptions(lw, f.object, store, cache.ReflectorOptions{
-		Name: f.resource,
+	return cache.NewReflectorWithOptions(lw, f.object, store, options(f.resource))
+}
+
+func options(name string) cache.ReflectorOptions {
+	return cache.ReflectorOptions{
+		Name: name,
 		Backoff: &wait.Backoff{
 			Duration: firstRetry, Cap: lastRetry, Factor: 2, Jitter: 1,
 			Steps: int(math.Ceil(float64(lastRetry) / float64(firstRetry))),
 		},
-	})
+	}
 }
