@@ -23,8 +23,12 @@ if [ ! -e "$policy" ]; then
 	chmod +x "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # a list of words
-apt-get install -qq -y --no-install-recommends $missing || { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing; }
+# The lists may be missing, or older than what the mirror still has.
+# shellcheck disable=SC2086 # $missing is a list of words
+install() { apt-get install -qq -y --no-install-recommends $missing > /dev/null; }
+# shellcheck disable=SC2086
+apt-cache show $missing > /dev/null 2>&1 || apt-get update -qq
+install || { apt-get update -qq && install; }
 if [ -d /run/systemd/system ]; then
 	for s in frr bird; do systemctl disable --quiet "$s" 2>/dev/null || true; done
 fi

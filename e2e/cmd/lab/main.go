@@ -66,7 +66,10 @@ func (c *command) up() *cobra.Command {
 			if c.o.Self, err = os.Executable(); err != nil {
 				return err
 			}
-			_, err = lab.Up(cmd.Context(), c.o)
+			l, err := lab.Up(cmd.Context(), c.o)
+			if err != nil && l != nil {
+				err = fmt.Errorf("%w\nwhat is there stays for a look; `lab down` removes it", err)
+			}
 			return err
 		},
 	}
