@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -10,12 +11,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
+	gocmp "github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
+	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 var update = flag.Bool("update", false, "write the connectivity tables")
@@ -23,7 +27,8 @@ var update = flag.Bool("update", false, "write the connectivity tables")
 // TestRecipes evaluates the policies that users know, testdata/recipes/*.yaml,
 // in one small world, and compares who reaches whom with the table beside each
 // file. The first line of a file says which ports to try. Every cell must also
-// be the second opinion's.
+// be the second opinion's. Where staged policies would decide otherwise, a cell
+// says so behind an arrow.
 func TestRecipes(t *testing.T) {
 	files, err := filepath.Glob("testdata/recipes/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -32,6 +37,9 @@ func TestRecipes(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			o, probes := recipe(t, file)
+			if len(o.clusters)+len(o.own)+len(o.global)+len(o.policies) == 0 {
+				t.Error("no policies")
+			}
 			got := ""
 			for _, p := range probes {
 				got += table(t, o, p)
@@ -46,7 +54,7 @@ func TestRecipes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
+			if diff := gocmp.Diff(string(want), got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -54,12 +62,15 @@ func TestRecipes(t *testing.T) {
 }
 
 // recipeWorld is where all recipes are tried: a shop with three tiers, a team
-// that watches it, cluster DNS, and two machines outside the cluster.
-func recipeWorld() *opinion {
-	pod := func(i byte, namespace, name string, labels map[string]string) opinionPod {
-		return opinionPod{namespace: namespace, name: name, node: "node", labels: labels, addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, i})}}
+// that watches it, cluster DNS, and two machines outside the cluster. Every pod
+// has a service account of its name.
+func recipeWorld() *tieredOpinion {
+	pod := func(i byte, namespace, name string, labels map[string]string, ports ...opinionPort) opinionPod {
+		addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, i})}
+		return opinionPod{namespace: namespace, name: name, node: "node", labels: labels, addrs: addrs, account: name, ports: ports}
 	}
-	return &opinion{
+	api := netip.AddrFrom4([4]byte{10, 244, 0, 2})
+	o := opinion{
 		namespaces: map[string]map[string]string{
 			"shop":        {"kubernetes.io/metadata.name": "shop"},
 			"ops":         {"kubernetes.io/metadata.name": "ops", "team": "operations"},
@@ -67,12 +78,16 @@ func recipeWorld() *opinion {
 		},
 		pods: []opinionPod{
 			pod(1, "shop", "web", map[string]string{"app": "shop", "role": "web"}),
-			pod(2, "shop", "api", map[string]string{"app": "shop", "role": "api"}),
-			pod(3, "shop", "db", map[string]string{"app": "shop", "role": "db"}),
+			pod(2, "shop", "api", map[string]string{"app": "shop", "role": "api"}, opinionPort{"metrics", "TCP", 9101}),
+			pod(3, "shop", "db", map[string]string{"app": "shop", "role": "db"}, opinionPort{"metrics", "TCP", 9100}),
 			pod(4, "ops", "monitor", map[string]string{"type": "monitoring"}),
 			pod(5, "ops", "shell", nil),
 			pod(6, "kube-system", "dns", map[string]string{"k8s-app": "kube-dns"}),
 		},
+	}
+	return &tieredOpinion{
+		opinion: o, tiers: map[string]v1.TierSpec{}, selects: map[string]func(map[string]string) bool{},
+		services: map[string][]ServiceEnd{"shop/api": {{api, policy.TCP, 80}}},
 	}
 }
 
@@ -84,7 +99,7 @@ type probe struct {
 }
 
 // recipe reads the manifests of a file and the probes in its first line.
-func recipe(t *testing.T, file string) (*opinion, []probe) {
+func recipe(t *testing.T, file string) (*tieredOpinion, []probe) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -108,17 +123,76 @@ func recipe(t *testing.T, file string) (*opinion, []probe) {
 	}
 	o := recipeWorld()
 	for _, doc := range strings.Split(string(text), "\n---\n") {
-		np := &networkingv1.NetworkPolicy{}
-		if err := yaml.UnmarshalStrict([]byte(doc), np); err != nil {
+		if err := o.take([]byte(doc)); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		o.policies = append(o.policies, np)
 	}
 	return o, probes
 }
 
+// take adds an object.
+func (o *tieredOpinion) take(doc []byte) error {
+	var meta metav1.TypeMeta
+	if err := yaml.Unmarshal(doc, &meta); err != nil {
+		return err
+	}
+	switch meta.APIVersion + " " + meta.Kind {
+	case "networking.k8s.io/v1 NetworkPolicy":
+		return add(doc, func(p *networkingv1.NetworkPolicy) { o.policies = append(o.policies, p) })
+	case "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
+		return add(doc, func(p *cnp.ClusterNetworkPolicy) { o.clusters = append(o.clusters, p) })
+	case "korat.dev/v1 Tier":
+		return add(doc, func(t *v1.Tier) { o.tiers[t.Name] = t.Spec })
+	case "korat.dev/v1 GlobalNetworkSet":
+		return add(doc, func(s *v1.GlobalNetworkSet) {
+			set := opinionSet{labels: s.Labels}
+			for _, n := range s.Spec.Nets {
+				set.nets = append(set.nets, netip.MustParsePrefix(string(n)))
+			}
+			o.sets = append(o.sets, set)
+		})
+	case "korat.dev/v1 NetworkPolicy":
+		return add(doc, func(p *v1.NetworkPolicy) {
+			p.Spec.Tier = cmp.Or(p.Spec.Tier, policy.DefaultTier)
+			o.own = append(o.own, p)
+			o.mean(&p.Spec.PolicySpec)
+		})
+	case "korat.dev/v1 GlobalNetworkPolicy":
+		return add(doc, func(p *v1.GlobalNetworkPolicy) {
+			p.Spec.Tier = cmp.Or(p.Spec.Tier, policy.DefaultTier)
+			o.global = append(o.global, p)
+			o.mean(&p.Spec.PolicySpec, p.Spec.NamespaceSelector)
+		})
+	}
+	return fmt.Errorf("unknown kind %s %s", meta.APIVersion, meta.Kind)
+}
+
+func add[T any](doc []byte, to func(*T)) error {
+	o := new(T)
+	if err := yaml.UnmarshalStrict(doc, o); err != nil {
+		return err
+	}
+	to(o)
+	return nil
+}
+
+// mean notes what the selectors of a policy mean.
+func (o *tieredOpinion) mean(s *v1.PolicySpec, texts ...string) {
+	texts = append(texts, s.Selector, s.ServiceAccountSelector)
+	for _, r := range slices.Concat(s.Ingress, s.Egress) {
+		for _, e := range []v1.RuleEnd{r.Source, r.Destination} {
+			texts = append(texts, e.Selector, e.NotSelector, e.NamespaceSelector)
+		}
+	}
+	for _, text := range texts {
+		if sel, err := selector.Parse(text); err == nil {
+			o.selects[text] = func(l map[string]string) bool { return sel.Matches(selector.MakeLabels(l)) }
+		}
+	}
+}
+
 // table tries one port between all: rows are sources, columns destinations.
-func table(t *testing.T, o *opinion, p probe) string {
+func table(t *testing.T, o *tieredOpinion, p probe) string {
 	t.Helper()
 	names := []string{}
 	addrs := map[string]netip.Addr{}
@@ -131,7 +205,7 @@ func table(t *testing.T, o *opinion, p probe) string {
 		addrs[name] = a
 	}
 	slices.Sort(names[len(o.pods):])
-	c := fromOpinion(o)
+	c := fromTiers(t, o)
 	text := fmt.Sprintf("%-10s", strings.TrimPrefix(fmt.Sprintf("%d/%s", p.port, p.protocol), "0/"))
 	for _, to := range names {
 		text += fmt.Sprintf(" %-8s", to)
@@ -141,11 +215,24 @@ func table(t *testing.T, o *opinion, p probe) string {
 		text += fmt.Sprintf("%-10s", from)
 		for _, to := range names {
 			packet := Packet{Src: addrs[from], Dst: addrs[to], Protocol: p.protocol, DstPort: p.port}
-			v := c.Verdict(packet)
-			if second := o.allows(packet.Src, packet.Dst, corev1.Protocol(p.protocol.String()), int(p.port)); second != (v.Action == policy.Allow) {
-				t.Errorf("%s: %s; the second opinion is %v", packet, v, second)
+			f := flow{src: packet.Src, dst: packet.Dst, protocol: p.protocol.String(), dstPort: int(p.port), icmpType: -1}
+			if p.protocol == policy.ICMP { // the port of a probe is the type
+				packet.Type, packet.DstPort, f.icmpType = uint8(p.port), 0, int(p.port)
 			}
-			text += " " + map[policy.Action]string{policy.Allow: "yes     ", policy.Deny: "-       "}[v.Action]
+			v := c.Verdict(packet)
+			staged := v
+			if v.Pending != nil {
+				staged = *v.Pending
+			}
+			if o.allows(f, false) != (v.Action == policy.Allow) || o.allows(f, true) != (staged.Action == policy.Allow) {
+				t.Errorf("%s: %s, pending %s; the second opinion is %v, %v", packet, v, staged, o.allows(f, false), o.allows(f, true))
+			}
+			text += " " + map[policy.Action]string{policy.Allow: "yes", policy.Deny: "-  "}[v.Action]
+			if staged.Action != v.Action {
+				text += " ->" + map[policy.Action]string{policy.Allow: "yes", policy.Deny: "-  "}[staged.Action][:2]
+			} else {
+				text += "     "
+			}
 		}
 		text += "\n"
 	}
