@@ -26,14 +26,18 @@ import (
 // returns a function that ends it and the address of its probes.
 func run(t *testing.T, pools ...netip.Prefix) (stop func(), address string) {
 	t.Helper()
+	return runWith(t, controller.Config{DefaultPools: pools})
+}
+
+// runWith runs it as c says beside.
+func runWith(t *testing.T, c controller.Config) (stop func(), address string) {
+	t.Helper()
 	port, err := freePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := controller.Config{
-		REST: identity(t, "korat:controller"), LeaderElect: true, HTTPAddress: "127.0.0.1:" + port,
-		DefaultPools: pools, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}
+	c.REST, c.LeaderElect, c.HTTPAddress = identity(t, "korat:controller"), true, "127.0.0.1:"+port
+	c.Version, c.Log = "test", slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- controller.Run(ctx, c) }()

@@ -49,8 +49,10 @@ func TestRights(t *testing.T) {
 		{controller, "create", "korat.dev", "ippools", "", true},
 		{controller, "patch", "korat.dev", "blocks", "status", true},
 		{controller, "watch", "networking.k8s.io", "networkpolicies", "", true},
+		{controller, "list", "", "pods", "", true},
 		{controller, "watch", "", "pods", "", false},
-		{controller, "delete", "korat.dev", "blocks", "", false},
+		{controller, "delete", "korat.dev", "blocks", "", true},
+		{controller, "update", "korat.dev", "blocks", "", false},
 		{controller, "delete", "korat.dev", "ippools", "", false},
 		{controller, "get", "", "secrets", "", false},
 	} {

@@ -38,8 +38,11 @@ type Config struct {
 	// DefaultPools are made when there is no IPPool as the controller becomes
 	// leader, at most one of each family. None: no pool is made.
 	DefaultPools []netip.Prefix
-	Version      string
-	Log          *slog.Logger
+	// BlockGrace is how long the Node of a block has to be gone before the block
+	// is deleted; 0: DefaultBlockGrace.
+	BlockGrace time.Duration
+	Version    string
+	Log        *slog.Logger
 }
 
 // Run runs the loops until ctx ends, then returns nil. With LeaderElect it waits
@@ -60,6 +63,9 @@ func Run(ctx context.Context, c Config) error {
 		return createDefaults(ctx, mgr.GetAPIReader(), mgr.GetClient(), pools, c.Log)
 	}))
 	if err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	if err := mgr.Add(newCollector(mgr, c)); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
 	if err := addLoops(ctx, mgr); err != nil {

@@ -8,11 +8,13 @@
 //	BGPPeer ─────┤          └──▶ Events on objects  events.go
 //	NetworkPolicy┘
 //
-// It also makes the first pools of a new cluster (defaults.go). Nothing on the
+// It also makes the first pools of a new cluster (defaults.go) and deletes the
+// blocks of nodes that are gone (collect.go). Nothing on the
 // path of a packet or a starting pod waits for it: while no controller runs,
 // status stands still and all else goes on.
 //
 // Each loop reads the cache, decides in a pure function, writes what differs and
 // tells by an Event what turned bad. No loop runs for one object more often than
-// once in pace, however much happens. Pods are never read.
+// once in pace, however much happens. Pods are read only when a block is to be
+// deleted, and never kept.
 package controller

@@ -1,0 +1,216 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+)
+
+// DefaultBlockGrace is how long the Node of a block has to be gone before the
+// block is deleted: longer than a node takes that is deleted to be set up again
+// and whose agent then takes its blocks over.
+const DefaultBlockGrace = 15 * time.Minute
+
+// Reasons of Events about blocks of nodes that are gone.
+const (
+	ReasonBlockCollected = "BlockCollected" // it is deleted
+	ReasonBlockKept      = "BlockKept"      // a pod still has an address of it
+)
+
+// looks is how often a block is looked at within the grace, at least.
+const looks = 5
+
+// podsAtOnce is how many pods are asked for at a time.
+const podsAtOnce = 500
+
+// A collector deletes the blocks of nodes that are gone. One goroutine runs it,
+// and only in the replica that leads.
+type collector struct {
+	cache  client.Reader
+	server client.Reader // asked just before something is deleted
+	writer client.Client
+	grace  time.Duration
+	log    *slog.Logger
+	seen   sightings
+}
+
+func newCollector(mgr manager.Manager, c Config) *collector {
+	return &collector{
+		cache: mgr.GetClient(), server: mgr.GetAPIReader(), writer: mgr.GetClient(),
+		grace: cmp.Or(c.BlockGrace, DefaultBlockGrace), log: c.Log, seen: sightings{},
+	}
+}
+
+// Start runs the collector until ctx ends.
+func (c *collector) Start(ctx context.Context) error {
+	tick := time.NewTicker(c.grace / looks)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := c.collect(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			c.log.Warn("blocks of nodes that are gone are not collected", "error", err)
+		}
+	}
+}
+
+// collect looks once. A new leader has seen nothing and waits the grace anew.
+func (c *collector) collect(ctx context.Context, now time.Time) error {
+	var blocks koratv1.BlockList
+	if err := c.cache.List(ctx, &blocks, shared); err != nil {
+		return fmt.Errorf("blocks: %w", err)
+	}
+	nodes, err := nodeUIDs(ctx, c.cache)
+	if err != nil {
+		return err
+	}
+	due := c.seen.due(orphans(blocks.Items, nodes), now, c.grace)
+	if len(due) == 0 {
+		return nil
+	}
+	if nodes, err = nodeUIDs(ctx, c.server); err != nil { // the cache may be behind
+		return err
+	}
+	claims, err := claimsOf(ctx, c.server)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, b := range orphans(due, nodes) {
+		errs = append(errs, c.delete(ctx, &b, claims))
+	}
+	return errors.Join(errs...)
+}
+
+// delete deletes b as it was seen, unless a pod has an address of it. An agent
+// that takes b over meanwhile changes its version and so keeps it.
+func (c *collector) delete(ctx context.Context, b *koratv1.Block, claims map[netip.Addr]string) error {
+	if pod := claimant(b, claims); pod != "" {
+		return tell(ctx, c.writer, b, []warning{{"kept", ReasonBlockKept, fmt.Sprintf(
+			"node %s (uid %s) is gone, and the block stays because pod %s has an address of it", b.Spec.Node, b.Spec.NodeUID, pod)}})
+	}
+	version := b.ResourceVersion
+	err := c.writer.Delete(ctx, b, client.Preconditions{UID: &b.UID, ResourceVersion: &version})
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("block %s: %w", b.Name, err)
+	}
+	delete(c.seen, b.UID)
+	c.log.Info("block of a node that is gone deleted", "block", string(b.Spec.CIDR), "node", b.Spec.Node, "uid", b.Spec.NodeUID)
+	return tell(ctx, c.writer, b, []warning{{"collected", ReasonBlockCollected, fmt.Sprintf(
+		"node %s (uid %s) has been gone for %s: the block is deleted", b.Spec.Node, b.Spec.NodeUID, c.grace)}})
+}
+
+// orphans returns the blocks whose owner is no Node: there is none of the name,
+// or it is another, made later under the same name.
+func orphans(blocks []koratv1.Block, nodes map[string]types.UID) []koratv1.Block {
+	var out []koratv1.Block
+	for _, b := range blocks {
+		if uid, known := nodes[b.Spec.Node]; !known || string(uid) != b.Spec.NodeUID {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// sightings remember since when blocks, by their UID, are orphans.
+type sightings map[types.UID]sighting
+
+type sighting struct {
+	since time.Time
+	owner koratv1.BlockSpec
+}
+
+// due notes what is orphaned now, forgets what is not, and returns the blocks
+// that were orphaned, of the same owner, a grace ago and ever since.
+func (s sightings) due(orphans []koratv1.Block, now time.Time, grace time.Duration) []koratv1.Block {
+	var out []koratv1.Block
+	current := map[types.UID]bool{}
+	for _, b := range orphans {
+		current[b.UID] = true
+		first, known := s[b.UID]
+		switch {
+		case !known || first.owner != b.Spec:
+			s[b.UID] = sighting{now, b.Spec}
+		case now.Sub(first.since) >= grace:
+			out = append(out, b)
+		}
+	}
+	for uid := range s {
+		if !current[uid] {
+			delete(s, uid)
+		}
+	}
+	return out
+}
+
+func nodeUIDs(ctx context.Context, r client.Reader) (map[string]types.UID, error) {
+	nodes := metav1.PartialObjectMetadataList{}
+	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := r.List(ctx, &nodes); err != nil {
+		return nil, fmt.Errorf("nodes: %w", err)
+	}
+	out := make(map[string]types.UID, len(nodes.Items))
+	for i := range nodes.Items {
+		out[nodes.Items[i].Name] = nodes.Items[i].UID
+	}
+	return out, nil
+}
+
+// claimsOf returns which pod has which address, of all pods that are not finished.
+func claimsOf(ctx context.Context, r client.Reader) (map[netip.Addr]string, error) {
+	claims := map[netip.Addr]string{}
+	for next := ""; ; {
+		var pods corev1.PodList
+		if err := r.List(ctx, &pods, client.Limit(podsAtOnce), client.Continue(next)); err != nil {
+			return nil, fmt.Errorf("pods: %w", err)
+		}
+		for i := range pods.Items {
+			p := &pods.Items[i]
+			if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+				continue
+			}
+			for _, ip := range p.Status.PodIPs {
+				if a, err := netip.ParseAddr(ip.IP); err == nil {
+					claims[a.Unmap()] = p.Namespace + "/" + p.Name
+				}
+			}
+		}
+		if next = pods.Continue; next == "" {
+			return claims, nil
+		}
+	}
+}
+
+// claimant returns a pod that has an address of b, or "".
+func claimant(b *koratv1.Block, claims map[netip.Addr]string) string {
+	cidr, err := netip.ParsePrefix(string(b.Spec.CIDR))
+	if err != nil {
+		return "" // the schema lets no other text pass
+	}
+	found := netip.Addr{}
+	for a := range claims {
+		if cidr.Contains(a) && (!found.IsValid() || a.Less(found)) {
+			found = a
+		}
+	}
+	return claims[found]
+}
