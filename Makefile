@@ -21,6 +21,7 @@ build: ## build korat, korat-cni, koratctl and the lab into bin/
 	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./cmd/koratctl ./e2e/cmd/...
 
 lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
+	@[ -x bin/controlplane ] || echo "building a Kubernetes control plane: some minutes the first time"
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
 
 deps: ## install the Debian packages that tests and demo use
