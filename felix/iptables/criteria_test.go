@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/koratnet/korat/policy"
@@ -92,15 +91,13 @@ func TestCriteriaMeanWhatTheySay(t *testing.T) {
 				c.rule.Action = policy.Allow
 			}
 			eachFlavour(t, func(t *testing.T, w *world) {
-				w.loadSets(map[ir.SetID]map[netip.Addr]bool{"hosts": {w.sites["a"].addrs[false]: true, w.sites["a"].addrs[true]: true}})
-				for is6, family := range map[bool]string{false: "inet", true: "inet6"} {
-					name := setName("services", ir.IPv4)
-					if is6 {
-						name = setName("services", ir.IPv6)
-					}
-					w.host.Run("ipset", "create", name, "hash:ip,port", "family", family)
-					w.host.Run("ipset", "add", name, w.sites["b"].addrs[is6].String()+",tcp:7")
+				var hosts, services []ir.Member
+				for _, is6 := range bothFamilies {
+					service := one(w.sites["b"].addrs[is6])
+					service.Protocol, service.Port = tcp, 7
+					hosts, services = append(hosts, one(w.sites["a"].addrs[is6])), append(services, service)
 				}
+				w.loadSets(sets{"hosts": setOf(ir.Addrs, hosts...), "services": setOf(ir.AddrPorts, services...)})
 				w.apply(w.policed(c.rule, inIPv6(c.rule)))
 				for _, is6 := range bothFamilies {
 					for _, p := range c.probes {

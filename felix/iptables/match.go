@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -27,17 +28,18 @@ func (c *criteria) everything() bool {
 }
 
 // programRules returns the rules of a program in family f. Rules that match
-// nothing in this family leave no trace, and neither do those that decide nothing.
+// nothing in this family leave no trace.
 func programRules(p *ir.Program, f ir.Family) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
-		if !r.Action.Ends() {
-			continue
-		}
 		for _, proto := range protocols(r) {
 			r.Protocol = proto
 			c, ok := criteriaOf(r, f)
 			if !ok {
+				continue
+			}
+			if !r.Action.Ends() {
+				rules = append(rules, specs(c.once(logTarget(p.ID, r.Origin))...)...)
 				continue
 			}
 			rules = append(rules, specs(c.rules(target(r.Action))...)...)
@@ -47,16 +49,6 @@ func programRules(p *ir.Program, f ir.Family) []rule {
 		}
 	}
 	return rules
-}
-
-func target(a policy.Action) string {
-	switch a {
-	case policy.Allow:
-		return "-g " + allowChain
-	case policy.Pass:
-		return "-g " + passChain
-	}
-	return "-j DROP"
 }
 
 // protocols returns the protocols that r is written for: where it asks for ports
@@ -100,12 +92,9 @@ func criteriaOf(r ir.Rule, f ir.Family) (criteria, bool) {
 // packet is looked up: its address, or its address and port.
 func (c *criteria) sets(f ir.Family, not, ends string, ids []ir.SetID) {
 	for _, id := range ids {
-		c.all = words(c.all, "-m set "+not+"--match-set", setName(id, f), ends)
+		c.all = words(c.all, "-m set "+not+"--match-set", desired.SetName(id, f), ends)
 	}
 }
-
-// setName returns the name of the kernel's set with the members of family f.
-func setName(id ir.SetID, f ir.Family) string { return fmt.Sprintf("kor%d-%s", f, id) }
 
 func (c *criteria) protocols(r ir.Rule) bool {
 	switch {
@@ -295,67 +284,4 @@ func portText(r ir.PortRange) string {
 		return strconv.Itoa(int(r.First))
 	}
 	return fmt.Sprintf("%d:%d", r.First, r.Last)
-}
-
-// rules says c in as few rules as it takes, the last of which have the target.
-//
-// Where OR-lists are few and short they are multiplied out, one rule per
-// combination. Else, and wherever something is excluded, the packet carries the
-// answer so far in a mark: every rule that follows may only clear it.
-func (c criteria) rules(target string) []string {
-	combinations, block := [][]string{nil}, 1
-	for _, list := range c.any {
-		var longer [][]string
-		for _, head := range combinations {
-			for _, alternative := range list {
-				longer = append(longer, append(slices.Clip(head), alternative))
-			}
-		}
-		combinations, block = longer, block+len(list)+2
-		if len(combinations) > block {
-			return c.marked(c.any, nil, target)
-		}
-	}
-	if len(c.none) > 0 {
-		return c.marked(nil, combinations, target)
-	}
-	return c.final("", combinations, target)
-}
-
-// final writes one rule per combination.
-func (c criteria) final(marked string, combinations [][]string, target string) []string {
-	lines := make([]string, len(combinations))
-	for i, parts := range combinations {
-		lines[i] = words(c.proto, c.all, words(parts...), marked, target)
-	}
-	return lines
-}
-
-// marked writes a mark block for the lists and for what is excluded, and then
-// the final rules, which ask for the mark.
-func (c criteria) marked(lists, combinations [][]string, target string) []string {
-	var lines []string
-	for i, list := range lists {
-		bit := uint32(blockMark)
-		if i == 0 {
-			bit = everyMark
-		}
-		lines = append(lines, clearMark(bit))
-		for _, alternative := range list {
-			lines = append(lines, words(c.proto, alternative, setMark(bit)))
-		}
-		if i > 0 {
-			lines = append(lines, words(noMark(blockMark), clearMark(everyMark)))
-		}
-	}
-	if len(lists) == 0 {
-		lines = append(lines, setMark(everyMark))
-	}
-	for _, excluded := range c.none {
-		lines = append(lines, words(c.proto, excluded, clearMark(everyMark)))
-	}
-	if combinations == nil {
-		combinations = [][]string{nil}
-	}
-	return append(lines, c.final(mark(everyMark), combinations, target)...)
 }

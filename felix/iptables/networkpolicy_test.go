@@ -58,7 +58,7 @@ func (w *world) compareCluster(seed uint64) (passed, all int) {
 	}
 	for i, arrived := range w.fire(shots) {
 		p := shots[i].packet
-		v := c.Verdict(eval.Packet{Src: p.from, Dst: p.to, Protocol: p.proto, DstPort: p.dst})
+		v := c.Verdict(p.asked())
 		// The other node does its part there.
 		want := (shots[i].from == "outside" || v.Egress.Action == policy.Allow) && (shots[i].to == "outside" || v.Ingress.Action == policy.Allow)
 		if want {
@@ -72,22 +72,22 @@ func (w *world) compareCluster(seed uint64) (passed, all int) {
 }
 
 // compiled does for two pods what the engine does for a node.
-func compiled(w *world, c *eval.Cluster) (desired.Delta, map[ir.SetID]map[netip.Addr]bool) {
+func compiled(w *world, c *eval.Cluster) (desired.Delta, sets) {
 	d := w.open()
 	d.Programs = map[ir.ProgramID]*ir.Program{}
-	sets := map[ir.SetID]map[netip.Addr]bool{}
+	used := sets{}
 	for _, p := range c.Policies {
 		for _, dir := range policy.Directions {
 			prog := compile.Compile(p, dir, compile.SetIDOf)
 			d.Programs[prog.ID] = prog
 			for _, s := range compile.Sets(p, dir) {
-				members := map[netip.Addr]bool{}
+				var members []ir.Member
 				for _, pod := range c.Pods {
 					if selects(c, s.Scope, pod) {
-						members[pod.Addrs[0]], members[pod.Addrs[1]] = true, true
+						members = append(members, one(pod.Addrs[0]), one(pod.Addrs[1]))
 					}
 				}
-				sets[compile.SetIDOf(s)] = members
+				used[compile.SetIDOf(s)] = setOf(ir.Addrs, members...)
 			}
 		}
 	}
@@ -102,7 +102,7 @@ func compiled(w *world, c *eval.Cluster) (desired.Delta, map[ir.SetID]map[netip.
 		e := d.Endpoints[w.sites[pod.Name].iface]
 		e.Ingress, e.Egress = compile.Chain(active, policy.Ingress, c.Tiers), compile.Chain(active, policy.Egress, c.Tiers)
 	}
-	return d, sets
+	return d, used
 }
 
 func selects(c *eval.Cluster, s policy.Scope, p eval.Pod) bool {

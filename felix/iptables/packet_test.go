@@ -11,6 +11,7 @@ import (
 
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/eval"
 )
 
 // packet is a packet that begins a connection. src distinguishes connections: it
@@ -19,6 +20,31 @@ type packet struct {
 	from, to netip.Addr
 	proto    policy.Protocol
 	src, dst uint16
+	kind     uint8 // of an ICMP message: its type, zero for an echo request
+	code     uint8 // of an ICMP message
+}
+
+// asked returns p as policy/eval knows it.
+func (p packet) asked() eval.Packet {
+	e := eval.Packet{Src: p.from, Dst: p.to, Protocol: p.proto}
+	switch {
+	case p.proto.HasPorts():
+		e.SrcPort, e.DstPort = p.src, p.dst
+	case p.proto.HasMessages():
+		e.Type, e.Code = p.message(), p.code
+	}
+	return e
+}
+
+// message returns the type of an ICMP message.
+func (p packet) message() uint8 {
+	switch {
+	case p.kind != 0:
+		return p.kind
+	case p.proto == policy.ICMPv6:
+		return echoRequest6
+	}
+	return echoRequest
 }
 
 func (p packet) String() string {
@@ -34,7 +60,7 @@ type key struct {
 
 func (p packet) key() key { return key{p.from, p.proto, p.src} }
 
-const echoRequest, echoRequest6 = 8, 128
+const echoRequest, timestampRequest, echoRequest6 = 8, 13, 128
 
 // transport returns the packet without its IP header.
 func (p packet) transport() []byte {
@@ -54,10 +80,8 @@ func (p packet) transport() []byte {
 		b[12], b[15], b[19], b[23], b[25], b[27] = 1, 20, 1, 0xff, 1, 1
 		binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 	case policy.ICMP, policy.ICMPv6:
-		b[0], b[1], b[2], b[3] = echoRequest, 0, 0, 0
-		if p.proto == policy.ICMPv6 {
-			b[0] = echoRequest6
-		}
+		b = b[:20] // as long as a timestamp request has to be
+		b[0], b[1], b[2], b[3] = p.message(), p.code, 0, 0
 		binary.BigEndian.PutUint16(b[4:], p.src)
 		binary.BigEndian.PutUint16(b[2:], p.checksum(b))
 	}
@@ -184,7 +208,7 @@ func received(b []byte, from unix.Sockaddr, is6 bool, proto policy.Protocol) (ke
 	switch {
 	case len(b) < 8, proto == policy.TCP && b[13] != 2:
 		return k, false
-	case proto == policy.ICMP && b[0] != echoRequest:
+	case proto == policy.ICMP && b[0] != echoRequest && b[0] != timestampRequest:
 		return k, false
 	case proto == policy.ICMPv6 && b[0] != echoRequest6:
 		k.src = uint16(b[0]) // all other messages are known by their type

@@ -41,9 +41,9 @@ func TestARefusedPolicyClosesItsEndpointAndNoOther(t *testing.T) {
 			w.expect(true, w.new("b", "a", is6, policy.TCP))
 			w.expect(false, w.new("b", "a", is6, policy.UDP))
 		}
-		w.host.Run("ipset", "create", setName("nosuchset", ir.IPv4), "hash:ip", "family", "inet")
-		w.host.Run("ipset", "create", setName("nosuchset", ir.IPv6), "hash:ip", "family", "inet6")
-		w.host.Run("ipset", "add", setName("nosuchset", ir.IPv4), "10.1.0.2")
+		w.host.Run("ipset", "create", desired.SetName("nosuchset", ir.IPv4), "hash:ip", "family", "inet")
+		w.host.Run("ipset", "create", desired.SetName("nosuchset", ir.IPv6), "hash:ip", "family", "inet6")
+		w.host.Run("ipset", "add", desired.SetName("nosuchset", ir.IPv4), "10.1.0.2")
 		w.resync()
 		w.expect(true, w.new("a", "b", false, policy.TCP))
 		for _, f := range w.walls {
@@ -92,8 +92,8 @@ func TestTheKernelTakesEveryShapeOfRule(t *testing.T) {
 		types := map[string]string{"e": "hash:ip,port", "f": "hash:ip,port", "g": "hash:ip,port", "h": "hash:ip,port"}
 		for _, id := range []ir.SetID{"a", "b", "c", "d", "e", "f", "g", "h", "s1", "s2"} {
 			kind := cmp.Or(types[string(id)], "hash:ip")
-			w.host.Run("ipset", "create", setName(id, ir.IPv4), kind, "family", "inet")
-			w.host.Run("ipset", "create", setName(id, ir.IPv6), kind, "family", "inet6")
+			w.host.Run("ipset", "create", desired.SetName(id, ir.IPv4), kind, "family", "inet")
+			w.host.Run("ipset", "create", desired.SetName(id, ir.IPv6), kind, "family", "inet6")
 		}
 		d := w.open()
 		d.Programs = map[ir.ProgramID]*ir.Program{}

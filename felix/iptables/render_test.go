@@ -129,6 +129,9 @@ var policyRules = []struct {
 	{"two by two", ir.Rule{Action: policy.Pass, SrcNets: nets("10.0.0.0/8", "11.0.0.0/8"), DstNets: nets("12.0.0.0/8", "13.0.0.0/8")}},
 	{"two by two with exceptions", ir.Rule{Action: policy.Pass, SrcNets: nets("10.0.0.0/8", "11.0.0.0/8"), DstNets: nets("12.0.0.0/8", "13.0.0.0/8"), NotSrcNets: nets("10.1.0.0/16"), NotDstNets: nets("12.1.0.0/16")}},
 	{"no rule but a note", ir.Rule{Action: policy.Log}},
+	{"a note on what two nets and two ports have", ir.Rule{
+		Action: policy.Log, Origin: 3, Protocol: policy.TCP, SrcNets: nets("10.0.0.0/8", "10.1.0.0/16"), DstPorts: manyPorts(2, 0),
+	}},
 	{"not one protocol", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.ICMP}}},
 	{"not two protocols", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.TCP, policy.UDP}}},
 	{"ports of any protocol but one", ir.Rule{Action: policy.Allow, NotProtocols: []policy.Protocol{policy.TCP}, DstPorts: manyPorts(1, 0)}},
@@ -166,7 +169,7 @@ func TestPolicyRules(t *testing.T) {
 		fmt.Fprintf(&b, "== %s\n", c.name)
 		for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
 			fmt.Fprintf(&b, "IPv%d\n", f)
-			for _, r := range programRules(&ir.Program{Rules: []ir.Rule{c.rule}}, f) {
+			for _, r := range programRules(&ir.Program{ID: knp("web", policy.Ingress), Rules: []ir.Rule{c.rule}}, f) {
 				b.WriteString("    " + r.spec + "\n")
 			}
 		}

@@ -3,6 +3,7 @@ package iptables
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/ipset"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
@@ -25,6 +27,7 @@ type world struct {
 	walls   []*Firewall
 	sites   map[string]*site
 	src     uint16 // the last source port that was used
+	sets    *ipset.Sets
 }
 
 // site is a place that sends and receives.
@@ -40,6 +43,9 @@ const routerMAC = "ee:ee:ee:ee:ee:ee"
 func newWorld(t testing.TB, flavour Flavour) *world {
 	t.Helper()
 	w := &world{t: t, flavour: flavour, host: kerneltest.New(t), sites: map[string]*site{}}
+	// The lock of legacy is one for all namespaces: others on this machine that
+	// hold it for seconds are none of the test's concern.
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
 	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
 		w.host.Run("sysctl", "-qw", s+"=1")
 	}
@@ -53,6 +59,7 @@ func newWorld(t testing.TB, flavour Flavour) *world {
 	for _, s := range w.sites {
 		s.wire = newWire(t, s.ns)
 	}
+	w.openSets()
 	w.restarted()
 	for _, f := range families {
 		for _, c := range []string{"INPUT", "FORWARD"} {
@@ -141,10 +148,13 @@ func (w *world) open() desired.Delta {
 	return d
 }
 
+// firstSrc is the first source port of fresh packets.
+const firstSrc = 10000
+
 // fresh returns a packet of a new connection.
 func (w *world) fresh(from, to string, is6 bool, proto policy.Protocol, port uint16) packet {
-	if w.src++; w.src < 10000 {
-		w.src = 10000
+	if w.src++; w.src < firstSrc {
+		w.src = firstSrc
 	}
 	return packet{from: w.sites[from].addrs[is6], to: w.sites[to].addrs[is6], proto: proto, src: w.src, dst: port}
 }
@@ -162,7 +172,7 @@ const markerPort = 9
 // marker is the packet, of a connection that is open since before the rules,
 // behind which all earlier packets of the same way have arrived or are lost.
 func (w *world) marker(from, to string, is6 bool) shot {
-	return shot{from, to, packet{w.sites[from].addrs[is6], w.sites[to].addrs[is6], policy.UDP, markerPort, markerPort}}
+	return shot{from, to, packet{from: w.sites[from].addrs[is6], to: w.sites[to].addrs[is6], proto: policy.UDP, src: markerPort, dst: markerPort}}
 }
 
 // ways are all pairs of sites between which packets are sent.
@@ -181,23 +191,32 @@ func (w *world) openMarkers() {
 	}
 }
 
-// await collects what arrives until m has.
+// await collects what arrives until m has, and with it all that was before it.
 func (w *world) await(m shot, got map[string]map[key]bool) {
 	w.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
-		for name, s := range w.sites {
-			if got[name] == nil {
-				got[name] = map[key]bool{}
-			}
-			for k := range s.drain() {
-				got[name][k] = true
-			}
-		}
+		w.collect(got)
 		if got[m.to][m.key()] {
+			// Some sites were looked at before m arrived: what was delivered to them
+			// between has been overlooked so far.
+			w.collect(got)
 			return
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("marker lost: %s", m)
+		}
+	}
+}
+
+// collect adds to got what has arrived at every site.
+func (w *world) collect(got map[string]map[key]bool) {
+	w.t.Helper()
+	for name, s := range w.sites {
+		if got[name] == nil {
+			got[name] = map[key]bool{}
+		}
+		for k := range s.drain() {
+			got[name][k] = true
 		}
 	}
 }
