@@ -205,6 +205,7 @@ func FuzzClusterNetworkPolicy(f *testing.F) {
 	} {
 		f.Add(spec)
 	}
+	addRecipes(f, "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy")
 	f.Fuzz(func(t *testing.T, spec string) {
 		o := &cnp.ClusterNetworkPolicy{}
 		if len(spec) > 10_000 || yaml.Unmarshal([]byte(spec), &o.Spec) != nil {

@@ -284,6 +284,8 @@ func FuzzOwnPolicy(f *testing.F) {
 	} {
 		f.Add(spec)
 	}
+	addRecipes(f, "korat.dev/v1", "NetworkPolicy")
+	addRecipes(f, "korat.dev/v1", "GlobalNetworkPolicy")
 	f.Fuzz(func(t *testing.T, spec string) {
 		o := &v1.GlobalNetworkPolicy{}
 		if len(spec) > 10_000 || yaml.Unmarshal([]byte(spec), &o.Spec) != nil {

@@ -251,6 +251,7 @@ func FuzzNetworkPolicy(f *testing.F) {
 	} {
 		f.Add(spec)
 	}
+	addRecipes(f, "networking.k8s.io/v1", "NetworkPolicy")
 	f.Fuzz(func(t *testing.T, spec string) {
 		np := &networkingv1.NetworkPolicy{}
 		if len(spec) > 10_000 || yaml.Unmarshal([]byte(spec), &np.Spec) != nil {
