@@ -57,10 +57,12 @@ type ServiceEnd struct {
 
 // Verdict answers whether packet p gets through. Its addresses say who the ends
 // are: pods, nodes or the world outside.
-func (c *Cluster) Verdict(p Packet) Verdict {
+func (c *Cluster) Verdict(p Packet) Verdict { return c.verdict(p, c.evaluator(), c.endpoint) }
+
+func (c *Cluster) verdict(p Packet, e *Evaluator, endpoint func(*Pod) *Endpoint) Verdict {
 	p.Src, p.Dst = p.Src.Unmap(), p.Dst.Unmap()
 	from, to := c.podAt(p.Src), c.podAt(p.Dst)
-	path := Path{From: c.endpoint(from), To: c.endpoint(to)}
+	path := Path{From: endpoint(from), To: endpoint(to)}
 	if from != nil && from == to {
 		path.To = path.From
 	}
@@ -69,13 +71,16 @@ func (c *Cluster) Verdict(p Packet) Verdict {
 			return n.Name == to.Node && slices.Contains(n.Addrs, p.Src)
 		})
 	}
-	return c.evaluator().Path(path, p)
+	return e.Path(path, p)
 }
 
 // Pod returns the pod of that name, or nil.
 func (c *Cluster) Pod(namespace, name string) *Pod {
 	return c.find(func(p *Pod) bool { return p.Namespace == namespace && p.Name == name })
 }
+
+// Selects reports whether a scope selects pod p.
+func (c *Cluster) Selects(s policy.Scope, p *Pod) bool { return c.selects(s, c.podThing(p)) }
 
 func (c *Cluster) podAt(a netip.Addr) *Pod {
 	return c.find(func(p *Pod) bool { return slices.Contains(p.Addrs, a) })
