@@ -46,29 +46,47 @@ func TestRecipesAreExplainedAsTheyAreMeant(t *testing.T) {
 	}
 }
 
-// check compares one table: its first line is what is tried, and to whom.
+// check compares one table: its first line is what is tried, and to whom. What
+// staged policies would say stands behind an arrow.
 func check(t *testing.T, w *world.World, table string) (cells int) {
 	t.Helper()
-	lines := strings.Split(table, "\n")
+	lines := strings.Split(strings.ReplaceAll(table, " ->", "->"), "\n")
 	head := strings.Fields(lines[0])
-	what := head[0] // 80/TCP, or ICMP
+	what := head[0] // 80/TCP, or ICMP with the type 0
 	if !strings.Contains(what, "/") {
-		what = "/" + what
+		what = "0/" + what
 	}
 	for _, line := range lines[1:] {
 		row := strings.Fields(line)
-		for i, want := range row[1:] {
+		for i, cell := range row[1:] {
 			q, err := explain.Parse(w, recipeEnd(w, row[0]), recipeEnd(w, head[i+1])+":"+what, explain.AnyFamily)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := explain.Ask(w, q); (got.Verdict == policy.Allow) != (want == "yes") {
-				t.Errorf("the table says %q, explain:\n%s", want, got.Text(explain.Rules))
+			got := explain.Ask(w, q)
+			want, staged, _ := strings.Cut(cell, "->")
+			if staged == "" {
+				staged = want
+			}
+			pending := got.Trace
+			if pending.Pending != nil {
+				pending = *pending.Pending
+			}
+			if got.Verdict != action(want) || pending.Action != action(staged) {
+				t.Errorf("the table says %q, explain:\n%s", cell, got.Text(explain.Rules))
 			}
 			cells++
 		}
 	}
 	return cells
+}
+
+// action is what a cell of a table means.
+func action(cell string) policy.Action {
+	if strings.HasPrefix(cell, "y") {
+		return policy.Allow
+	}
+	return policy.Deny
 }
 
 // recipeEnd returns a column's name as explain understands it.

@@ -30,17 +30,11 @@ func Ask(w *world.World, q Question) Answer {
 	c.Explain = true
 	v := c.Verdict(q.Packet)
 	nameSets(&v, c.Policies)
-	a := Answer{
+	return Answer{
 		Verdict: v.Action, DecidedBy: v.DecidedBy(), Source: q.Source, Destination: q.Destination,
 		Protocol: q.Packet.Protocol, Port: q.Packet.DstPort, MessageType: q.Packet.Type,
-		Trace: v, Problems: []world.Problem{},
+		Trace: v, Problems: world.Serious(w.Problems),
 	}
-	for _, p := range w.Problems {
-		if p.Severity != world.Note {
-			a.Problems = append(a.Problems, p)
-		}
-	}
-	return a
 }
 
 // nameSets puts what a set holds in the place of its name, in the texts of rules.

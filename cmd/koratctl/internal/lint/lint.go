@@ -12,7 +12,6 @@ import (
 	"github.com/koratnet/korat/policy/compile"
 	"github.com/koratnet/korat/policy/eval"
 	"github.com/koratnet/korat/policy/ir"
-	"github.com/koratnet/korat/policy/match"
 )
 
 // Check returns all problems of the world's objects, in the order in which they
@@ -132,9 +131,5 @@ func (c *checker) peers(p *policy.Policy, d policy.Direction, field string) {
 }
 
 func (c *checker) selected(s policy.Scope) func(eval.Pod) bool {
-	return func(p eval.Pod) bool {
-		labels, known := c.w.Cluster.Namespaces[p.Namespace]
-		account := c.w.Cluster.Accounts[policy.ServiceName{Namespace: p.Namespace, Name: p.Account}]
-		return match.Matches(s, match.Namespace{Name: p.Namespace, Labels: labels, Known: known}, policy.PodLabels(p.Labels, p.Account, account))
-	}
+	return func(p eval.Pod) bool { return c.w.Cluster.Selects(s, &p) }
 }

@@ -67,6 +67,17 @@ type Problem struct {
 	Effect   string `json:"effect,omitempty"`
 }
 
+// Serious returns the problems that are more than a note. It is never nil.
+func Serious(problems []Problem) []Problem {
+	out := []Problem{}
+	for _, p := range problems {
+		if p.Severity != Note {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // String returns the problem as a line without its severity.
 func (p Problem) String() string {
 	text := fmt.Sprintf("%s: %s", p.Place, p.Object)
