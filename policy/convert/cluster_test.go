@@ -232,3 +232,35 @@ func FuzzClusterNetworkPolicy(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAdminNetworkPolicy is FuzzClusterNetworkPolicy for the older API.
+func FuzzAdminNetworkPolicy(f *testing.F) {
+	for _, spec := range []string{
+		`{priority: 1, subject: {namespaces: {}}, ingress: [{action: Allow, from: [{namespaces: {}}], ports: [{portNumber: {protocol: TCP, port: 80}}, {namedPort: a}]}]}`,
+		`{priority: 9999, subject: {pods: {}}, egress: [{action: Pass, to: [{networks: [10.0.0.0/8]}, {nodes: {}}], ports: [{portRange: {start: 5, end: 1}}]}, {action: Deny, to: [{}]}]}`,
+	} {
+		f.Add(spec)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		o := &anp.AdminNetworkPolicy{}
+		if len(spec) > 10_000 || yaml.Unmarshal([]byte(spec), &o.Spec) != nil {
+			return
+		}
+		p, problems := AdminNetworkPolicy(o)
+		for i, r := range p.Ingress {
+			if r.Action == policy.Allow && r.Peers == nil || o.Spec.Ingress[i].Action == "Deny" && r.Action != policy.Deny {
+				t.Fatalf("ingress rule %d of %q became %+v", i, spec, r)
+			}
+		}
+		for i, r := range p.Egress {
+			if r.Action == policy.Allow && r.Peers == nil || o.Spec.Egress[i].Action == "Deny" && r.Action != policy.Deny {
+				t.Fatalf("egress rule %d of %q became %+v", i, spec, r)
+			}
+		}
+		for _, problem := range problems {
+			if !strings.HasPrefix(problem.Field, "spec.") || problem.Expected == "" || problem.Effect == "" {
+				t.Fatalf("problem %+v of %q", problem, spec)
+			}
+		}
+	})
+}
