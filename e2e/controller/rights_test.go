@@ -41,7 +41,7 @@ func TestRights(t *testing.T) {
 		{agent, "update", "korat.dev", "blocks", "status", true},
 		{agent, "update", "korat.dev", "nodenetworks", "status", true},
 		{agent, "update", "korat.dev", "blocks", "", true},
-		{agent, "delete", "korat.dev", "blocks", "", false},
+		{agent, "delete", "korat.dev", "blocks", "", true},
 		{agent, "update", "korat.dev", "nodenetworks", "", false},
 		{agent, "create", "korat.dev", "ippools", "", false},
 		{agent, "get", "", "secrets", "", false},

@@ -43,7 +43,7 @@ func (u *upkeep) run(ctx context.Context) error {
 		cancel()
 		u.node.allocator.Listed()
 		if time.Since(collected) >= collectEvery {
-			err = errors.Join(err, u.cni.Collect(u.node.claimed))
+			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()
 		}
 		if err != nil && ctx.Err() == nil {
@@ -69,6 +69,12 @@ func (u *upkeep) recover(ctx context.Context, adopted *bool) error {
 	}
 	*adopted = true
 	return u.node.allocator.TakeOver(ctx)
+}
+
+func (u *upkeep) giveBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, upkeepEvery)
+	defer cancel()
+	return u.node.allocator.GiveBack(ctx)
 }
 
 // podsIn returns the node's pods, each with those addresses that lie in blocks.

@@ -127,6 +127,23 @@ func TestAnAddressThatOnlyTheAPIKnowsIsHeldUntilItKnowsItNoMore(t *testing.T) {
 	}
 }
 
+// The runtime died with the pod's sandbox, and never said DEL.
+func TestAPodThatWentWithoutDELIsDetachedAtTheSecondLook(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	add(t, c, a.conf("1.0.0"), newSandbox(t, "c1", "stays"))
+	gone := add(t, c, a.conf("1.0.0"), newSandbox(t, "c2", "gone"))
+	a.node.Remove(gone.Interfaces[0].Name)
+	nobody := func(netip.Addr) bool { return false }
+	for look, want := range []int{2, 1, 1} {
+		if err := a.server.Collect(nobody); err != nil {
+			t.Fatal(err)
+		}
+		if len(a.held()) != want || len(a.kernel.addrs()) != want || len(a.books.State().Attachments) != want {
+			t.Errorf("look %d: held %v, connected %v, want %d", look, a.held(), a.kernel.addrs(), want)
+		}
+	}
+}
+
 func TestASecondADDForAnAdoptedPod(t *testing.T) {
 	for name, x := range map[string]struct {
 		sandbox func(t *testing.T, first sandbox) sandbox

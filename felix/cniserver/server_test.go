@@ -108,6 +108,15 @@ func (x *api) Claim(_ context.Context, b ipam.Block) error {
 	return nil
 }
 
+func (x *api) Release(_ context.Context, b ipam.Block) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.blocks[b.CIDR].Owner == b.Owner {
+		delete(x.blocks, b.CIDR)
+	}
+	return nil
+}
+
 func (x *api) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error {
 	if x.blocks[b.CIDR].Owner != from {
 		return ipam.ErrConflict

@@ -36,12 +36,16 @@ type Claimer interface {
 	// TakeOver gives the block that from owns to b.Owner. It returns
 	// ipam.ErrConflict when from does not own it any more.
 	TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error
+	// Release deletes the block if b.Owner owns it. That it does not, or that
+	// there is none, is success.
+	Release(ctx context.Context, b ipam.Block) error
 }
 
 // Journal records what blocks the node owns; ipam/journal implements it.
 type Journal interface {
 	State() journal.State
 	Claim(block netip.Prefix, pool string) error
+	Drop(block netip.Prefix) error
 }
 
 // Allocator is safe for concurrent use. Make it with New.
@@ -52,14 +56,18 @@ type Allocator struct {
 	log     *slog.Logger
 	now     func() time.Time
 
-	claiming sync.Mutex // one claim at a time; held while the API is asked
+	claiming sync.Mutex // who owns a block changes once at a time; held while the API is asked
 
 	mu     sync.Mutex // guards all below
 	labels selector.Labels
 	pools  map[string]ipam.Pool
 	taken  map[netip.Prefix]ipam.Block // blocks in the API, of all nodes
 	own    map[netip.Prefix]ownBlock
-	ready  chan struct{} // closed once the node and its pools may be known
+	// idle tells since when own blocks are seen without an address in use or at rest.
+	idle map[netip.Prefix]time.Time
+	// leaving are blocks that were ours, until the API says that they are gone.
+	leaving map[netip.Prefix]ipam.Block
+	ready   chan struct{} // closed once the node and its pools may be known
 }
 
 // New returns an allocator for the node that owns j, holding what j says.
@@ -68,6 +76,7 @@ func New(j Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Al
 	a := &Allocator{
 		owner: ipam.Owner{Node: s.Node, Journal: s.ID}, claimer: claimer, journal: j, log: log, now: now,
 		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Block{}, own: map[netip.Prefix]ownBlock{},
+		idle: map[netip.Prefix]time.Time{}, leaving: map[netip.Prefix]ipam.Block{},
 		ready: make(chan struct{}),
 	}
 	for cidr, pool := range s.Blocks {
@@ -101,7 +110,12 @@ func (a *Allocator) SetBlock(b ipam.Block) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken[b.CIDR] = b
-	if _, known := a.own[b.CIDR]; known || b.Owner != a.owner {
+	if b.Owner != a.owner {
+		delete(a.leaving, b.CIDR)
+		return
+	}
+	_, known := a.own[b.CIDR]
+	if _, leaves := a.leaving[b.CIDR]; known || leaves {
 		return
 	}
 	if err := a.journal.Claim(b.CIDR, b.Pool); err != nil {
@@ -116,6 +130,7 @@ func (a *Allocator) BlockGone(cidr netip.Prefix) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.taken, cidr)
+	delete(a.leaving, cidr)
 }
 
 // Listed tells that SetNode, SetPool and SetBlock have been called for all
@@ -160,6 +175,7 @@ func (a *Allocator) Hold(h ipam.Handle, addrs []netip.Addr) error {
 	var errs []error
 	for _, addr := range addrs {
 		if b := a.blockOf(addr); b != nil {
+			delete(a.idle, b.CIDR())
 			errs = append(errs, b.Hold(addr, h))
 		}
 	}
@@ -199,19 +215,44 @@ func (a *Allocator) Usage() []Usage {
 	now := a.now()
 	all := make([]Usage, 0, len(a.own))
 	for _, cidr := range slices.SortedFunc(maps.Keys(a.own), netip.Prefix.Compare) {
-		u := Usage{CIDR: cidr, Held: map[netip.Addr]ipam.Handle{}}
-		a.own[cidr].Held(func(addr netip.Addr, h ipam.Handle) { u.Held[addr] = h })
-		u.Allocated, u.Quarantined, u.Unused = a.own[cidr].Counts(now)
-		all = append(all, u)
+		all = append(all, usage(a.own[cidr], now))
 	}
 	return all
 }
 
-// Block returns the own block cidr with its owner, as it is claimed in the API.
-func (a *Allocator) Block(cidr netip.Prefix) ipam.Block {
+func usage(b ownBlock, now time.Time) Usage {
+	u := Usage{CIDR: b.CIDR(), Held: map[netip.Addr]ipam.Handle{}}
+	b.Held(func(addr netip.Addr, h ipam.Handle) { u.Held[addr] = h })
+	u.Allocated, u.Quarantined, u.Unused = b.Counts(now)
+	return u
+}
+
+// EachBlock calls f for every block of the node, with its owner as it is claimed
+// in the API. While f runs the block stays the node's as far as it depends on the
+// node. The errors are joined.
+func (a *Allocator) EachBlock(f func(ipam.Block, Usage) error) error {
+	var errs []error
+	for _, u := range a.Usage() {
+		errs = append(errs, a.withBlock(u.CIDR, f))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Allocator) withBlock(cidr netip.Prefix, f func(ipam.Block, Usage) error) error {
+	a.claiming.Lock()
+	defer a.claiming.Unlock()
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return ipam.Block{CIDR: cidr, Pool: a.own[cidr].pool, Owner: a.owner}
+	own, known := a.own[cidr]
+	b := ipam.Block{CIDR: cidr, Pool: own.pool, Owner: a.owner}
+	var u Usage
+	if known {
+		u = usage(own, a.now())
+	}
+	a.mu.Unlock()
+	if !known {
+		return nil
+	}
+	return f(b, u)
 }
 
 // listed reports whether Listed was called.
@@ -283,6 +324,7 @@ func (a *Allocator) fromOwn(h ipam.Handle, bits int) (netip.Addr, bool) {
 			continue
 		}
 		if addr, ok := a.own[cidr].Assign(h, now); ok {
+			delete(a.idle, cidr)
 			return addr, true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -45,6 +46,16 @@ func (w *world) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) error
 	return nil
 }
 
+func (w *world) Release(_ context.Context, b ipam.Block) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if w.blocks[b.CIDR] == b.Owner {
+		delete(w.blocks, b.CIDR)
+	}
+	return nil
+}
+
 type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
@@ -64,11 +75,26 @@ func (w *world) node(t *testing.T, name, dir string, c *clock, pools ...ipam.Poo
 	for _, p := range pools {
 		a.SetPool(p.Name, &p)
 	}
+	w.hear(a)
+	a.Listed()
+	return a
+}
+
+// hear tells a of all blocks.
+func (w *world) hear(a *Allocator) {
 	for cidr, o := range w.blocks {
 		a.SetBlock(ipam.Block{CIDR: cidr, Pool: "p", Owner: o})
 	}
-	a.Listed()
-	return a
+}
+
+// copied returns a copy of the directory.
+func copied(t *testing.T, dir string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
 }
 
 func pool(name, cidr string, size int) ipam.Pool {

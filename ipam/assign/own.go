@@ -58,6 +58,8 @@ func earlier(a, b time.Time) time.Time {
 // nothing says that the machine is the same. All blocks are tried; the errors
 // are joined.
 func (a *Allocator) TakeOver(ctx context.Context) error {
+	a.claiming.Lock()
+	defer a.claiming.Unlock()
 	var errs []error
 	for _, b := range a.Former() {
 		from := b.Owner

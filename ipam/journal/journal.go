@@ -221,6 +221,7 @@ func (j *Journal) apply(r record) {
 		s.Blocks[r.Claim.Block] = r.Claim.Pool
 	case r.Drop != nil:
 		delete(s.Blocks, *r.Drop)
+		maps.DeleteFunc(s.Resting, func(a netip.Addr, _ time.Time) bool { return r.Drop.Contains(a) })
 	case r.Attach != nil:
 		s.Attachments[r.Attach.Handle] = *r.Attach
 		s.Generation = max(s.Generation, r.Attach.Generation)

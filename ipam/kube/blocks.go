@@ -4,7 +4,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -79,6 +78,25 @@ func (k *Blocks) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) er
 	return err
 }
 
+// Release deletes the object of b if its owner is b's. The delete carries UID
+// and version of what was read.
+func (k *Blocks) Release(ctx context.Context, b ipam.Block) error {
+	var obj koratv1.Block
+	err := k.client.Get().Resource("blocks").Name(koratv1.BlockName(b.CIDR)).Do(ctx).Into(&obj)
+	if err != nil || owner(&obj) != b.Owner {
+		return ignoreNotFound(err)
+	}
+	as := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &obj.UID, ResourceVersion: &obj.ResourceVersion}}
+	return ignoreNotFound(k.client.Delete().Resource("blocks").Name(obj.Name).Body(as).Do(ctx).Error())
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 func owner(b *koratv1.Block) ipam.Owner {
 	return ipam.Owner{Node: b.Spec.Node, UID: b.Spec.NodeUID, Journal: b.Spec.JournalID}
 }
@@ -116,11 +134,7 @@ func (k *Blocks) Publish(ctx context.Context, b ipam.Block, u assign.Usage) erro
 
 // PublishAll publishes every block of a's; the errors are joined.
 func (k *Blocks) PublishAll(ctx context.Context, a *assign.Allocator) error {
-	var errs []error
-	for _, u := range a.Usage() {
-		errs = append(errs, k.Publish(ctx, a.Block(u.CIDR), u))
-	}
-	return errors.Join(errs...)
+	return a.EachBlock(func(b ipam.Block, u assign.Usage) error { return k.Publish(ctx, b, u) })
 }
 
 func status(u assign.Usage) koratv1.BlockStatus {
