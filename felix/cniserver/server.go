@@ -220,6 +220,8 @@ func cniError(err error) *wire.Error {
 		return e
 	case errors.Is(err, podnet.ErrNoNetns):
 		return &wire.Error{Code: types.ErrInvalidEnvironmentVariables, Message: "CNI_NETNS", Details: err.Error()}
+	case errors.Is(err, journal.ErrNotRecorded):
+		return &wire.Error{Code: types.ErrIOFailure, Message: "no address changes hands without a record on the node's disk", Details: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ipam.ErrNoPool), errors.Is(err, ipam.ErrExhausted):
 		return &wire.Error{Code: types.ErrTryAgainLater, Message: "try again later", Details: err.Error()}
 	}

@@ -5,7 +5,7 @@
 // is away.
 //
 // The file is a list of lines, each a checksum and a JSON record, appended and
-// synced. A line that a crash tore off at the end was never answered for and is
+// synced, many at a time when many come at once (group.go). A line that a crash tore off at the end was never answered for and is
 // dropped. The file is compacted when it is opened and when it has grown: it is
 // rewritten beside itself and renamed.
 package journal
@@ -87,16 +87,24 @@ const compactFrom = 1 << 20
 type Journal struct {
 	path string
 
+	writing sync.Mutex // guards the file: one group is written at a time. Taken before mu
+	file    *os.File
+	size    int64 // of what is synced
+	packed  int64 // size after the last compaction
+	torn    bool  // the file may be longer than size
+
 	mu     sync.Mutex // guards all below
-	file   *os.File
-	size   int64 // of what is synced
-	packed int64 // size after the last compaction
-	broken error // set when the file could not be brought back to size
 	state  State
+	last   uint64 // the greatest generation that was given, on disk or not
+	gather *group // who comes now joins it; nil: who comes now leads one
 }
 
-// ErrOtherNode: the directory belongs to another node's name.
-var ErrOtherNode = errors.New("journal belongs to another node")
+var (
+	// ErrOtherNode: the directory belongs to another node's name.
+	ErrOtherNode = errors.New("journal belongs to another node")
+	// ErrNotRecorded: the disk did not take a record, so what it says did not happen.
+	ErrNotRecorded = errors.New("journal cannot be written")
+)
 
 // Open reads the journal in dir, or makes one for node. A damaged record that
 // is not a torn end is an error that names the line: guessing could hand an
@@ -127,13 +135,14 @@ func Open(dir, node string) (*Journal, error) {
 	if err := j.compact(); err != nil {
 		return nil, fmt.Errorf("journal %s: %w", j.path, err)
 	}
+	j.last = j.state.Generation
 	return j, nil
 }
 
 // Close closes the file. Nothing is lost: every record is synced already.
 func (j *Journal) Close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.writing.Lock()
+	defer j.writing.Unlock()
 	return j.file.Close()
 }
 
@@ -154,7 +163,8 @@ func (j *Journal) Find(h ipam.Handle) (Attachment, bool) {
 	return a, ok
 }
 
-// Claim records that the node owns block, cut from pool.
+// Claim records that the node owns block, cut from pool. The error of this and
+// of all that follow is ErrNotRecorded.
 func (j *Journal) Claim(block netip.Prefix, pool string) error {
 	return j.append(record{Claim: &claimRecord{block, pool}})
 }
@@ -164,10 +174,7 @@ func (j *Journal) Drop(block netip.Prefix) error { return j.append(record{Drop: 
 
 // Attach records a under a new Generation, which it returns.
 func (j *Journal) Attach(a Attachment) (generation uint64, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	a.Generation = j.state.Generation + 1
-	if err := j.write(record{Attach: &a}); err != nil {
+	if err := j.append(record{Attach: &a}); err != nil {
 		return 0, err
 	}
 	return a.Generation, nil
@@ -176,40 +183,6 @@ func (j *Journal) Attach(a Attachment) (generation uint64, err error) {
 // Detach records that h is gone and its addresses rest until the given time.
 func (j *Journal) Detach(h ipam.Handle, until time.Time) error {
 	return j.append(record{Detach: &detachRecord{h, until}})
-}
-
-func (j *Journal) append(r record) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.write(r)
-}
-
-// write appends and syncs r, then applies it. After an error the file is as
-// before: what could not be recorded did not happen.
-func (j *Journal) write(r record) error {
-	if j.broken != nil {
-		return fmt.Errorf("journal %s cannot be written since: %w", j.path, j.broken)
-	}
-	line := encode(r)
-	_, err := j.file.Write(line)
-	if err == nil {
-		err = j.file.Sync()
-	}
-	if err != nil {
-		if e := j.file.Truncate(j.size); e != nil {
-			j.broken = errors.Join(err, e)
-		}
-		return fmt.Errorf("journal %s: %w", j.path, err)
-	}
-	j.size += int64(len(line))
-	j.apply(r)
-	if j.size > compactFrom && j.size > 4*j.packed {
-		old := j.file
-		if j.compact() == nil { // if not: the long file serves as well, and the next write tries again
-			old.Close()
-		}
-	}
-	return nil
 }
 
 func (j *Journal) apply(r record) {
@@ -263,7 +236,7 @@ func (j *Journal) checkOpened() error {
 	return nil
 }
 
-// compact rewrites the file to what the state needs.
+// compact rewrites the file to what the state needs. The caller holds writing.
 func (j *Journal) compact() error {
 	buf := encode(record{Open: &openRecord{j.state.ID, j.state.Node, j.state.Generation}})
 	for _, p := range slices.SortedFunc(maps.Keys(j.state.Blocks), netip.Prefix.Compare) {

@@ -2,15 +2,19 @@ package journal
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/ipam"
 )
@@ -115,15 +119,73 @@ func TestAFailedWriteDidNotHappen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.file.Close()
+	well := j.file
 	j.file = full
-	if _, err := j.Attach(Attachment{Handle: ipam.Handle{Pod: "x"}}); err == nil {
-		t.Fatal("a write to a full disk succeeded")
+	for i := range 2 {
+		_, err := j.Attach(Attachment{Handle: ipam.Handle{Pod: "x"}})
+		if !errors.Is(err, ErrNotRecorded) || i == 0 && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("a write to a full disk: %v", err)
+		}
 	}
 	if diff := cmp.Diff(want, j.State(), equal); diff != "" {
 		t.Fatal(diff)
 	}
+	j.file = well
+	full.Close()
+	if err := j.Claim(block, "other"); err != nil {
+		t.Fatalf("the disk is well again: %v", err)
+	}
+	want.Blocks[block] = "other"
 	if diff := cmp.Diff(want, open(t, filepath.Dir(j.path)).State(), equal); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+func TestAReadOnlyStateDirectoryIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	if _, err := Open(dir, "n1"); !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("got %v, want an error that names the directory", err)
+	}
+}
+
+// Whoever was answered is on disk, whatever group it was in.
+func TestManyWritersShareSyncsAndLoseNothing(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	var g errgroup.Group
+	const writers, each = 32, 20
+	for w := range writers {
+		g.Go(func() error {
+			for i := range each {
+				h := ipam.Handle{Pod: fmt.Sprint(w, "-", i)}
+				if _, err := j.Attach(Attachment{Handle: h, Addrs: []netip.Addr{addr}}); err != nil {
+					return err
+				}
+				if _, there := j.Find(h); !there {
+					return fmt.Errorf("%v was answered and is not there", h)
+				}
+				if i%2 == 1 {
+					if err := j.Detach(h, time.Time{}); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir).State()
+	generations := map[uint64]bool{}
+	for _, at := range s.Attachments {
+		generations[at.Generation] = true
+	}
+	if len(s.Attachments) != writers*each/2 || len(generations) != len(s.Attachments) || s.Generation != writers*each {
+		t.Fatalf("%d attachments, %d generations up to %d", len(s.Attachments), len(generations), s.Generation)
 	}
 }
