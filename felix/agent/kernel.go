@@ -30,7 +30,7 @@ type kernel struct {
 // newKernel makes the reconcilers. The order of the phases is a promise: no
 // rule before its set, no route before its rules, no set removed before the
 // rules that used it.
-func newKernel(board *status.Board, log *slog.Logger) (*kernel, error) {
+func newKernel(ctx context.Context, board *status.Board, log *slog.Logger) (*kernel, error) {
 	links, err := link.New()
 	if err != nil {
 		return nil, err
@@ -47,17 +47,33 @@ func newKernel(board *status.Board, log *slog.Logger) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	firewall := func(f ir.Family) *iptables.Firewall {
-		return iptables.New(iptables.Config{Family: f, Flavour: iptables.Auto, Log: log.With("part", "iptables")})
-	}
 	loop := apply.New(apply.Config{Board: board, Log: log.With("part", "apply"), Phases: []apply.Phase{
 		{sysctl.New(sysctl.Root), links},
 		{ipset.Adder{Sets: sets}},
-		{firewall(ir.IPv4), firewall(ir.IPv6)},
+		firewalls(ctx, log.With("part", "iptables")),
 		{routes},
 		{ipset.Remover{Sets: sets}},
 	}})
 	return &kernel{loop: loop, links: links, sets: sets, routes: routes, news: news}, nil
+}
+
+// firewalls makes those of both families. A host that cannot filter IPv6 still
+// has pods that need none; which host that is does not change while it runs.
+func firewalls(ctx context.Context, log *slog.Logger) []apply.Reconciler {
+	of := func(f ir.Family, flavour iptables.Flavour) *iptables.Firewall {
+		return iptables.New(iptables.Config{Family: f, Flavour: flavour, Log: log})
+	}
+	flavour, err := iptables.Detect(ctx)
+	if err != nil { // each asks again, and says so, until it knows
+		log.Warn("iptables flavour not detected", "err", err)
+		return []apply.Reconciler{of(ir.IPv4, iptables.Auto), of(ir.IPv6, iptables.Auto)}
+	}
+	log.Info("iptables flavour detected", "flavour", string(flavour))
+	if why := iptables.Usable(ctx, ir.IPv6, flavour); why != nil {
+		log.Warn("this host cannot filter IPv6: pods with an IPv6 address stay closed", "err", why)
+		return []apply.Reconciler{of(ir.IPv4, flavour), iptables.NewUnfiltered(why)}
+	}
+	return []apply.Reconciler{of(ir.IPv4, flavour), of(ir.IPv6, flavour)}
 }
 
 // listen passes on what the kernel tells until ctx ends.

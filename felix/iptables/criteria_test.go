@@ -19,7 +19,7 @@ func TestCriteriaMeanWhatTheySay(t *testing.T) {
 		want  bool
 	}
 	port := func(p uint16) []ir.PortRange { return []ir.PortRange{{First: p, Last: p}} }
-	for _, c := range []struct {
+	cases := []struct {
 		name   string
 		rule   ir.Rule
 		probes []probe
@@ -85,33 +85,35 @@ func TestCriteriaMeanWhatTheySay(t *testing.T) {
 			[]probe{{"a", echo, 0, 1, true}, {"a", udp, 0, 1, false}},
 		},
 		{"a note", ir.Rule{Action: policy.Log}, []probe{{"a", tcp, 0, 1, false}}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	}
+	eachFlavour(t, func(t *testing.T, w *world) {
+		var hosts, services []ir.Member
+		for _, is6 := range bothFamilies {
+			service := one(w.sites["b"].addrs[is6])
+			service.Protocol, service.Port = tcp, 7
+			hosts, services = append(hosts, one(w.sites["a"].addrs[is6])), append(services, service)
+		}
+		w.loadSets(sets{"hosts": setOf(ir.Addrs, hosts...), "services": setOf(ir.AddrPorts, services...)})
+		for _, c := range cases {
 			if c.rule.Action != policy.Log {
 				c.rule.Action = policy.Allow
 			}
-			eachFlavour(t, func(t *testing.T, w *world) {
-				var hosts, services []ir.Member
-				for _, is6 := range bothFamilies {
-					service := one(w.sites["b"].addrs[is6])
-					service.Protocol, service.Port = tcp, 7
-					hosts, services = append(hosts, one(w.sites["a"].addrs[is6])), append(services, service)
-				}
-				w.loadSets(sets{"hosts": setOf(ir.Addrs, hosts...), "services": setOf(ir.AddrPorts, services...)})
-				w.apply(w.policed(c.rule, inIPv6(c.rule)))
-				for _, is6 := range bothFamilies {
-					for _, p := range c.probes {
-						if p.proto == echo && is6 {
-							p.proto = policy.ICMPv6
-						}
-						s := shot{p.from, "b", w.fresh(p.from, "b", is6, p.proto, p.dst)}
-						s.src += p.src
-						w.expect(p.want, s)
+			w.apply(w.policed(c.rule, inIPv6(c.rule)))
+			for _, is6 := range bothFamilies {
+				for _, p := range c.probes {
+					if p.proto == echo && is6 {
+						p.proto = policy.ICMPv6
 					}
+					s := shot{p.from, "b", w.fresh(p.from, "b", is6, p.proto, p.dst)}
+					s.src += p.src
+					w.expect(p.want, s)
 				}
-			})
-		})
-	}
+			}
+			if t.Failed() {
+				t.Fatalf("so it is for %s", c.name)
+			}
+		}
+	})
 }
 
 // inIPv6 returns the rule about ICMPv6 that says what r says about ICMP.

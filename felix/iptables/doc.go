@@ -19,10 +19,12 @@
 // Packets that neither come from nor go to a pod meet one test per hook and are
 // left alone, and so are packets from the node to its own pods.
 //
-// Rendering (chains.go, match.go, dispatch.go) is pure. Programming (table.go,
-// push.go) owns the chains with our prefixes and the jumps to them, and nothing else.
+// Rendering (chains.go, match.go, combine.go, target.go, dispatch.go) is pure.
+// Programming (table.go, push.go) owns the chains with our prefixes and the jumps
+// to them, and nothing else.
 // Every rule carries a hash of itself and of the rules before it in a comment:
 // what iptables-save prints tells, without memory, what is right already.
 //
-// felix/agent makes one Firewall per family; felix/apply runs them.
+// felix/agent makes one Firewall per family, or an Unfiltered where the host has
+// no means to filter IPv6; felix/apply runs them.
 package iptables

@@ -62,6 +62,9 @@ func hinted(ctx context.Context, t tool) (bool, error) {
 	if errors.Is(err, exec.ErrNotFound) {
 		return false, nil // not installed: nobody uses it
 	}
+	if err != nil && t.family == ir.IPv6 && Usable(ctx, t.family, t.flavour) != nil {
+		return false, nil // it does not work here: nor does it for others
+	}
 	if err != nil {
 		return false, err
 	}

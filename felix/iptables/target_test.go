@@ -89,7 +89,7 @@ func TestTiersThatPassLeadOn(t *testing.T) {
 		"allow-udp": {{Action: policy.Allow, Protocol: policy.UDP}}, "pass-all": {{Action: policy.Pass}},
 	}
 	const allow, deny = policy.Allow, policy.Deny
-	for _, c := range []struct {
+	cases := []struct {
 		name     string
 		tiers    []ir.Tier
 		other    policy.Action // the chain's default
@@ -102,21 +102,23 @@ func TestTiersThatPassLeadOn(t *testing.T) {
 		{"passed by rules of all tiers", []ir.Tier{tier(policy.Deny, "pass-all"), tier(policy.Deny, "pass-udp"), tier(policy.Pass, "nothing")}, allow, true, false},
 		{"passed before a tier that is closed", []ir.Tier{tier(policy.Pass, "pass-all", "allow-udp"), tier(policy.Deny, "nothing")}, allow, false, false},
 		{"a tier that passes some and one that ends open", []ir.Tier{tier(policy.Deny, "pass-udp"), tier(policy.Pass, "note")}, allow, true, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			eachFlavour(t, func(t *testing.T, w *world) {
-				d := w.policed()
-				d.Endpoints[w.sites["b"].iface].Ingress = ir.Chain{Tiers: c.tiers, Default: c.other}
-				for name, rules := range programs {
-					id := knp(name, policy.Ingress)
-					d.Programs[id] = &ir.Program{ID: id, Rules: rules}
-				}
-				w.apply(d)
-				for _, is6 := range bothFamilies {
-					w.expect(c.udp, w.new("a", "b", is6, policy.UDP))
-					w.expect(c.tcp, w.new("a", "b", is6, policy.TCP))
-				}
-			})
-		})
 	}
+	eachFlavour(t, func(t *testing.T, w *world) {
+		for _, c := range cases {
+			d := w.policed()
+			d.Endpoints[w.sites["b"].iface].Ingress = ir.Chain{Tiers: c.tiers, Default: c.other}
+			for name, rules := range programs {
+				id := knp(name, policy.Ingress)
+				d.Programs[id] = &ir.Program{ID: id, Rules: rules}
+			}
+			w.apply(d)
+			for _, is6 := range bothFamilies {
+				w.expect(c.udp, w.new("a", "b", is6, policy.UDP))
+				w.expect(c.tcp, w.new("a", "b", is6, policy.TCP))
+			}
+			if t.Failed() {
+				t.Fatalf("so it is when %s", c.name)
+			}
+		}
+	})
 }
