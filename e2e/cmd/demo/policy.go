@@ -1,9 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/koratnet/korat/e2e/lab/matrix"
 )
@@ -53,10 +61,105 @@ func (s *story) policy(ctx context.Context) {
 		s.asPredicted(ctx, fmt.Sprintf("%s: %s", p.name, p.what), tcp, pairs)
 	}
 	s.asPredicted(ctx, "the same four, asked over UDP", udp, pairs)
+	s.asExplained(ctx, "koratctl policy explain", tcp, pairs)
+	if text, err := s.koratctl(ctx, "policy", "explain", "guest/cid", fmt.Sprintf("shop/web:%d", port)); err == nil || isDenied(err) {
+		s.show("# koratctl policy explain guest/cid shop/web:" + fmt.Sprint(port) + "\n" + text)
+	}
 	if _, err := s.kubectl(ctx, "", "delete", "networkpolicy", "-n", "shop", "--all"); err != nil {
 		s.check("kubectl delete of the policies", err)
 	}
 	s.asPredicted(ctx, "all policies deleted", tcp, pairs)
+
+	if _, err := s.kubectl(ctx, tiered, "apply", "-f", "-"); err != nil {
+		s.check("kubectl apply of a tier and Korat's own policies", err)
+		return
+	}
+	s.asExplained(ctx, "a tier that denies cid everything, and a policy of Korat's own kind behind it", tcp, pairs)
+	if _, err := s.kubectl(ctx, tiered, "delete", "-f", "-"); err != nil {
+		s.check("kubectl delete of the tier and its policies", err)
+	}
+	s.asExplained(ctx, "tier and policies deleted", tcp, pairs)
+}
+
+// tiered is what Kubernetes' own policies cannot say: order, Deny and Pass.
+const tiered = `
+apiVersion: korat.dev/v1
+kind: Tier
+metadata: {name: security}
+spec: {order: 100, defaultAction: Pass}
+---
+apiVersion: korat.dev/v1
+kind: GlobalNetworkPolicy
+metadata: {name: no-cid}
+spec:
+  tier: security
+  order: 10
+  types: [Ingress]
+  ingress:
+  - action: Deny
+    source: {selector: app == 'cid'}
+---
+apiVersion: korat.dev/v1
+kind: NetworkPolicy
+metadata: {name: api-for-guests, namespace: shop}
+spec:
+  selector: app == 'api'
+  ingress:
+  - action: Allow
+    protocol: TCP
+    source: {namespaceSelector: kubernetes.io/metadata.name == 'guest'}
+    destination: {ports: [8080]}
+`
+
+// asExplained checks that packets do what koratctl says, for every pair.
+func (s *story) asExplained(ctx context.Context, what string, probe matrix.Probe, pairs []matrix.Pair) {
+	var mu sync.Mutex // guards open and n
+	open, n := map[matrix.Pair]bool{}, 0
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for _, p := range pairs {
+		g.Go(func() error {
+			from := p.From.Name
+			if p.From == s.outsider() {
+				from = p.From.Addr.String()
+			}
+			_, err := s.koratctl(gctx, "policy", "explain", from, fmt.Sprintf("%s:%d/%s", p.To.Name, probe.Port, probe.Protocol))
+			if err != nil && !isDenied(err) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if open[p] = err == nil; open[p] {
+				n++
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		s.check(what, err)
+		return
+	}
+	what = fmt.Sprintf("%s: %d of %d pairs open, and packets agree", what, n, len(pairs))
+	s.within(ctx, enforce, what, func(ctx context.Context) error {
+		return probe.As(ctx, s.lab, pairs, func(p matrix.Pair) bool { return open[p] })
+	})
+}
+
+// isDenied tells koratctl's answer "denied" from an error.
+func isDenied(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == 3
+}
+
+// koratctl runs koratctl as the cluster's admin.
+func (s *story) koratctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "koratctl"), append(args, "--kubeconfig", s.lab.Kubeconfig())...)
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("koratctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(problem.Bytes()))
+	}
+	return out.String(), nil
 }
 
 // asPredicted checks the pairs against policy/eval, asked about the objects
