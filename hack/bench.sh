@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 echo "machine: $(nproc) CPUs, $(uname -sr), $(go version | cut -d' ' -f3)"
 
 echo
-echo "engine: one remote pod changes (limits: 50 us and 300 MB at 250,000 pods and 10,000 policies)"
-go test -run '^$' -bench RemotePod ./felix/calc | grep -E '^Benchmark'
+echo "engine: what one change costs with 250,000 pods and 10,000 policies, and everything at once"
+go test -run '^$' -bench Change -benchtime 100x ./felix/calc | grep -E '^Benchmark'
+go test -run '^$' -bench Load -benchtime 3x ./felix/calc | grep -E '^Benchmark'
 
 echo
 echo "agents at idle, 12 pods on 4 nodes (limit: 60 MB resident)"

@@ -49,12 +49,15 @@ func (l *labels) drain() {
 	}
 	pods := l.attach()
 	l.staff(pods)
-	for pod := range pods {
-		l.update(pod)
+	if n := len(l.in.pods.was); n > large {
+		*l.changed.of(policy.Pods) = make(map[string]*thing, n)
 	}
-	for pod := range l.in.pods.was {
-		if _, seen := pods[pod]; !seen {
-			l.update(pod)
+	for pod := range pods {
+		l.update(pod, l.in.pods.before(pod))
+	}
+	for pod, was := range l.in.pods.was {
+		if !pods.has(pod) {
+			l.update(pod, was)
 		}
 	}
 	for name, was := range l.in.networkSets.was {
@@ -143,15 +146,16 @@ func (l *labels) staff(pods set) {
 	}
 }
 
-// update takes over a pod whose object, account or local endpoints changed.
-func (l *labels) update(pod string) {
-	was := l.podThing(pod, l.in.pods.before(pod), l.in.accounts.before)
-	if addrs := l.attachedAddrs(pod); addrs != nil {
+// update takes over a pod whose object, which was before, or whose account or
+// local endpoints changed.
+func (l *labels) update(pod string, before *event.Pod) {
+	was, now := l.podThing(pod, before, l.in.accounts.before), l.in.pods.now[pod]
+	if addrs := l.attachedAddrs(pod, now); addrs != nil {
 		l.overlay[pod] = addrs
 	} else {
 		delete(l.overlay, pod)
 	}
-	l.change(policy.Pods, pod, was, l.podThing(pod, l.in.pods.now[pod], l.in.accounts.get))
+	l.change(policy.Pods, pod, was, l.podThing(pod, now, l.in.accounts.get))
 }
 
 // change takes over a thing that was and now is.
@@ -205,11 +209,11 @@ func (l *labels) ends(kind policy.Things, name string) ends {
 	return l.podEnds(name, l.in.pods.now[name])
 }
 
-// attachedAddrs returns the addresses of a local pod's endpoints, nil when it
-// has none. A pod that now runs elsewhere has the name of the endpoint's pod but
-// is another one: its addresses are its own.
-func (l *labels) attachedAddrs(pod string) []netip.Addr {
-	if l.localPod(pod) == nil {
+// attachedAddrs returns the addresses of the endpoints of a pod that now is p,
+// nil when it has none. A pod that now runs elsewhere has the name of the
+// endpoint's pod but is another one: its addresses are its own.
+func (l *labels) attachedAddrs(pod string, p *event.Pod) []netip.Addr {
+	if p == nil || p.Node != l.node {
 		return nil
 	}
 	eps := l.attached[pod]

@@ -58,7 +58,7 @@ func (s *sets) drain(policies *policies) {
 		}
 	}
 	for id, w := range missing {
-		s.begin(&addrSet{id: id, def: w.def, refs: w.refs, members: map[ir.Member]int32{}})
+		s.begin(&addrSet{id: id, def: w.def, refs: w.refs})
 	}
 }
 
@@ -183,13 +183,16 @@ func (s *sets) begin(set *addrSet) {
 			}
 		}
 	}
+	var members []ir.Member // first, because a map that grows costs more
 	for e := range all {
 		for m := range e.members(&set.def) {
-			set.members[m]++
+			members = append(members, m)
 		}
 	}
-	whole := make(map[ir.Member]struct{}, len(set.members))
-	for m := range set.members {
+	set.members = make(map[ir.Member]int32, len(members))
+	whole := make(map[ir.Member]struct{}, len(members))
+	for _, m := range members {
+		set.members[m]++
 		whole[m] = struct{}{}
 	}
 	s.say(set, &desired.SetChange{Whole: true, Add: whole})

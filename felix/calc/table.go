@@ -60,11 +60,13 @@ func (t *table[V]) sift() {
 
 func (t *table[V]) settle() { forget(&t.was) }
 
+// large is how many marks are more than daily business.
+const large = 64
+
 // forget empties a map of marks. Clearing and walking a map cost what it once
 // held, so a map that was large, as after the first listing of all pods, is
 // thrown away.
 func forget[M ~map[K]V, K comparable, V any](m *M) {
-	const large = 64
 	if len(*m) > large {
 		*m = M{}
 		return
