@@ -45,6 +45,8 @@ var commands = map[string]string{
 	"what-if-no-object":      "policy what-if --base policies.yaml --delete networkpolicy/shop/dney",
 	"what-if-no-kind":        "policy what-if --base policies.yaml --delete ingress/shop/web",
 	"what-if-many":           "policy what-if --base policies.yaml --base other.yaml --delete networkpolicy/shop/db",
+	"convert-calico":         "policy convert -f calico.yaml",
+	"convert-nothing":        "policy convert",
 	"lint-good":              "policy lint -f shop.yaml -f policies.yaml",
 	"lint-bad":               "policy lint -f shop.yaml -f bad.yaml",
 	"lint-json":              "policy lint -f policies.yaml -o json",

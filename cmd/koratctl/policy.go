@@ -23,7 +23,7 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Ask who may talk to whom, and why",
 		Long: "Ask who may talk to whom, and why. The answers come from the same code by which nodes enforce policy is judged.",
 	}
-	cmd.AddCommand(explainCommand(), whatIfCommand(), lintCommand())
+	cmd.AddCommand(explainCommand(), whatIfCommand(), lintCommand(), convertCommand())
 	return cmd
 }
 
