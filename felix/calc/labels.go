@@ -1,7 +1,6 @@
 package calc
 
 import (
-	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -237,18 +236,12 @@ func (l *labels) accountKnown(p *event.Pod) bool {
 	return p.Account == "" || l.in.accounts.now[accountOf(p)] != nil
 }
 
-// matching iterates the ends of the things that scope selects.
-func (l *labels) matching(scope policy.Scope) iter.Seq[ends] {
-	return func(yield func(ends) bool) {
-		for _, kind := range policy.AllThings {
-			here, ok := scope.For(kind)
-			if !ok {
-				continue
-			}
+// each visits the ends of the things that scope selects.
+func (l *labels) each(scope policy.Scope, visit func(ends)) {
+	for _, kind := range policy.AllThings {
+		if here, ok := scope.For(kind); ok {
 			for name := range (*l.index.of(kind)).Matching(here) {
-				if !yield(l.ends(kind, name)) {
-					return
-				}
+				visit(l.ends(kind, name))
 			}
 		}
 	}

@@ -166,7 +166,7 @@ func TestOnlyPoliciesOfLocalEndpointsCostAnything(t *testing.T) {
 	}
 }
 
-func TestMembersOfSets(t *testing.T) {
+func TestItems25And43MembersOfSets(t *testing.T) {
 	base := evs{
 		endpoint("kor1", "a/web", 1, "10.0.0.1"), pod("a/web", "me", "app=web"),
 		namespace("a", "env=prod"), namespace("b", "env=test"),

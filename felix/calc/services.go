@@ -1,8 +1,6 @@
 package calc
 
 import (
-	"iter"
-
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
 )
@@ -26,14 +24,10 @@ func (s *services) drain() {
 	}
 }
 
-// ends iterates the endpoints of a service.
-func (s *services) ends(service policy.ServiceName) iter.Seq[ends] {
-	return func(yield func(ends) bool) {
-		for name := range s.slices[service.String()] {
-			if !yield(sliceEnds(s.in.slices.now[name])) {
-				return
-			}
-		}
+// each visits the endpoints of a service.
+func (s *services) each(service policy.ServiceName, visit func(ends)) {
+	for name := range s.slices[service.String()] {
+		visit(sliceEnds(s.in.slices.now[name]))
 	}
 }
 

@@ -169,25 +169,23 @@ func (s *sets) followServices(touched map[*addrSet]struct{}) {
 // begin makes a set that was missing, and tells it whole.
 func (s *sets) begin(set *addrSet) {
 	s.sets[set.id] = set
-	all := s.labels.matching(set.def.Scope)
+	var members []ir.Member // first, because a map that grows costs more
+	add := func(e ends) {
+		e.members(&set.def, func(m ir.Member) { members = append(members, m) })
+	}
 	if service := set.def.Service; service != (policy.ServiceName{}) {
-		all = s.services.ends(service)
 		if s.serving[service] == nil {
 			s.serving[service] = map[*addrSet]struct{}{}
 		}
 		s.serving[service][set] = struct{}{}
+		s.services.each(service, add)
 	} else {
 		for _, kind := range policy.AllThings {
 			if scope, ok := set.def.Scope.For(kind); ok {
 				(*s.scopes.of(kind)).Set(set, scope)
 			}
 		}
-	}
-	var members []ir.Member // first, because a map that grows costs more
-	for e := range all {
-		for m := range e.members(&set.def) {
-			members = append(members, m)
-		}
+		s.labels.each(set.def.Scope, add)
 	}
 	set.members = make(map[ir.Member]int32, len(members))
 	whole := make(map[ir.Member]struct{}, len(members))
@@ -226,20 +224,20 @@ func (s *sets) take() map[ir.SetID]*desired.SetChange {
 }
 
 func (x *addrSet) join(e ends) {
-	for m := range e.members(&x.def) {
+	e.members(&x.def, func(m ir.Member) {
 		if x.members[m]++; x.members[m] == 1 {
 			note(&x.add, x.del, m)
 		}
-	}
+	})
 }
 
 func (x *addrSet) leave(e ends) {
-	for m := range e.members(&x.def) {
+	e.members(&x.def, func(m ir.Member) {
 		if x.members[m]--; x.members[m] == 0 {
 			delete(x.members, m)
 			note(&x.del, x.add, m)
 		}
-	}
+	})
 }
 
 // note marks m in into, or takes back the opposite mark.

@@ -1,7 +1,6 @@
 package calc
 
 import (
-	"iter"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -27,36 +26,27 @@ type ends struct {
 	ports []policy.NamedPort
 }
 
-// members iterates what e adds to a set, a member as often as it is there.
-func (e ends) members(set *policy.Set) iter.Seq[ir.Member] {
-	return func(yield func(ir.Member) bool) {
-		if !set.HasPorts() {
-			e.eachNet(func(p netip.Prefix) bool { return yield(ir.Member{Prefix: p}) })
-			return
-		}
-		service := set.Port == policy.PortName{} // all its ports
-		for _, p := range e.ports {
-			if (service || p.Is(set.Port)) && !e.eachNet(func(net netip.Prefix) bool {
-				return yield(ir.Member{Prefix: net, Protocol: p.Protocol, Port: p.Port})
-			}) {
-				return
-			}
+// members visits what e adds to a set, a member as often as it is there.
+func (e ends) members(set *policy.Set, visit func(ir.Member)) {
+	if !set.HasPorts() {
+		e.eachNet(func(net netip.Prefix) { visit(ir.Member{Prefix: net}) })
+		return
+	}
+	service := set.Port == policy.PortName{} // all its ports
+	for _, p := range e.ports {
+		if service || p.Is(set.Port) {
+			e.eachNet(func(net netip.Prefix) { visit(ir.Member{Prefix: net, Protocol: p.Protocol, Port: p.Port}) })
 		}
 	}
 }
 
-func (e ends) eachNet(visit func(netip.Prefix) bool) bool {
+func (e ends) eachNet(visit func(netip.Prefix)) {
 	for _, a := range e.addrs {
-		if !visit(single(a)) {
-			return false
-		}
+		visit(single(a))
 	}
 	for _, n := range e.nets {
-		if !visit(n) {
-			return false
-		}
+		visit(n)
 	}
-	return true
 }
 
 func (t *thing) equal(o *thing) bool {

@@ -47,7 +47,7 @@ func (r *recorder) want(t *testing.T, names ...string) {
 	}
 }
 
-func TestARelistRemovesWhatIsMissingAndSyncsOnce(t *testing.T) {
+func TestItem47ARelistRemovesWhatIsMissingAndSyncsOnce(t *testing.T) {
 	b, r := newBox()
 	_ = b.Replace([]any{aPod("a", corev1.PodRunning), aPod("b", corev1.PodRunning)}, "1")
 	_ = b.Add(aPod("c", corev1.PodPending))
@@ -58,7 +58,7 @@ func TestARelistRemovesWhatIsMissingAndSyncsOnce(t *testing.T) {
 	}
 }
 
-func TestAPodThatFinishesIsGoneWhileItsObjectStays(t *testing.T) {
+func TestItem21APodThatFinishesIsGoneWhileItsObjectStays(t *testing.T) {
 	b, r := newBox()
 	_ = b.Add(aPod("a", corev1.PodRunning))
 	_ = b.Update(aPod("a", corev1.PodSucceeded))
@@ -67,7 +67,7 @@ func TestAPodThatFinishesIsGoneWhileItsObjectStays(t *testing.T) {
 	r.want(t)
 }
 
-func TestATerminatingPodStays(t *testing.T) {
+func TestItem22ATerminatingPodStays(t *testing.T) {
 	b, r := newBox()
 	p := aPod("a", corev1.PodRunning)
 	now := metav1.Now()
@@ -76,7 +76,7 @@ func TestATerminatingPodStays(t *testing.T) {
 	r.want(t, "a")
 }
 
-func TestAHostNetworkPodIsNoEndpoint(t *testing.T) {
+func TestItem24AHostNetworkPodIsNoEndpoint(t *testing.T) {
 	b, r := newBox()
 	p := aPod("a", corev1.PodRunning)
 	p.Spec.HostNetwork = true
