@@ -21,6 +21,7 @@ func TestTheFlavourIsTheOneOfKubelet(t *testing.T) {
 		{"kubelet with nft", "iptables-nft -t mangle -N KUBE-IPTABLES-HINT", NFT},
 		{"kubelet with legacy", "iptables-legacy -t mangle -N KUBE-IPTABLES-HINT", Legacy},
 		{"an IPv6 kubelet with legacy", "ip6tables-legacy -t mangle -N KUBE-KUBELET-CANARY", Legacy},
+		{"rules that iptables cannot print", "nft add table ip mangle && nft add chain ip mangle c && nft add rule ip mangle c numgen inc mod 2 vmap '{ 0 : accept }'", plain},
 		{"a legacy table of somebody else", "iptables-legacy -t mangle -N THEIRS", plain},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -137,6 +139,31 @@ func TestAChainThatOthersJumpToIsKeptAndTold(t *testing.T) {
 		w.iptables(f.cfg.Family, "", "-F", "theirs")
 		w.resync()
 	})
+}
+
+// TestATableThatIptablesCannotPrintIsLeftAndTold: what cannot be read back would
+// be written again and again.
+func TestATableThatIptablesCannotPrintIsLeftAndTold(t *testing.T) {
+	oneCPU(t)
+	w := newWorld(t, NFT)
+	w.apply(w.open())
+	before := w.saved("filter")
+	w.host.Run("nft", "add rule ip filter FORWARD numgen inc mod 2 vmap { 0 : accept }")
+	f := w.walls[0]
+	w.host.Do(func() {
+		if err := f.Resync(t.Context()); err == nil || !strings.Contains(err.Error(), "incompatible") {
+			t.Errorf("Resync says %v", err)
+		}
+		if err := f.Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "incompatible") {
+			t.Errorf("Apply says %v", err)
+		}
+	})
+	handle := regexp.MustCompile(`numgen.*# handle (\d+)`).FindStringSubmatch(w.host.Run("nft", "-a", "list", "chain", "ip", "filter", "FORWARD"))
+	w.host.Run("nft", "delete rule ip filter FORWARD handle "+handle[1])
+	if diff := gocmp.Diff(before, w.saved("filter")); diff != "" {
+		t.Errorf("something was written (-before +after):\n%s", diff)
+	}
+	w.resync()
 }
 
 func TestWhileTheLockIsHeldNothingHangsAndThenItConverges(t *testing.T) {

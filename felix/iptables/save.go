@@ -18,26 +18,44 @@ type hooked struct {
 	hash  []string // of each
 }
 
-// parseSave reads what iptables-save printed of one table.
+// parseSave reads what tool.save printed of one table.
 func parseSave(out []byte) content {
 	c := content{chains: map[string][]string{}, hooks: map[string]hooked{}}
 	builtin := map[string]int{} // built-in chains and how many of their rules came by
 	for len(out) > 0 {
 		line, rest, _ := bytes.Cut(out, []byte("\n"))
 		out = rest
-		switch {
-		case bytes.HasPrefix(line, []byte(":")):
-			name, rest, _ := strings.Cut(string(line[1:]), " ")
-			if ownName.MatchString(name) {
-				c.chains[name] = nil
-			} else if !strings.HasPrefix(rest, "-") { // it has a policy
-				builtin[name] = 0
-			}
-		case bytes.HasPrefix(line, []byte("-A ")):
+		if bytes.HasPrefix(line, []byte("-A ")) {
 			c.rule(string(line[len("-A "):]), builtin)
+			continue
+		}
+		name, hasPolicy, ok := declared(line)
+		switch {
+		case !ok:
+		case ownName.MatchString(name):
+			c.chains[name] = nil
+		case hasPolicy:
+			builtin[name] = 0
 		}
 	}
 	return c
+}
+
+// declared returns the chain that a line tells the existence of, and whether it
+// has a policy, as built-in ones have: ":INPUT ACCEPT [0:0]" or "-P INPUT ACCEPT",
+// ":mine - [0:0]" or "-N mine".
+func declared(line []byte) (name string, hasPolicy, ok bool) {
+	switch {
+	case bytes.HasPrefix(line, []byte(":")):
+		name, rest, _ := strings.Cut(string(line[1:]), " ")
+		return name, !strings.HasPrefix(rest, "-"), true
+	case bytes.HasPrefix(line, []byte("-P ")):
+		name, _, _ := strings.Cut(string(line[3:]), " ")
+		return name, true, true
+	case bytes.HasPrefix(line, []byte("-N ")):
+		return string(line[3:]), false, true
+	}
+	return "", false, false
 }
 
 func (c *content) rule(spec string, builtin map[string]int) {

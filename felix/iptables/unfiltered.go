@@ -19,19 +19,20 @@ var errNoIPv6 = errors.New("the kernel has no IPv6")
 // Usable returns nil when the host can filter packets of the family, and else
 // why it cannot: a program is missing or does not work, or the kernel does not
 // know the family. It reads the network namespace of its thread. That a program
-// took too long says nothing about the host.
+// took too long, or that somebody has put rules into a table that iptables cannot
+// print, says nothing about the host.
 func Usable(ctx context.Context, f ir.Family, flavour Flavour) error {
 	if _, err := os.Stat("/proc/thread-self/net/if_inet6"); f == ir.IPv6 && errors.Is(err, fs.ErrNotExist) {
 		return errNoIPv6
 	}
 	t := tool{f, flavour}
-	for _, suffix := range []string{"", "-save", "-restore"} {
+	for _, suffix := range []string{"", "-restore"} {
 		if _, err := t.path(suffix); err != nil {
 			return err
 		}
 	}
 	for _, table := range []string{"raw", "filter"} {
-		if _, err := t.save(ctx, table); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := t.save(ctx, table); err != nil && !errors.Is(err, context.DeadlineExceeded) && !incompatible(err) {
 			return err
 		}
 	}
