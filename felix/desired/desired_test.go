@@ -118,7 +118,7 @@ func randomDelta(r *rand.Rand, w desiredtest.World) (desired.Delta, desired.Delt
 
 func deltaFrom(r *rand.Rand, w desiredtest.World) desired.Delta {
 	d := desired.Delta{
-		Endpoints: map[string]*desired.Endpoint{}, Programs: map[ir.ProgramID]*ir.Program{},
+		Endpoints: map[string]*desired.Endpoint{}, HostEndpoints: map[string]*desired.HostEndpoint{}, Programs: map[ir.ProgramID]*ir.Program{},
 		Sets: map[ir.SetID]*desired.SetChange{}, Routes: map[netip.Prefix]*desired.Route{},
 		Paths: map[desired.PathKey]*bgp.Path{},
 	}
@@ -126,9 +126,10 @@ func deltaFrom(r *rand.Rand, w desiredtest.World) desired.Delta {
 	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(3))}), 32)
 	program := ir.ProgramID{Policy: policy.Key{Name: iface}, Direction: policy.Ingress}
 	key := desired.PathKey{Prefix: prefix, Kind: bgp.Hosts}
-	d.Endpoints[iface], d.Programs[program], d.Routes[prefix], d.Paths[key] = nil, nil, nil, nil
+	d.HostEndpoints[iface], d.Endpoints[iface], d.Programs[program], d.Routes[prefix], d.Paths[key] = nil, nil, nil, nil, nil
 	if r.IntN(2) == 0 {
 		d.Endpoints[iface] = &desired.Endpoint{Interface: iface, Generation: r.Uint64N(5)}
+		d.HostEndpoints[iface] = &desired.HostEndpoint{Interface: fmt.Sprint("eth", r.IntN(2))}
 		d.Programs[program] = &ir.Program{ID: program}
 		d.Routes[prefix] = &desired.Route{Prefix: prefix, Interface: iface}
 		d.Paths[key] = &bgp.Path{Prefix: prefix, Kind: bgp.Hosts}
