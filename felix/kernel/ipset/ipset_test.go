@@ -262,7 +262,8 @@ func TestASetInUseIsKeptUntilItIsNot(t *testing.T) {
 	mustApply(t, s, whole(t, "a", "10.0.0.2")) // wanted again
 	compare(t, n, "kor4-a hash:ip inet 10.0.0.2", "kor6-a hash:ip inet6")
 	n.Run("iptables", append([]string{"-D"}, rule...)...)
-	mustApply(t, s, gone)
+	// With nft a rule that is gone lets go of its set a little later.
+	kerneltest.Eventually(t, "removal of the set", func() bool { return apply(t.Context(), s, gone) == nil })
 	compare(t, n)
 }
 
