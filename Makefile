@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab-build deps demo test unit kernel e2e lint generate check-generated bench clean
+.PHONY: help build lab-build deps demo test unit kernel e2e lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -54,6 +54,15 @@ generate: ## regenerate deep copies and CRDs
 
 check-generated: generate ## fail when generated files are not committed
 	git diff --exit-code -- api charts
+
+FUZZTIME ?= 60s
+fuzz: ## fuzz the selector parser and the converters, FUZZTIME each
+	go test ./policy/selector -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME)
+	@for f in FuzzNetworkPolicy FuzzOwnPolicy FuzzClusterNetworkPolicy FuzzAdminNetworkPolicy; do \
+		go test ./policy/convert -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); done
+
+opinion: ## compare policy/eval with a second reading over 100,000 random clusters (slow)
+	go test ./policy/eval -run SecondOpinion -clusters 100000 -timeout 60m
 
 bench: ## print the speed and memory figures beside their limits
 	hack/bench.sh
