@@ -171,8 +171,8 @@ func (s *Server) Collect(claimed func(netip.Addr) bool) error {
 	missing := map[ipam.Handle]uint64{}
 	var errs []error
 	for h, at := range s.Journal.State().Attachments {
-		exists, err := s.Wirer.Exists(at.HostInterface)
-		if err != nil || exists || h.Adopted() && slices.ContainsFunc(at.Addrs, claimed) {
+		wired, err := s.wired(at)
+		if err != nil || wired || h.Adopted() && slices.ContainsFunc(at.Addrs, claimed) {
 			errs = append(errs, err)
 			continue
 		}
@@ -189,12 +189,19 @@ func (s *Server) Collect(claimed func(netip.Addr) bool) error {
 	return errors.Join(errs...)
 }
 
+// wired reports whether at has its interface. One of that name may be that of a
+// later sandbox of the pod.
+func (s *Server) wired(at journal.Attachment) (bool, error) {
+	exists, err := s.Wirer.Exists(at.HostInterface)
+	return exists && s.current(at), err
+}
+
 // collect detaches at if it is still there and has no interface.
 func (s *Server) collect(at journal.Attachment) error {
 	defer s.pods.lock(at.HostInterface)()
 	now, known := s.Journal.Find(at.Handle)
-	exists, err := s.Wirer.Exists(at.HostInterface)
-	if err != nil || exists || !known || now.Generation != at.Generation {
+	wired, err := s.wired(at)
+	if err != nil || wired || !known || now.Generation != at.Generation {
 		return err
 	}
 	s.Log.Info("pod went without DEL: its addresses are free again", "pod", at.Handle.Namespace+"/"+at.Handle.Pod, "addresses", at.Addrs)

@@ -5,9 +5,9 @@
 // is away.
 //
 // The file is a list of lines, each a checksum and a JSON record, appended and
-// synced, many at a time when many come at once (group.go). A line that a crash tore off at the end was never answered for and is
-// dropped. The file is compacted when it is opened and when it has grown: it is
-// rewritten beside itself and renamed.
+// synced, many at a time when many come at once (group.go). A line that a crash
+// tore off at the end was never answered for and is dropped. The file is compacted
+// when it is opened and when it has grown: it is rewritten beside itself and renamed.
 package journal
 
 import (

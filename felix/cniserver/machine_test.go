@@ -1,0 +1,272 @@
+package cniserver_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/pod"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/assign"
+	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// errDead: the agent was killed; nothing it does reaches the world any more.
+var errDead = errors.New("killed")
+
+// errLost: a reply was lost, or a request.
+var errLost = errors.New("connection reset")
+
+// machine is a node of the history: its kernel and its disk, and an agent that
+// can be killed at every write.
+type machine struct {
+	w      *world
+	name   string
+	disk   string // state directory
+	netns  map[string]bool
+	veths  map[string]pod.Wired // by host interface
+	ends   map[string]string    // host interface -> network namespace
+	heard  map[netip.Prefix]bool
+	listed bool
+
+	up     bool // the agent runs
+	fuse   int  // writes until it is killed; negative: it is not
+	books  *journal.Journal
+	alloc  *assign.Allocator
+	server *cniserver.Server
+}
+
+// write lets one write happen, or the agent die before or after it.
+func (m *machine) write(do func() error) error {
+	if !m.up {
+		return errDead
+	}
+	if m.fuse != 0 {
+		m.fuse--
+		return do()
+	}
+	if m.w.r.IntN(2) == 0 {
+		_ = do()
+	}
+	m.up = false
+	return errDead
+}
+
+// kill ends the agent, and start starts it with what the disk and the kernel have.
+func (m *machine) kill() {
+	m.up = false
+	if m.books != nil {
+		m.books.Close()
+		m.books = nil
+	}
+}
+
+func (m *machine) start() {
+	m.kill()
+	var err error
+	if m.books, err = journal.Open(m.disk, m.name); err != nil {
+		m.w.t.Fatalf("%s: %v", m.w, err)
+	}
+	m.up, m.fuse, m.listed, m.heard = true, -1, false, map[netip.Prefix]bool{}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	m.alloc = assign.New(disk{m}, m, func() time.Time { return m.w.now }, log)
+	m.server = cniserver.New(cniserver.Config{
+		RunDir: m.disk, MTU: 1500, Allocator: m.alloc, Journal: disk{m}, Wirer: m, Status: m, Box: m, Log: log,
+	})
+	_ = m.server.Recover() // what fails here the upkeep mends
+}
+
+// hear tells the agent what the API server knows.
+func (m *machine) hear() {
+	m.alloc.SetNode(m.w.uids[m.name], selector.Labels(nil))
+	m.alloc.SetPool("p", &ipam.Pool{Name: "p", CIDR: m.w.pool, BlockSize: 30})
+	for cidr := range maps.Clone(m.heard) {
+		if _, there := m.w.blocks[cidr]; !there {
+			m.alloc.BlockGone(cidr)
+			delete(m.heard, cidr)
+		}
+	}
+	for cidr, b := range m.w.blocks {
+		m.alloc.SetBlock(b)
+		m.heard[cidr] = true
+	}
+}
+
+// upkeep is what the agent does now and then.
+func (m *machine) upkeep(ctx context.Context) error {
+	m.hear()
+	err := m.server.Adopt(m.w.podsOf(m, m.alloc.Former()))
+	if err == nil {
+		err = m.alloc.TakeOver(ctx)
+	}
+	m.alloc.Listed()
+	m.listed = true
+	publish := func(b ipam.Block, _ assign.Usage) error {
+		if _, there := m.w.blocks[b.CIDR]; there {
+			return nil
+		}
+		return m.Claim(ctx, b)
+	}
+	return errors.Join(err, m.server.Collect(m.w.claimed), m.alloc.GiveBack(ctx), m.alloc.EachBlock(publish))
+}
+
+// destroy ends a network namespace; the kernel takes its veth along.
+func (m *machine) destroy(netns string) {
+	delete(m.netns, netns)
+	for iface, end := range m.ends {
+		if end == netns {
+			delete(m.veths, iface)
+			delete(m.ends, iface)
+		}
+	}
+}
+
+// The API server, as this machine reaches it.
+
+func (m *machine) call(do func() error) error {
+	if m.w.calm {
+		return m.write(do)
+	}
+	switch m.w.r.IntN(12) {
+	case 0:
+		return errLost
+	case 1:
+		return errors.Join(m.write(do), errLost)
+	}
+	return m.write(do)
+}
+
+func (m *machine) Claim(_ context.Context, b ipam.Block) error {
+	return m.call(func() error {
+		if there, ok := m.w.blocks[b.CIDR]; ok && there.Owner != b.Owner {
+			return ipam.ErrConflict
+		}
+		m.w.blocks[b.CIDR] = b
+		return nil
+	})
+}
+
+func (m *machine) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) error {
+	return m.call(func() error {
+		if o := m.w.blocks[b.CIDR].Owner; o != from && o != b.Owner {
+			return ipam.ErrConflict
+		}
+		m.w.blocks[b.CIDR] = b
+		return nil
+	})
+}
+
+func (m *machine) Release(_ context.Context, b ipam.Block) error {
+	return m.call(func() error {
+		if m.w.blocks[b.CIDR].Owner == b.Owner {
+			delete(m.w.blocks, b.CIDR)
+		}
+		return nil
+	})
+}
+
+// disk is the machine's journal.
+type disk struct{ m *machine }
+
+func (d disk) do(f func() error) error {
+	if !d.m.w.calm && d.m.w.r.IntN(40) == 0 {
+		return journal.ErrNotRecorded
+	}
+	return d.m.write(f)
+}
+
+func (d disk) State() journal.State                          { return d.m.books.State() }
+func (d disk) Find(h ipam.Handle) (journal.Attachment, bool) { return d.m.books.Find(h) }
+func (d disk) Claim(b netip.Prefix, pool string) error {
+	return d.do(func() error { return d.m.books.Claim(b, pool) })
+}
+
+func (d disk) Drop(b netip.Prefix) error { return d.do(func() error { return d.m.books.Drop(b) }) }
+
+func (d disk) Detach(h ipam.Handle, until time.Time) error {
+	return d.do(func() error { return d.m.books.Detach(h, until) })
+}
+
+func (d disk) Attach(a journal.Attachment) (g uint64, err error) {
+	err = d.do(func() error {
+		g, err = d.m.books.Attach(a)
+		return err
+	})
+	return g, err
+}
+
+// The kernel.
+
+func (m *machine) Attach(s pod.Spec) (net.HardwareAddr, error) {
+	return nil, m.write(func() error {
+		if !m.netns[s.Netns] {
+			return pod.ErrNoNetns
+		}
+		m.ends[s.HostInterface] = s.Netns
+		m.veths[s.HostInterface] = pod.Wired{HostInterface: s.HostInterface, Addrs: slices.Clone(s.Addrs)}
+		return nil
+	})
+}
+
+func (m *machine) Detach(iface string) error {
+	return m.write(func() error {
+		delete(m.veths, iface)
+		delete(m.ends, iface)
+		return nil
+	})
+}
+
+func (m *machine) Exists(iface string) (bool, error) {
+	_, there := m.veths[iface]
+	return there, nil
+}
+
+func (m *machine) Check(s pod.Spec) error {
+	switch end, there := m.ends[s.HostInterface]; {
+	case !there:
+		return errors.New("no such interface")
+	case !m.netns[s.Netns]:
+		return pod.ErrNoNetns
+	case end != s.Netns:
+		return pod.ErrElsewhere
+	}
+	return nil
+}
+
+func (m *machine) Wired() ([]pod.Wired, error) {
+	return slices.SortedFunc(maps.Values(m.veths), func(a, b pod.Wired) int {
+		return strings.Compare(a.HostInterface, b.HostInterface)
+	}), nil
+}
+
+func (m *machine) Post(...event.Event) {}
+func (m *machine) Synced(event.Source) {}
+func (m *machine) Ready() error        { return nil }
+func (m *machine) WaitEndpoint(context.Context, string, uint64) error {
+	if !m.up {
+		return errDead
+	}
+	if !m.w.calm && m.w.r.IntN(20) == 0 {
+		return errors.New("the kernel refuses")
+	}
+	return nil
+}
+
+// lose removes the state directory.
+func (m *machine) lose() {
+	m.kill()
+	if err := os.RemoveAll(m.disk); err != nil {
+		m.w.t.Fatal(err)
+	}
+}
