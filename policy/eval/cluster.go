@@ -57,11 +57,14 @@ type ServiceEnd struct {
 
 // Verdict answers whether packet p gets through. Its addresses say who the ends
 // are: pods, nodes or the world outside.
-func (c *Cluster) Verdict(p Packet) Verdict { return c.verdict(p, c.evaluator(), c.endpoint) }
+func (c *Cluster) Verdict(p Packet) Verdict {
+	everything := func(netip.Addr) []thing { return c.things() }
+	return c.verdict(p, c.evaluator(everything), c.podAt, c.endpoint)
+}
 
-func (c *Cluster) verdict(p Packet, e *Evaluator, endpoint func(*Pod) *Endpoint) Verdict {
+func (c *Cluster) verdict(p Packet, e *Evaluator, podAt func(netip.Addr) *Pod, endpoint func(*Pod) *Endpoint) Verdict {
 	p.Src, p.Dst = p.Src.Unmap(), p.Dst.Unmap()
-	from, to := c.podAt(p.Src), c.podAt(p.Dst)
+	from, to := podAt(p.Src), podAt(p.Dst)
 	path := Path{From: endpoint(from), To: endpoint(to)}
 	if from != nil && from == to {
 		path.To = path.From
@@ -113,8 +116,9 @@ func (c *Cluster) endpoint(p *Pod) *Endpoint {
 	}
 }
 
-// evaluator compiles all policies, and answers for sets by asking each thing.
-func (c *Cluster) evaluator() *Evaluator {
+// evaluator compiles all policies, and answers for sets by asking each of the
+// things that may have an address.
+func (c *Cluster) evaluator(thingsAt func(netip.Addr) []thing) *Evaluator {
 	programs := map[ir.ProgramID]*ir.Program{}
 	sets := map[ir.SetID]policy.Set{}
 	for _, p := range c.Policies {
@@ -133,11 +137,11 @@ func (c *Cluster) evaluator() *Evaluator {
 		SetText: func(id ir.SetID) string { return sets[id].String() },
 		InSet: func(id ir.SetID, a netip.Addr) bool {
 			s, ok := sets[id]
-			return ok && c.has(s, a)
+			return ok && c.has(s, a, thingsAt(a))
 		},
 		InPortSet: func(id ir.SetID, a netip.Addr, protocol policy.Protocol, port uint16) bool {
 			s, ok := sets[id]
-			return ok && c.hasPort(s, a, protocol, port)
+			return ok && c.hasPort(s, a, protocol, port, thingsAt(a))
 		},
 	}
 }

@@ -63,20 +63,20 @@ func (c *Cluster) selects(s policy.Scope, t thing) bool {
 }
 
 // has reports whether a set of addresses has a.
-func (c *Cluster) has(s policy.Set, a netip.Addr) bool {
+func (c *Cluster) has(s policy.Set, a netip.Addr, things []thing) bool {
 	if s.Service != (policy.ServiceName{}) {
 		return slices.ContainsFunc(c.ends(s.Service), func(e ServiceEnd) bool { return e.Addr == a })
 	}
-	return slices.ContainsFunc(c.things(), func(t thing) bool { return within(t.nets, a) && c.selects(s.Scope, t) })
+	return slices.ContainsFunc(things, func(t thing) bool { return within(t.nets, a) && c.selects(s.Scope, t) })
 }
 
 // hasPort reports whether a set of addresses with ports has this one.
-func (c *Cluster) hasPort(s policy.Set, a netip.Addr, protocol policy.Protocol, port uint16) bool {
+func (c *Cluster) hasPort(s policy.Set, a netip.Addr, protocol policy.Protocol, port uint16, things []thing) bool {
 	if s.Service != (policy.ServiceName{}) {
 		return slices.Contains(c.ends(s.Service), ServiceEnd{a, protocol, port})
 	}
 	called := func(n policy.NamedPort) bool { return n.Is(s.Port) && n.Protocol == protocol && n.Port == port }
-	return slices.ContainsFunc(c.things(), func(t thing) bool {
+	return slices.ContainsFunc(things, func(t thing) bool {
 		return within(t.nets, a) && slices.ContainsFunc(t.ports, called) && c.selects(s.Scope, t)
 	})
 }

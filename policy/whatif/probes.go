@@ -42,7 +42,9 @@ func probes(clusters ...*eval.Cluster) []probe {
 		}
 		for _, s := range cluster.Services {
 			for _, e := range s.Ends {
-				c.cut(e.Protocol, e.Port, e.Port)
+				if e.Protocol.HasPorts() {
+					c.cut(e.Protocol, e.Port, e.Port)
+				}
 			}
 		}
 	}
