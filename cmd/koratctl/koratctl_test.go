@@ -28,6 +28,7 @@ var commands = map[string]string{
 	"explain-protocol":       "policy explain shop/web shop/api:/47 -f shop.yaml",
 	"explain-service":        "policy explain shop/web 10.96.0.7:5432 -f shop.yaml",
 	"explain-no-pod":         "policy explain shop/web default/db:5432 -f shop.yaml",
+	"explain-no-such-pod":    "policy explain shop/web shop/sql:5432 -f shop.yaml",
 	"explain-no-node":        "policy explain web shop/db:5432 -f shop.yaml",
 	"explain-no-port":        "policy explain shop/web shop/db -f shop.yaml",
 	"explain-no-port-name":   "policy explain shop/web shop/db:http -f shop.yaml",
@@ -93,5 +94,39 @@ func golden(t *testing.T, file, got string) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+// TestTheManualShowsWhatIsSaid compares the examples of docs/koratctl.md, blocks
+// that begin with a command line, with the golden files.
+func TestTheManualShowsWhatIsSaid(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/koratctl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{}
+	for name := range commands {
+		text, err := os.ReadFile(filepath.Join("testdata", "golden", name+".txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, rest, _ := strings.Cut(string(text), "\n")
+		said[line] = rest
+	}
+	shown := 0
+	for i, block := range strings.Split(string(manual), "```") {
+		line, rest, _ := strings.Cut(strings.TrimPrefix(block, "\n"), "\n")
+		if i%2 == 0 || !strings.HasPrefix(line, "$ koratctl") {
+			continue
+		}
+		shown++
+		for _, part := range strings.Split(rest, "...\n") {
+			if !strings.Contains(said[line], part) {
+				t.Errorf("%s\nsays %q\nnot   %q", line, said[line], part)
+			}
+		}
+	}
+	if shown < 4 {
+		t.Errorf("%d examples are shown", shown)
 	}
 }

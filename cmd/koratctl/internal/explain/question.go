@@ -172,7 +172,7 @@ func find(w *world.World, text string) (End, error) {
 	}
 	p := w.Cluster.Pod(namespace, name)
 	if p == nil {
-		return e, fmt.Errorf("there is no pod %s%s", text, suggestion(w, name))
+		return e, fmt.Errorf("there is no pod %s%s", text, suggestion(w, namespace, name))
 	}
 	if len(p.Addrs) == 0 {
 		return e, fmt.Errorf("pod %s has no address yet: ask again when it runs, or give its address", text)
@@ -209,15 +209,22 @@ func node(w *world.World, e End, name string) (End, error) {
 			return e, nil
 		}
 	}
-	return e, fmt.Errorf("there is no node %s, and it is no address%s", name, suggestion(w, name))
+	return e, fmt.Errorf("there is no node %s, and it is no address%s", name, suggestion(w, "", name))
 }
 
-// suggestion names a pod that may have been meant.
-func suggestion(w *world.World, name string) string {
+// suggestion names pods that may have been meant.
+func suggestion(w *world.World, namespace, name string) string {
+	var beside []string
 	for _, p := range w.Cluster.Pods {
 		if p.Name == name {
 			return ": is pod " + p.Namespace + "/" + p.Name + " meant?"
 		}
+		if p.Namespace == namespace {
+			beside = append(beside, p.Name)
+		}
+	}
+	if slices.Sort(beside); len(beside) > 0 {
+		return ", but in its namespace are " + strings.Join(beside[:min(len(beside), 10)], ", ")
 	}
 	return ": pods are written NAMESPACE/NAME, IPv6 addresses in brackets before a port"
 }

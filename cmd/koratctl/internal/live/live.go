@@ -8,7 +8,9 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -38,7 +40,9 @@ func Config(path, kubeContext, userAgent string) (*rest.Config, error) {
 // cluster does not serve have no objects.
 func Read(ctx context.Context, cfg *rest.Config) ([]manifest.Object, error) {
 	cfg = rest.CopyConfig(cfg)
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // what errors are written in
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	client, err := rest.UnversionedRESTClientFor(cfg)
 	if err != nil {
@@ -50,8 +54,11 @@ func Read(ctx context.Context, cfg *rest.Config) ([]manifest.Object, error) {
 			continue
 		}
 		objects, err := list(ctx, client, k)
+		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
+			err = fmt.Errorf("%w: an answer needs the right to list them", err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("list %s of %s at %s: %w; koratctl needs the right to list them", k.Resource, k.APIVersion, cfg.Host, err)
+			return nil, fmt.Errorf("list %s of %s at %s: %w", k.Resource, k.APIVersion, cfg.Host, err)
 		}
 		all = append(all, objects...)
 	}
@@ -66,10 +73,13 @@ func list(ctx context.Context, client rest.Interface, k world.Kind) ([]manifest.
 	}
 	var all []manifest.Object
 	for next := ""; ; {
-		raw, err := client.Get().AbsPath(path).Param("limit", page).Param("continue", next).DoRaw(ctx)
-		if apierrors.IsNotFound(err) {
+		answer := client.Get().AbsPath(path).Param("limit", page).Param("continue", next).Do(ctx)
+		if err := answer.Error(); apierrors.IsNotFound(err) {
 			return nil, nil
+		} else if err != nil {
+			return nil, err
 		}
+		raw, err := answer.Raw()
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package world
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -75,24 +76,16 @@ func (w *World) addPod(p *corev1.Pod) []convert.Problem {
 	return nil
 }
 
-// namedPorts lists the ports of containers, and of those that run beside them
-// from the beginning.
+// namedPorts lists the ports that containers give names to. Init containers
+// count, as sidecars are some.
 func namedPorts(spec *corev1.PodSpec) []policy.NamedPort {
 	var ports []policy.NamedPort
-	add := func(c corev1.Container) {
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		for _, p := range c.Ports {
 			if p.Name != "" {
 				ports = append(ports, policy.NamedPort{Name: p.Name, Protocol: protocolOf(p.Protocol), Port: uint16(p.ContainerPort)})
 			}
 		}
-	}
-	for _, c := range spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			add(c)
-		}
-	}
-	for _, c := range spec.Containers {
-		add(c)
 	}
 	return ports
 }
@@ -146,11 +139,18 @@ func (w *World) addService(s *corev1.Service) []convert.Problem {
 	return nil
 }
 
+// addSlice adds endpoints of a Service, ready or not. Without ports they are
+// only known by their addresses.
 func (w *World) addSlice(s *discoveryv1.EndpointSlice) []convert.Problem {
-	service := eval.Service{ServiceName: policy.ServiceName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}}
+	name := s.Labels[discoveryv1.LabelServiceName]
+	if name == "" {
+		return nil
+	}
+	service := eval.Service{ServiceName: policy.ServiceName{Namespace: s.Namespace, Name: name}}
 	for _, e := range s.Endpoints {
 		for _, text := range e.Addresses {
 			for _, a := range appendAddr(nil, text) {
+				service.Ends = append(service.Ends, eval.ServiceEnd{Addr: a})
 				for _, p := range s.Ports {
 					end := eval.ServiceEnd{Addr: a, Protocol: policy.TCP}
 					if p.Protocol != nil {
