@@ -56,6 +56,7 @@ func newWorld(t testing.TB, flavour Flavour) *world {
 	for _, a := range []string{"192.168.7.1/32", "fd07::1/128"} {
 		w.host.Run("ip", "addr", "add", a, "dev", "lo")
 	}
+	w.awaitAddress(w.sites["host"])
 	for _, s := range w.sites {
 		s.wire = newWire(t, s.ns)
 	}
@@ -99,7 +100,18 @@ func (w *world) attach(name, iface string, addrs map[bool]netip.Addr) {
 		w.host.Run("ip", "route", "add", full, "dev", iface)
 		w.host.Run("ip", "neigh", "replace", a.String(), "lladdr", mac, "dev", iface, "nud", "permanent")
 	}
+	w.awaitAddress(s)
 	w.sites[name] = s
+}
+
+// awaitAddress waits until a site takes in packets to its IPv6 address: the
+// kernel makes the address known at once and its route in a worker, also where
+// it looks for no duplicates.
+func (w *world) awaitAddress(s *site) {
+	w.t.Helper()
+	kerneltest.Eventually(w.t, "route of an own address", func() bool {
+		return s.ns.Run("ip", "-6", "route", "show", "table", "local", s.addrs[true].String()) != ""
+	})
 }
 
 // iptables runs iptables in the flavour of the world.
