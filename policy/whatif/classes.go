@@ -15,8 +15,8 @@ import (
 type end struct {
 	name  string
 	kind  endKind
-	addrs []netip.Addr
-	node  string // on which it is
+	addrs [2][]netip.Addr // before and after
+	node  string          // on which it is
 }
 
 type endKind int
@@ -44,7 +44,7 @@ func (c class) String() string {
 
 // classes returns the ends of which both clusters know, grouped.
 func classes(before, after *eval.Cluster) []class {
-	one, two := newTraits(before), newTraits(after)
+	one, two := newTraits(before, 0), newTraits(after, 1)
 	var order []string
 	groups := map[string]class{}
 	add := func(e end) {
@@ -64,18 +64,19 @@ func classes(before, after *eval.Cluster) []class {
 	return out
 }
 
-// ends returns the pods that run in both clusters, the nodes, and addresses
+// ends returns the pods and nodes that are in both clusters, and addresses
 // outside, each list in order of names.
 func ends(before, after *eval.Cluster) []end {
 	var out []end
 	for _, p := range after.Pods {
-		if old := before.Pod(p.Namespace, p.Name); old != nil && slices.Equal(old.Addrs, p.Addrs) && len(p.Addrs) > 0 {
-			out = append(out, end{p.Namespace + "/" + p.Name, aPod, p.Addrs, p.Node})
+		if old := before.Pod(p.Namespace, p.Name); old != nil && len(old.Addrs) > 0 && len(p.Addrs) > 0 {
+			out = append(out, end{p.Namespace + "/" + p.Name, aPod, [2][]netip.Addr{old.Addrs, p.Addrs}, p.Node})
 		}
 	}
 	for _, n := range after.Nodes {
-		if len(n.Addrs) > 0 {
-			out = append(out, end{"node " + n.Name, aNode, n.Addrs, n.Name})
+		i := slices.IndexFunc(before.Nodes, func(old eval.Node) bool { return old.Name == n.Name })
+		if i >= 0 && len(before.Nodes[i].Addrs) > 0 && len(n.Addrs) > 0 {
+			out = append(out, end{"node " + n.Name, aNode, [2][]netip.Addr{before.Nodes[i].Addrs, n.Addrs}, n.Name})
 		}
 	}
 	slices.SortFunc(out, func(a, b end) int {
@@ -98,18 +99,18 @@ var elsewhere = [...][]string{
 // policies name, and those that are in none of them.
 func strangers(before, after *eval.Cluster) []end {
 	taken := taken(before, after)
-	nets := slices.Concat(newTraits(before).nets, newTraits(after).nets)
+	nets := slices.Concat(newTraits(before, 0).nets, newTraits(after, 1).nets)
 	slices.SortFunc(nets, netip.Prefix.Compare)
 	var out []end
 	for _, n := range slices.Compact(nets) {
 		for _, a := range []netip.Addr{n.Addr(), last(n)} {
 			if !taken[a] && n.Bits() > 0 {
-				out = append(out, end{a.String(), outside, []netip.Addr{a}, ""})
+				out = append(out, stranger(a.String(), a))
 				taken[a] = true
 			}
 		}
 	}
-	other := end{name: "elsewhere", kind: outside}
+	var other []netip.Addr
 	for _, family := range elsewhere {
 		i := slices.IndexFunc(family, func(text string) bool {
 			a := netip.MustParseAddr(text)
@@ -117,10 +118,14 @@ func strangers(before, after *eval.Cluster) []end {
 			return !taken[a] && !slices.ContainsFunc(nets, named)
 		})
 		if i >= 0 {
-			other.addrs = append(other.addrs, netip.MustParseAddr(family[i]))
+			other = append(other, netip.MustParseAddr(family[i]))
 		}
 	}
-	return append(out, other)
+	return append(out, stranger("elsewhere", other...))
+}
+
+func stranger(name string, addrs ...netip.Addr) end {
+	return end{name: name, kind: outside, addrs: [2][]netip.Addr{addrs, addrs}}
 }
 
 // taken are the addresses of pods and nodes.
@@ -154,12 +159,13 @@ func last(n netip.Prefix) netip.Addr {
 // traits is all that policies of a cluster ask about ends.
 type traits struct {
 	c      *eval.Cluster
+	which  int // 0 before, 1 after
 	scopes []policy.Scope
 	nets   []netip.Prefix
 }
 
-func newTraits(c *eval.Cluster) *traits {
-	t := &traits{c: c}
+func newTraits(c *eval.Cluster, which int) *traits {
+	t := &traits{c: c, which: which}
 	seen := map[string]bool{}
 	scope := func(s policy.Scope) {
 		if text := s.String(); !seen[text] {
@@ -191,7 +197,7 @@ func newTraits(c *eval.Cluster) *traits {
 // of returns a text that is equal for ends which the policies do not tell apart.
 func (t *traits) of(e end) string {
 	var b strings.Builder
-	for _, a := range e.addrs {
+	for _, a := range e.addrs[t.which] {
 		fmt.Fprintf(&b, "family %d;", a.BitLen())
 		for i, n := range t.nets {
 			if n.Contains(a) {

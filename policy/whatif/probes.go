@@ -24,6 +24,13 @@ type probe struct {
 	first, last uint16 // of the ports that it stands for
 }
 
+// between returns the packet with the addresses of another.
+func (p probe) between(ends eval.Packet) eval.Packet {
+	packet := p.packet
+	packet.Src, packet.Dst = ends.Src, ends.Dst
+	return packet
+}
+
 // probes returns a probe for everything that the rules of some cluster tell apart.
 // All of them together are all traffic.
 func probes(clusters ...*eval.Cluster) []probe {

@@ -75,9 +75,11 @@ func (c *comparison) pair(from, to class) []Change {
 	var families [2][]Change
 	asked := 0
 	for i, v6 := range []bool{false, true} {
-		if p, ok := packet(src, dst, v6); ok {
+		was, before := packet(src, dst, 0, v6)
+		is, after := packet(src, dst, 1, v6)
+		if before && after {
 			asked++
-			families[i] = c.family(p, v6)
+			families[i] = c.family(was, is, v6)
 		}
 	}
 	for i := range families {
@@ -127,9 +129,10 @@ func representatives(from, to class) (src, dst end, ok bool) {
 	return end{}, end{}, false
 }
 
-func packet(src, dst end, v6 bool) (eval.Packet, bool) {
-	for _, s := range src.addrs {
-		for _, d := range dst.addrs {
+// packet returns a packet of a family between two ends in one of the clusters.
+func packet(src, dst end, which int, v6 bool) (eval.Packet, bool) {
+	for _, s := range src.addrs[which] {
+		for _, d := range dst.addrs[which] {
 			if s.Is6() == v6 && d.Is6() == v6 {
 				return eval.Packet{Src: s, Dst: d}, true
 			}
@@ -138,8 +141,9 @@ func packet(src, dst end, v6 bool) (eval.Packet, bool) {
 	return eval.Packet{}, false
 }
 
-// family compares all traffic between two addresses.
-func (c *comparison) family(between eval.Packet, v6 bool) []Change {
+// family compares all traffic between two ends, which may have other addresses
+// after than before.
+func (c *comparison) family(before, after eval.Packet, v6 bool) []Change {
 	var all []probe
 	var changes []Change
 	changed := map[int][]probe{} // by index of the change
@@ -148,9 +152,7 @@ func (c *comparison) family(between eval.Packet, v6 bool) []Change {
 			continue
 		}
 		all = append(all, p)
-		packet := p.packet
-		packet.Src, packet.Dst = between.Src, between.Dst
-		was, is := c.before.Verdict(packet), c.after.Verdict(packet)
+		was, is := c.before.Verdict(p.between(before)), c.after.Verdict(p.between(after))
 		if was.Action == is.Action {
 			continue
 		}

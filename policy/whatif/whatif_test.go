@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,24 @@ func TestRangesOutsideAreAskedAbout(t *testing.T) {
 	want := "192.168.0.0, 192.168.255.255 -> shop/db, all traffic: Deny now, then Allow (egress: not a pod; ingress: Allow by knp/shop/np, ingress rule 0)\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAPodMayChangeItsAddressAndItsLabels(t *testing.T) {
+	web := policy.Scope{Namespace: "shop", Pods: selector.Equals("role", "we")}
+	np := ingress("db", policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Scope: &web}}})
+	before, after := shop(np), shop(np)
+	slices.Reverse(after.Pods)
+	for i := range after.Pods {
+		after.Pods[i].Addrs = before.Pods[i].Addrs // all addresses change hands
+	}
+	if got := lines(Compare(before, after)); got != "" {
+		t.Errorf("other addresses change\n%s", got)
+	}
+	after.Pod("shop", "web-3").Labels = labels("role", "none")
+	got, want := lines(Compare(before, after)), "shop/web-3 -> shop/db, all traffic: Allow now, then Deny, because no rule of knp/shop/np matches\n"
+	if got != want {
+		t.Errorf("%swant\n%s", got, want)
 	}
 }
 
