@@ -29,6 +29,8 @@ var commands = map[string]string{
 	"explain-service":        "policy explain shop/web 10.96.0.7:5432 -f shop.yaml",
 	"explain-no-pod":         "policy explain shop/web default/db:5432 -f shop.yaml",
 	"explain-no-such-pod":    "policy explain shop/web shop/sql:5432 -f shop.yaml",
+	"explain-one-argument":   "policy explain shop/web",
+	"no-such-command":        "policy explian shop/web shop/db:5432",
 	"explain-no-node":        "policy explain web shop/db:5432 -f shop.yaml",
 	"explain-no-port":        "policy explain shop/web shop/db -f shop.yaml",
 	"explain-no-port-name":   "policy explain shop/web shop/db:http -f shop.yaml",

@@ -23,6 +23,7 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Ask who may talk to whom, and why",
 		Long: "Ask who may talk to whom, and why. The answers come from the same code by which nodes enforce policy is judged.",
 	}
+	cmd.Args, cmd.RunE = cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	cmd.AddCommand(explainCommand(), whatIfCommand(), lintCommand(), convertCommand())
 	return cmd
 }
@@ -98,7 +99,12 @@ Exit status: 0 allowed, 3 denied, 1 when there is no answer.`,
 		Example: `  koratctl policy explain shop/web shop/db:5432
   koratctl policy explain 203.0.113.9 '[fd00:10::7]:53/UDP' -f manifests/ --why
   koratctl policy explain node-a shop/web:/ICMP -o json`,
-		Args: cobra.ExactArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("%d arguments, expected two: SRC DST:PORT[/PROTO], such as shop/web shop/db:5432", len(args))
+			}
+			return nil
+		},
 	}
 	c.flags(cmd)
 	o.flag(cmd)
@@ -125,19 +131,23 @@ Exit status: 0 allowed, 3 denied, 1 when there is no answer.`,
 		if why {
 			depth = explain.Rules
 		}
-		a := explain.Ask(w, q)
-		if o == "text" {
-			printProblems(cmd.ErrOrStderr(), a.Problems)
-		}
-		if err := o.print(cmd.OutOrStdout(), a, a.Text(depth)); err != nil {
-			return err
-		}
-		if a.Verdict != policy.Allow {
-			return status(exitDenied)
-		}
-		return nil
+		return answer(cmd, o, explain.Ask(w, q), depth)
 	}
 	return cmd
+}
+
+// answer prints an answer and makes its verdict the exit status.
+func answer(cmd *cobra.Command, o output, a explain.Answer, depth explain.Depth) error {
+	if o == "text" {
+		printProblems(cmd.ErrOrStderr(), a.Problems)
+	}
+	if err := o.print(cmd.OutOrStdout(), a, a.Text(depth)); err != nil {
+		return err
+	}
+	if a.Verdict != policy.Allow {
+		return status(exitDenied)
+	}
+	return nil
 }
 
 func lintCommand() *cobra.Command {

@@ -120,7 +120,7 @@ func unknown(o manifest.Object) (severity Severity, expected, effect string) {
 	switch {
 	case strings.HasSuffix(o.Group(), "projectcalico.org"):
 		return Error, "what koratctl policy convert makes of it", about + " is not understood, the object is left out"
-	case o.Kind == "NetworkPolicy", strings.HasSuffix(o.Kind, "NetworkPolicy"), o.Group() == "policy.networking.k8s.io", strings.HasSuffix(o.Group(), "cilium.io"):
+	case strings.HasSuffix(o.Kind, "NetworkPolicy"), o.Group() == "policy.networking.k8s.io", strings.HasSuffix(o.Group(), "cilium.io"):
 		return Error, "a kind of policy that is known here", about + " is not understood by this version, the object is left out"
 	}
 	return Note, "", about + " has nothing to do with policy, the object is left out"
