@@ -34,6 +34,24 @@ func desiredOf(t *testing.T, node string) string {
 	return b.String()
 }
 
+// settled waits until what is desired of a node holds text and has been the
+// same for two seconds: what earlier tests took down goes by and by.
+func settled(t *testing.T, node, text string) string {
+	t.Helper()
+	last, since := "", time.Now()
+	eventually(t, node+" settles", func(context.Context) error {
+		now := desiredOf(t, node)
+		if now != last {
+			last, since = now, time.Now()
+		}
+		if !strings.Contains(now, text) || time.Since(since) < 2*time.Second {
+			return fmt.Errorf("it changed %s ago, or has no %q", time.Since(since).Round(time.Millisecond), text)
+		}
+		return nil
+	})
+	return last
+}
+
 // A killed agent leaves forwarding as it is, and its successor adopts it: no
 // packet is lost and no route is deleted, on the node and on the routers.
 func TestKillingAgentsLosesNoPacketAndDeletesNoRoute(t *testing.T) {
@@ -42,7 +60,7 @@ func TestKillingAgentsLosesNoPacketAndDeletesNoRoute(t *testing.T) {
 	eventually(t, "path between the racks", func(context.Context) error {
 		return errors.Join(reach(cluster, "kill/p", to), reach(cluster, "kill/q", from))
 	})
-	before := desiredOf(t, "a1")
+	before := settled(t, "a1", to.String()+" via ")
 	stops := map[string]func() []string{}
 	for _, where := range []string{"a1", "a2", "b1", "b2", "tor-a", "tor-b"} {
 		stops[where] = routeDeletions(t, cluster, where)
