@@ -56,10 +56,12 @@ check-generated: generate ## fail when generated files are not committed
 	git diff --exit-code -- api charts
 
 FUZZTIME ?= 60s
-fuzz: ## fuzz the selector parser and the converters, FUZZTIME each
+fuzz: ## fuzz the selector parser, the converters and koratctl, FUZZTIME each
 	go test ./policy/selector -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME)
 	@for f in FuzzNetworkPolicy FuzzOwnPolicy FuzzClusterNetworkPolicy FuzzAdminNetworkPolicy; do \
 		go test ./policy/convert -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); done
+	go test ./policy/convert/calico -run '^$$' -fuzz '^FuzzConvert$$' -fuzztime $(FUZZTIME)
+	go test ./cmd/koratctl/internal/lint -run '^$$' -fuzz '^FuzzLint$$' -fuzztime $(FUZZTIME)
 
 opinion: ## compare policy/eval with a second reading over 100,000 random clusters (slow)
 	go test ./policy/eval -run SecondOpinion -clusters 100000 -timeout 60m
