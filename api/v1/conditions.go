@@ -9,7 +9,7 @@ const (
 
 	// ConditionAccepted says that the spec is in use. It is false for what the
 	// schema cannot catch: a selector that does not parse, objects that
-	// contradict each other. On Block, BGPConfiguration and BGPPeer. On a
+	// contradict each other. On Block, BGPConfiguration, BGPPeer and Tier. On a
 	// policy it says that every part of the spec is in use: what is not
 	// understood is left out where that closes, and denies where leaving it
 	// out would open. On a HostEndpoint: the endpoint is in use.
@@ -43,12 +43,13 @@ const (
 	// ReasonOutsidePool, with Accepted false on a Block: its pool does not
 	// exist or does not contain it.
 	ReasonOutsidePool = "OutsidePool"
-	// ReasonInvalid, with Accepted false on a policy: a part of the spec means
-	// nothing, and the message begins with its field path. There may be more:
-	// the message is about the first.
+	// ReasonInvalid, with Accepted false on a policy, a Tier or a HostEndpoint:
+	// a part of the spec means nothing, and the message begins with its field
+	// path. There may be more: the message is about the first.
 	ReasonInvalid = "Invalid"
-	// ReasonUnsupported, with Accepted false on a policy: a part of the spec is
-	// understood but not enforced, and the message begins with its field path.
+	// ReasonUnsupported, with Accepted false on a policy or a HostEndpoint: a
+	// part of the spec is understood but not enforced, and the message begins
+	// with its field path.
 	ReasonUnsupported = "Unsupported"
 	// ReasonUnknownTier, with Accepted false on a policy: its tier does not
 	// exist, and is taken for the last, with default action Deny.

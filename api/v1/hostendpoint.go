@@ -24,7 +24,7 @@ type HostEndpoint struct {
 	// Spec is which interface of which node it is.
 	Spec HostEndpointSpec `json:"spec"`
 
-	// Status is whether policy applies to it, written by the node's agent.
+	// Status is whether policy applies to it, written by the controller.
 	// +optional
 	Status HostEndpointStatus `json:"status,omitempty"`
 }

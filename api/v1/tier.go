@@ -63,6 +63,13 @@ const (
 
 // TierStatus is what a tier holds.
 type TierStatus struct {
+	// Conditions of the tier. Accepted: the spec is in use.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
 	// Policies is how many policies name the tier.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
