@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 
@@ -106,19 +104,7 @@ func TestAgentsHearOfClusterNetworkPoliciesWhenTheirDefinitionComes(t *testing.T
 	box := listen(t)
 	box.await(t, true)
 
-	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/network-policy-api").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	definitions, err := manifests(strings.TrimSpace(string(module)) + "/config/crd/standard/policy.networking.k8s.io_clusternetworkpolicies.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range definitions {
-		if err := admin.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
+	definition := define(t, "clusternetworkpolicies")
 	policy := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
 		"metadata": map[string]any{"name": "guard"},
@@ -127,10 +113,6 @@ func TestAgentsHearOfClusterNetworkPoliciesWhenTheirDefinitionComes(t *testing.T
 	within(t, func(ctx context.Context) error { return admin.Create(ctx, policy.DeepCopy()) })
 	guard := event.Key{Kind: event.PolicyKind, Name: "cnp/guard"}
 	box.await(t, true, guard)
-	for _, o := range definitions {
-		if err := admin.Delete(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
+	remove(t, definition)
 	box.await(t, false, guard)
 }

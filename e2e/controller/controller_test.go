@@ -12,10 +12,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
@@ -251,37 +249,6 @@ func report(t *testing.T, name string, s koratv1.SessionStatus) {
 		n.Status.Sessions = []koratv1.SessionStatus{s}
 		return agent.Status().Update(ctx, n)
 	})
-}
-
-func TestProblemsOfPoliciesAreToldOnceForEachGeneration(t *testing.T) {
-	stop, _ := run(t)
-	np := &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
-		Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{{
-			Ports: []networkingv1.NetworkPolicyPort{{Port: &intstr.IntOrString{Type: intstr.String, StrVal: "http"}}},
-		}}},
-	}
-	create(t, np)
-	want := `PolicyProblem: spec.ingress[0].ports[0].port: "http": expected a number from 1 to 65535`
-	if got := events(t, np, 1)[0]; !strings.HasPrefix(got, want) {
-		t.Errorf("got %s, want %s", got, want)
-	}
-
-	// The next leader lists the policy anew and has nothing new to say: a policy
-	// made later is told of, which shows that it came that far.
-	stop()
-	run(t)
-	later := np.DeepCopy()
-	later.ObjectMeta = metav1.ObjectMeta{Namespace: "default", Name: "web-later"}
-	create(t, later)
-	events(t, later, 1)
-	events(t, np, 1)
-
-	np.Spec.Ingress[0].Ports[0].Port.StrVal = "https"
-	if err := admin.Update(t.Context(), np); err != nil {
-		t.Fatal(err)
-	}
-	events(t, np, 2)
 }
 
 func TestTheFirstPoolsOfACluster(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
@@ -13,14 +12,7 @@ import (
 // blockConditions says whether b fits its pool, which is nil when there is none.
 // The rest of a block's status is its owner's to write.
 func blockConditions(b *koratv1.Block, pool *koratv1.IPPool) []metav1.Condition {
-	conditions := b.Status.DeepCopy().Conditions
-	f := blockProblem(b, pool)
-	ok := f.reason == ""
-	if ok {
-		f.reason = koratv1.ReasonAccepted
-	}
-	meta.SetStatusCondition(&conditions, f.condition(koratv1.ConditionAccepted, ok, b.Generation))
-	return conditions
+	return accepted(b.Status.Conditions, blockProblem(b, pool), b.Generation)
 }
 
 // blockProblem says what is wrong with b, the zero finding if nothing is.
@@ -49,8 +41,5 @@ func blockProblem(b *koratv1.Block, pool *koratv1.IPPool) finding {
 // configurationConditions says that the agents use c: the schema lets only a
 // valid one named "default" pass.
 func configurationConditions(c *koratv1.BGPConfiguration) []metav1.Condition {
-	conditions := c.Status.DeepCopy().Conditions
-	f := finding{reason: koratv1.ReasonAccepted}
-	meta.SetStatusCondition(&conditions, f.condition(koratv1.ConditionAccepted, true, c.Generation))
-	return conditions
+	return accepted(c.Status.Conditions, finding{}, c.Generation)
 }

@@ -5,13 +5,16 @@
 //	Block ───────┤          ├──▶ Block conditions   blocks.go
 //	Node labels ─┼─ cache ──┼──▶ BGPPeer status     peers.go
 //	NodeNetwork ─┤          ├──▶ BGPConfiguration   blocks.go
-//	BGPPeer ─────┤          └──▶ Events on objects  events.go
-//	NetworkPolicy┘
+//	BGPPeer ─────┤          ├──▶ Events on objects  events.go
+//	NetworkPolicy┤          └──▶ policies, tiers    policies.go
+//	Tier ────────┤
+//	HostEndpoint ┘
 //
+// Policies whose kinds not every cluster has it lists now and then (guests.go).
 // It also makes the first pools of a new cluster (defaults.go) and deletes the
-// blocks of nodes that are gone (collect.go). Nothing on the
-// path of a packet or a starting pod waits for it: while no controller runs,
-// status stands still and all else goes on.
+// blocks of nodes that are gone (collect.go). Nothing on the path of a packet or
+// a starting pod waits for it: while no controller runs, status stands still and
+// all else goes on.
 //
 // Each loop reads the cache, decides in a pure function, writes what differs and
 // tells by an Event what turned bad. No loop runs for one object more often than

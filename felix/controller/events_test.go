@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/policy/convert"
@@ -66,19 +67,20 @@ func TestAnEventIsNamedAfterWhatItSays(t *testing.T) {
 
 func TestPacerSpacesRuns(t *testing.T) {
 	p, at := pacer{}, time.Unix(100, 0)
+	a, b := client.ObjectKey{Namespace: "x", Name: "a"}, client.ObjectKey{Namespace: "y", Name: "a"}
 	for _, step := range []struct{ after, left time.Duration }{
 		{0, 0}, {0, pace}, {pace / 2, pace / 2}, {pace / 2, 0}, {pace - 1, 1}, {pace, 0},
 	} {
 		at = at.Add(step.after)
-		if left := p.left("a", at); left != step.left {
+		if left := p.left(a, at); left != step.left {
 			t.Fatalf("at %s: wait %s, want %s", at, left, step.left)
 		}
 	}
-	if p.left("b", at) != 0 {
+	if p.left(b, at) != 0 {
 		t.Error("one object waits for another")
 	}
-	p.forget("a")
-	if p.left("a", at) != 0 {
+	p.forget(a)
+	if p.left(a, at) != 0 {
 		t.Error("a new object of an old name waits")
 	}
 }

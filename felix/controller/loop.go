@@ -36,12 +36,12 @@ type change struct {
 // Reconcile brings the status of one object up to date. Events are written
 // first: killed in between, the next run finds the same to say and says it once.
 func (l *statusLoop[O]) Reconcile(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
-	if left := l.pacer.left(r.Name, time.Now()); left > 0 {
+	if left := l.pacer.left(r.NamespacedName, time.Now()); left > 0 {
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
 	o := l.fresh()
 	if err := l.client.Get(ctx, r.NamespacedName, o); err != nil {
-		l.pacer.forget(r.Name)
+		l.pacer.forget(r.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	c, err := l.decide(ctx, o)
@@ -66,16 +66,16 @@ func (l *statusLoop[O]) write(ctx context.Context, o O, status any) error {
 }
 
 // A pacer spaces the runs of a loop for each object.
-type pacer map[string]time.Time // when it last ran
+type pacer map[client.ObjectKey]time.Time // when it last ran
 
-// left returns how long to wait before running for name. If that is no time, the
+// left returns how long to wait before running for o. If that is no time, the
 // run counts as done now.
-func (p pacer) left(name string, now time.Time) time.Duration {
-	if last, ran := p[name]; ran && now.Sub(last) < pace {
+func (p pacer) left(o client.ObjectKey, now time.Time) time.Duration {
+	if last, ran := p[o]; ran && now.Sub(last) < pace {
 		return pace - now.Sub(last)
 	}
-	p[name] = now
+	p[o] = now
 	return 0
 }
 
-func (p pacer) forget(name string) { delete(p, name) }
+func (p pacer) forget(o client.ObjectKey) { delete(p, o) }

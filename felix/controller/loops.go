@@ -71,6 +71,7 @@ func addLoops(ctx context.Context, mgr manager.Manager) error {
 			Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration)),
 		loopOver(mgr, &networkingv1.NetworkPolicy{}, spec).
 			Complete(reconcile.Func(c.networkPolicy)),
+		addPolicyLoops(ctx, mgr, c),
 	)
 }
 
@@ -144,50 +145,50 @@ func (c cluster) networkPolicy(ctx context.Context, r reconcile.Request) (reconc
 	return reconcile.Result{}, tell(ctx, c, &np, policyWarnings(np.Generation, problems))
 }
 
-// each makes a handler that runs the loop for the objects that names gives.
-func each(names func(context.Context, client.Object) []string) handler.EventHandler {
+// each makes a handler that runs the loop for the objects that keys gives.
+func each(keys func(context.Context, client.Object) []client.ObjectKey) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		var out []reconcile.Request
-		for _, name := range names(ctx, o) {
-			out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+		for _, key := range keys(ctx, o) {
+			out = append(out, reconcile.Request{NamespacedName: key})
 		}
 		return out
 	})
 }
 
-func poolOfBlock(_ context.Context, o client.Object) []string {
-	return []string{o.(*koratv1.Block).Spec.Pool}
+func poolOfBlock(_ context.Context, o client.Object) []client.ObjectKey {
+	return []client.ObjectKey{{Name: o.(*koratv1.Block).Spec.Pool}}
 }
 
-func peersOfNode(_ context.Context, o client.Object) []string {
-	var names []string
+func peersOfNode(_ context.Context, o client.Object) []client.ObjectKey {
+	var keys []client.ObjectKey
 	for _, s := range o.(*koratv1.NodeNetwork).Status.Sessions {
-		names = append(names, strings.TrimPrefix(s.Peer, koratv1.SessionPeerBGPPeer))
+		keys = append(keys, client.ObjectKey{Name: strings.TrimPrefix(s.Peer, koratv1.SessionPeerBGPPeer)})
 	}
-	return names
+	return keys
 }
 
-func (c cluster) everyPool(ctx context.Context, _ client.Object) []string {
-	return c.names(ctx, &koratv1.IPPoolList{})
+func (c cluster) everyPool(ctx context.Context, _ client.Object) []client.ObjectKey {
+	return c.keys(ctx, &koratv1.IPPoolList{})
 }
 
-func (c cluster) blocksOfPool(ctx context.Context, o client.Object) []string {
-	return c.names(ctx, &koratv1.BlockList{}, client.MatchingFields{poolField: o.GetName()})
+func (c cluster) blocksOfPool(ctx context.Context, o client.Object) []client.ObjectKey {
+	return c.keys(ctx, &koratv1.BlockList{}, client.MatchingFields{poolField: o.GetName()})
 }
 
-func (c cluster) everyPeer(ctx context.Context, _ client.Object) []string {
-	return c.names(ctx, &koratv1.BGPPeerList{})
+func (c cluster) everyPeer(ctx context.Context, _ client.Object) []client.ObjectKey {
+	return c.keys(ctx, &koratv1.BGPPeerList{})
 }
 
-// names returns the names of what the cache lists. Kinds that a loop watches are
+// keys returns the names of what the cache lists. Kinds that a loop watches are
 // never missing there, so the only error is that of a context that ended.
-func (c cluster) names(ctx context.Context, list client.ObjectList, opts ...client.ListOption) (names []string) {
+func (c cluster) keys(ctx context.Context, list client.ObjectList, opts ...client.ListOption) (keys []client.ObjectKey) {
 	_ = c.List(ctx, list, append(opts, shared)...)
 	_ = meta.EachListItem(list, func(o runtime.Object) error {
-		names = append(names, o.(client.Object).GetName())
+		keys = append(keys, client.ObjectKeyFromObject(o.(client.Object)))
 		return nil
 	})
-	return names
+	return keys
 }
 
 var sessionsChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {

@@ -1,0 +1,126 @@
+package controller
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	anp "sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/policy/convert"
+)
+
+func TestAcceptanceOfAPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec   koratv1.PolicySpec
+		noTier bool
+		want   string
+	}{
+		"understood":      {spec: koratv1.PolicySpec{Tier: "default"}, want: "True Accepted"},
+		"without a tier":  {want: "True Accepted"},
+		"of unknown tier": {spec: koratv1.PolicySpec{Tier: "lost"}, noTier: true, want: `False UnknownTier: spec.tier: "lost": expected the name of a Tier, and there is none of this name; the policy is asked last, as if its tier ended with Deny`},
+		"bad selector": {
+			spec: koratv1.PolicySpec{Selector: "app = 'db'"},
+			want: `False InvalidSelector: spec.selector: "app = 'db'": expected a selector, but at column 5: `,
+		},
+		"bad selector of service accounts in a rule": {
+			spec: koratv1.PolicySpec{Ingress: []koratv1.Rule{{Action: koratv1.ActionAllow, Source: koratv1.RuleEnd{ServiceAccounts: &koratv1.ServiceAccountMatch{Selector: "("}}}}},
+			want: `False InvalidSelector: spec.ingress[0].source.serviceAccounts.selector: "(": expected a selector, but at column 2: `,
+		},
+		"of several the first is told": {
+			spec: koratv1.PolicySpec{Tier: "lost", Egress: []koratv1.Rule{{Action: "Reject"}, {Action: koratv1.ActionAllow, IPVersion: 5}}}, noTier: true,
+			want: `False Invalid: spec.egress[0].action: "Reject": expected Allow, Deny, Log or Pass; this rule denies everything (and 1 more)`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &koratv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}, Spec: koratv1.NetworkPolicySpec{PolicySpec: c.spec}}
+			_, problems := convert.KoratNetworkPolicy(p)
+			got := accepted(nil, policyProblem(problems, c.spec.Tier, !c.noTier), 7)
+			if text := brief(got, koratv1.ConditionAccepted); !strings.HasPrefix(text, c.want) || c.want == "True Accepted" && text != c.want {
+				t.Errorf("got  %s\nwant %s", text, c.want)
+			}
+			if got[0].ObservedGeneration != 7 {
+				t.Errorf("of generation %d", got[0].ObservedGeneration)
+			}
+		})
+	}
+}
+
+func TestWhatActsOnHostsAloneIsNotAccepted(t *testing.T) {
+	for want, s := range map[string]koratv1.GlobalNetworkPolicySpec{
+		"": {},
+		`spec.preDNAT: "true": expected false, as no agent enforces policy on hosts`:        {PreDNAT: true, ApplyOnForward: true},
+		`spec.doNotTrack: "true": expected false, as no agent enforces policy on hosts`:     {DoNotTrack: true, ApplyOnForward: true},
+		`spec.applyOnForward: "true": expected false, as no agent enforces policy on hosts`: {ApplyOnForward: true},
+	} {
+		if got := hookProblem(&s); got.message != want || want != "" && got.reason != koratv1.ReasonUnsupported {
+			t.Errorf("got %v, want %q", got, want)
+		}
+	}
+}
+
+func TestOtherConditionsAndTheirTimesStay(t *testing.T) {
+	long := metav1.NewTime(time.Unix(5, 0))
+	was := []metav1.Condition{
+		{Type: koratv1.ConditionProgrammed, Status: metav1.ConditionTrue, Reason: koratv1.ReasonProgrammed, LastTransitionTime: long},
+		{Type: koratv1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: koratv1.ReasonAccepted, LastTransitionTime: long},
+	}
+	before := append([]metav1.Condition{}, was...)
+	if diff := cmp.Diff(was, accepted(was, finding{}, 0)); diff != "" {
+		t.Errorf("the same facts give another status: %s", diff)
+	}
+	got := accepted(was, finding{koratv1.ReasonInvalid, "m"}, 1)
+	if diff := cmp.Diff(before, was); diff != "" {
+		t.Errorf("the object from the cache was changed: %s", diff)
+	}
+	if diff := cmp.Diff(before[0], got[0]); diff != "" || len(got) != 2 {
+		t.Errorf("%d conditions: %s", len(got), diff)
+	}
+}
+
+func TestStatusOfATier(t *testing.T) {
+	good := &koratv1.Tier{Spec: koratv1.TierSpec{DefaultAction: koratv1.TierPass}}
+	if s := tierStatus(good, 3); s.Policies != 3 || brief(s.Conditions, koratv1.ConditionAccepted) != "True Accepted" {
+		t.Errorf("got %+v", s)
+	}
+	bad := &koratv1.Tier{Spec: koratv1.TierSpec{DefaultAction: "Allow"}}
+	want := `False Invalid: spec.defaultAction: "Allow": expected Deny or Pass; the tier ends with Deny`
+	if s := tierStatus(bad, 0); s.Policies != 0 || brief(s.Conditions, koratv1.ConditionAccepted) != want {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestAcceptanceOfAHostEndpoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec koratv1.HostEndpointSpec
+		node bool
+		want finding
+	}{
+		"a host, on which nothing is enforced": {koratv1.HostEndpointSpec{Node: "a"}, true, finding{
+			koratv1.ReasonUnsupported, "spec: rules find the endpoint by its labels, and no agent enforces policy on hosts",
+		}},
+		"of no node": {koratv1.HostEndpointSpec{Node: "a"}, false, finding{
+			koratv1.ReasonUnknownNode, `spec.node: "a": expected the name of a Node, and there is none of this name`,
+		}},
+		"with a bad address": {koratv1.HostEndpointSpec{Node: "a", ExpectedIPs: []koratv1.IPAddress{"10.0.0"}}, true, finding{
+			koratv1.ReasonInvalid, `spec.expectedIPs[0]: "10.0.0": expected an IPv4 or IPv6 address; it is left out`,
+		}},
+	} {
+		if got := hostProblem(&koratv1.HostEndpoint{Spec: c.spec}, c.node); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestPoliciesOfGuestsAreRead(t *testing.T) {
+	for _, o := range []client.Object{&cnp.ClusterNetworkPolicy{}, &anp.AdminNetworkPolicy{}, &anp.BaselineAdminNetworkPolicy{}} {
+		if len(guestProblems(o)) == 0 {
+			t.Errorf("a %T without subject has no problem", o)
+		}
+	}
+}
