@@ -39,6 +39,7 @@ func (s *Server) Adopt(pods []Pod) error {
 	}
 	inKernel := map[netip.Addr]bool{}
 	var errs []error
+	s.settleDisputes(wired, names)
 	for _, w := range wired {
 		for _, a := range w.Addrs {
 			inKernel[a] = true
@@ -51,18 +52,13 @@ func (s *Server) Adopt(pods []Pod) error {
 		if i >= 0 {
 			h = ipam.Handle{Namespace: pods[i].Namespace, Pod: pods[i].Name}
 			if len(w.Addrs) == 0 {
-				w.Addrs = pods[i].Addrs
+				w.Addrs = without(pods[i].Addrs, inKernel)
 			}
 		}
 		errs = append(errs, s.adopt(h, w))
 	}
 	for iface, p := range names {
-		w := podnet.Wired{HostInterface: iface}
-		for _, a := range p.Addrs {
-			if !inKernel[a] {
-				w.Addrs = append(w.Addrs, a)
-			}
-		}
+		w := podnet.Wired{HostInterface: iface, Addrs: without(p.Addrs, inKernel)}
 		errs = append(errs, s.adopt(ipam.Handle{Namespace: p.Namespace, Pod: p.Name}, w))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -70,6 +66,51 @@ func (s *Server) Adopt(pods []Pod) error {
 	}
 	s.settle()
 	return nil
+}
+
+func without(addrs []netip.Addr, taken map[netip.Addr]bool) (left []netip.Addr) {
+	for _, a := range addrs {
+		if !taken[a] {
+			left = append(left, a)
+		}
+	}
+	return left
+}
+
+// settleDisputes leaves each address to one interface. Two have the same when the
+// agent was killed after it had struck a pod from the journal and before its
+// veth was gone: the address then belongs to a later pod. That is the one that
+// the journal knows, or that the API server says has it, or that it knows at all.
+func (s *Server) settleDisputes(wired []podnet.Wired, pods map[string]Pod) {
+	known := map[string]bool{}
+	for _, at := range s.Journal.State().Attachments {
+		known[at.HostInterface] = true
+	}
+	claim := func(w podnet.Wired, a netip.Addr) int {
+		p, named := pods[w.HostInterface]
+		switch {
+		case known[w.HostInterface]:
+			return 3
+		case slices.Contains(p.Addrs, a):
+			return 2
+		case named:
+			return 1
+		}
+		return 0
+	}
+	owner := map[netip.Addr]podnet.Wired{}
+	for _, w := range wired {
+		for _, a := range w.Addrs {
+			if o, disputed := owner[a]; !disputed || claim(w, a) > claim(o, a) {
+				owner[a] = w
+			}
+		}
+	}
+	for i, w := range wired {
+		wired[i].Addrs = slices.DeleteFunc(slices.Clone(w.Addrs), func(a netip.Addr) bool {
+			return owner[a].HostInterface != w.HostInterface
+		})
+	}
 }
 
 // unknown returns those of wired that the journal does not know.

@@ -214,6 +214,10 @@ func (m *machine) Attach(s pod.Spec) (net.HardwareAddr, error) {
 			return pod.ErrNoNetns
 		}
 		m.ends[s.HostInterface] = s.Netns
+		for iface, v := range m.veths { // the route of an address leads to its latest interface
+			v.Addrs = slices.DeleteFunc(v.Addrs, func(a netip.Addr) bool { return slices.Contains(s.Addrs, a) })
+			m.veths[iface] = v
+		}
 		m.veths[s.HostInterface] = pod.Wired{HostInterface: s.HostInterface, Addrs: slices.Clone(s.Addrs)}
 		return nil
 	})

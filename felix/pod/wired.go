@@ -21,15 +21,19 @@ type Wired struct {
 // Wired returns what is attached to this host, in the order of the interfaces'
 // names. The addresses are those that have a route of ours to the interface, or a
 // permanent neighbour on it, as Attach makes them: routes may be gone already.
+// A route decides where both are there: the neighbour is then of an earlier pod.
 func (h *Host) Wired() ([]Wired, error) {
 	links, err := h.nl.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("links: %w", err)
 	}
 	addrs := map[int][]netip.Addr{} // by index of the interface
+	routed := map[netip.Addr]int{}  // to the index of the interface
 	note := func(index int, ip []byte) {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			addrs[index] = append(addrs[index], a.Unmap())
+		a, ok := netip.AddrFromSlice(ip)
+		a = a.Unmap()
+		if to, known := routed[a]; ok && (!known || to == index) {
+			addrs[index] = append(addrs[index], a)
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -43,6 +47,8 @@ func (h *Host) Wired() ([]Wired, error) {
 				continue
 			}
 			if ones, bits := r.Dst.Mask.Size(); ones == bits {
+				a, _ := netip.AddrFromSlice(r.Dst.IP)
+				routed[a.Unmap()] = r.LinkIndex
 				note(r.LinkIndex, r.Dst.IP)
 			}
 		}
