@@ -118,7 +118,7 @@ func TestServicesAreStartedSignalledAndReaped(t *testing.T) {
 	}
 	defer r.Close()
 	// The service leaves an orphan to init, writes to the descriptor it was given, and waits.
-	err = m.Start("s", machine.Command{Args: []string{"/bin/sh", "-c", "(sleep 0 & sleep 0 &) ; echo $WORD >&3; echo logged; exec sleep 1000"}, Env: []string{"WORD=hello"}, Files: []*os.File{w}})
+	err = m.Start("s", machine.Command{Args: []string{"/bin/sh", "-c", "(sleep 0 & sleep 0 &) ; echo logged; echo $WORD >&3; exec sleep 1000"}, Env: []string{"WORD=hello"}, Files: []*os.File{w}})
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
