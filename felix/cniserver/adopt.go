@@ -82,10 +82,7 @@ func without(addrs []netip.Addr, taken map[netip.Addr]bool) (left []netip.Addr) 
 // veth was gone: the address then belongs to a later pod. That is the one that
 // the journal knows, or that the API server says has it, or that it knows at all.
 func (s *Server) settleDisputes(wired []podnet.Wired, pods map[string]Pod) {
-	known := map[string]bool{}
-	for _, at := range s.Journal.State().Attachments {
-		known[at.HostInterface] = true
-	}
+	known := s.recorded()
 	claim := func(w podnet.Wired, a netip.Addr) int {
 		p, named := pods[w.HostInterface]
 		switch {
@@ -113,12 +110,18 @@ func (s *Server) settleDisputes(wired []podnet.Wired, pods map[string]Pod) {
 	}
 }
 
-// unknown returns those of wired that the journal does not know.
-func (s *Server) unknown(wired []podnet.Wired) []podnet.Wired {
+// recorded returns the host interfaces that the journal knows.
+func (s *Server) recorded() map[string]bool {
 	known := map[string]bool{}
 	for _, at := range s.Journal.State().Attachments {
 		known[at.HostInterface] = true
 	}
+	return known
+}
+
+// unknown returns those of wired that the journal does not know.
+func (s *Server) unknown(wired []podnet.Wired) []podnet.Wired {
+	known := s.recorded()
 	return slices.DeleteFunc(wired, func(w podnet.Wired) bool { return known[w.HostInterface] })
 }
 
