@@ -39,7 +39,7 @@ func (h *hosts) drain(in *table[event.HostEndpoint], subjects *subjects, policie
 		}
 		ep := in.now[name]
 		h.said.say(name, &desired.HostEndpoint{
-			Interface: ep.Interface, Addrs: ep.Addrs,
+			Name: name, Interface: ep.Interface, Addrs: ep.Addrs,
 			Normal: chains(policy.Normal), Forward: chains(policy.NormalAndForward),
 			PreDNAT: chains(policy.PreDNAT), Untracked: chains(policy.Untracked),
 		})
@@ -49,7 +49,7 @@ func (h *hosts) drain(in *table[event.HostEndpoint], subjects *subjects, policie
 func (h *hosts) settle() { forget(&h.dirty) }
 
 func sameHost(a, b *desired.HostEndpoint) bool {
-	return a.Interface == b.Interface && slices.Equal(a.Addrs, b.Addrs) &&
+	return a.Name == b.Name && a.Interface == b.Interface && slices.Equal(a.Addrs, b.Addrs) &&
 		sameChains(a.Normal, b.Normal) && sameChains(a.Forward, b.Forward) &&
 		sameChains(a.PreDNAT, b.PreDNAT) && sameChains(a.Untracked, b.Untracked)
 }

@@ -279,7 +279,7 @@ func (o oracle) host(h *event.HostEndpoint) desired.HostEndpoint {
 	}
 	pass := policy.Pass
 	return desired.HostEndpoint{
-		Interface: h.Interface, Addrs: h.Addrs,
+		Name: h.Name, Interface: h.Interface, Addrs: h.Addrs,
 		Normal:    chains(policy.Deny, nil, policy.Normal, policy.NormalAndForward),
 		Forward:   chains(policy.Allow, nil, policy.NormalAndForward),
 		PreDNAT:   chains(policy.Allow, &pass, policy.PreDNAT),

@@ -45,10 +45,15 @@ type Endpoint struct {
 	Ingress, Egress ir.Chain
 }
 
-// HostEndpoint is an interface of this node, or all of them, whose traffic
+// AnyInterface is the key of the host endpoint that stands for every interface
+// that has none of its own, those of pods aside.
+const AnyInterface = "*"
+
+// HostEndpoint is an interface of this node, or AnyInterface, whose traffic
 // policies decide about.
 type HostEndpoint struct {
-	Interface string       // "*": all but those of pods; empty: the one that has one of Addrs
+	Name      string       // of the API object
+	Interface string       // AnyInterface or a name
 	Addrs     []netip.Addr // by which policies know it, as its object says
 	// Normal decides about packets that begin or end on the node, Forward about
 	// those that it passes on. Those that PreDNAT and Untracked let through go on
@@ -102,8 +107,11 @@ type Delta struct {
 	Paths    map[PathKey]*bgp.Path   // what we originate
 	Speaker  *bgp.Config             // nil: unchanged
 	Pools    *[]netip.Prefix         // all pools' CIDRs, sorted; nil: unchanged
-	// HostEndpoints of this node, by name of their objects.
+	// HostEndpoints of this node, by interface, AnyInterface for the rest. The
+	// engine has found the interfaces of those that are given by address, and
+	// settled who stands for an interface that several name.
 	HostEndpoints map[string]*HostEndpoint
+	Settings      *Settings // nil: unchanged
 	// Complete: the API server and the CNI journal have told all they know, so
 	// what is not desired may be removed. Once true it stays true.
 	Complete bool
@@ -122,7 +130,7 @@ type PathKey struct {
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
 	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
-		len(d.Paths) == 0 && d.Speaker == nil && d.Pools == nil && !d.Complete && !d.Learned
+		len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && !d.Complete && !d.Learned
 }
 
 // Merge makes d say what d and then next say. It lets changes pile up, bounded
@@ -144,6 +152,9 @@ func (d *Delta) Merge(next Delta) {
 	}
 	if next.Pools != nil {
 		d.Pools = next.Pools
+	}
+	if next.Settings != nil {
+		d.Settings = next.Settings
 	}
 	d.Complete = d.Complete || next.Complete
 	d.Learned = d.Learned || next.Learned

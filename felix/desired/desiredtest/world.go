@@ -24,6 +24,7 @@ type World struct {
 	Paths     map[desired.PathKey]bgp.Path
 	Speaker   bgp.Config
 	Pools     []netip.Prefix
+	Settings  desired.Settings
 
 	Complete, Learned bool
 }
@@ -53,6 +54,9 @@ func (w *World) Apply(d desired.Delta) {
 	}
 	if d.Pools != nil {
 		w.Pools = *d.Pools
+	}
+	if d.Settings != nil {
+		w.Settings = *d.Settings
 	}
 	w.Complete = w.Complete || d.Complete
 	w.Learned = w.Learned || d.Learned
