@@ -9,11 +9,16 @@ const (
 
 	// ConditionAccepted says that the spec is in use. It is false for what the
 	// schema cannot catch: a selector that does not parse, objects that
-	// contradict each other. On Block, BGPConfiguration, BGPPeer and Tier. On a
-	// policy it says that every part of the spec is in use: what is not
-	// understood is left out where that closes, and denies where leaving it
-	// out would open. On a HostEndpoint: the endpoint is in use.
+	// contradict each other. On Block, BGPConfiguration, BGPPeer,
+	// NodeConfiguration and Tier. On a policy it says that every part of the
+	// spec is in use: what is not understood is left out where that closes,
+	// and denies where leaving it out would open. On a HostEndpoint: the
+	// endpoint is in use.
 	ConditionAccepted = "Accepted"
+
+	// ConditionEnforced says that the backend that the NodeConfigurations ask
+	// for enforces the node's policy, and no other does. On a NodeNetwork.
+	ConditionEnforced = "Enforced"
 
 	// ConditionEstablished says that every wanted BGP session is up. On a
 	// BGPPeer and on a NodeNetwork.
@@ -89,6 +94,16 @@ const (
 	// ReasonStaged, with Programmed false on a policy: it is staged, no kernel
 	// is to have it.
 	ReasonStaged = "Staged"
+
+	// ReasonInForce, with Enforced true on a NodeNetwork: the message says which
+	// backend it is and why.
+	ReasonInForce = "InForce"
+	// ReasonSwitching, with Enforced false on a NodeNetwork: one backend enforces
+	// policy until the wanted one does, and the message says what is missing.
+	ReasonSwitching = "Switching"
+	// ReasonLeftovers, with Enforced false on a NodeNetwork: the wanted backend
+	// enforces policy, and the other cannot be removed.
+	ReasonLeftovers = "Leftovers"
 
 	// ReasonAllEstablished, with Established true: every wanted session is up.
 	ReasonAllEstablished = "AllEstablished"

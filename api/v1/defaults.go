@@ -36,6 +36,10 @@ const (
 
 	// BGPConfigurationName is the only name a BGPConfiguration may have.
 	BGPConfigurationName = "default"
+
+	// FirstNodeConfigurationName is that of the NodeConfiguration whose fields
+	// every other overrides.
+	FirstNodeConfigurationName = "default"
 )
 
 // DefaultBlockSize is the prefix length of the blocks of a pool that names

@@ -16,6 +16,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Used",type=string,JSONPath=`.status.used`,description="Addresses of pods / addresses in the pool."
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether nodes can claim blocks from the pool."
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,priority=1,description="Whether pods leave the cluster under an address of their node."
 // +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,priority=1
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.spec.nodeSelector`,priority=1,description="Selector of the nodes that may use the pool, empty for all."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -60,6 +61,13 @@ type IPPoolSpec struct {
 	// keep it, and its routes stay. Default false.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+
+	// NATOutgoing hides pods with an address of this pool behind an address of
+	// their node when they talk to anything that is in no IPPool. Set it where
+	// the network outside has no routes to pods. How it is done
+	// NodeConfigurations say. Default false.
+	// +optional
+	NATOutgoing bool `json:"natOutgoing,omitempty"`
 
 	// NodeSelector limits the pool to nodes whose labels it matches, for
 	// example "rack == 'a' && !has(gpu)". Empty, the default, is all nodes. A

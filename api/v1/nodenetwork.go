@@ -45,8 +45,9 @@ type NodeNetworkSpec struct {
 // NodeNetworkStatus is how a node is doing.
 type NodeNetworkStatus struct {
 	// Conditions of the node's network. Ready: routes and policy of its pods
-	// are in the kernel. Established: every wanted BGP session is up. A lost
-	// session does not make a node unready.
+	// are in the kernel. Enforced: the wanted backend enforces policy, and no
+	// other does. Established: every wanted BGP session is up. A lost session
+	// does not make a node unready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -66,7 +67,9 @@ type NodeNetworkStatus struct {
 	// +optional
 	ASNumber ASNumber `json:"asNumber,omitempty"`
 
-	// Backend is what enforces policy on the node, such as "iptables".
+	// Backend is what enforces policy on the node: IPTables, NFTables, or both
+	// while the one takes over from the other, such as "IPTables, NFTables".
+	// Why, the condition Enforced says.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Backend string `json:"backend,omitempty"`

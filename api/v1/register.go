@@ -30,6 +30,7 @@ func addKnownTypes(s *runtime.Scheme) error {
 		&NetworkSet{}, &NetworkSetList{},
 		&GlobalNetworkSet{}, &GlobalNetworkSetList{},
 		&HostEndpoint{}, &HostEndpointList{},
+		&NodeConfiguration{}, &NodeConfigurationList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -38,7 +38,12 @@ func defaultPools(cidrs []netip.Prefix) ([]*koratv1.IPPool, error) {
 		seen[name] = cidr
 		pools = append(pools, &koratv1.IPPool{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec:       koratv1.IPPoolSpec{CIDR: koratv1.CIDR(cidr.String())},
+			Spec: koratv1.IPPoolSpec{
+				CIDR: koratv1.CIDR(cidr.String()),
+				// A new cluster has no router yet that knows its pods, and IPv4 addresses
+				// of pods are private. Those of IPv6 need not be.
+				NATOutgoing: cidr.Addr().Is4(),
+			},
 		})
 	}
 	return pools, nil

@@ -69,6 +69,9 @@ func addLoops(ctx context.Context, mgr manager.Manager) error {
 			Complete(newLoop(c, func() *koratv1.BGPPeer { return &koratv1.BGPPeer{} }, c.peer)),
 		loopOver(mgr, &koratv1.BGPConfiguration{}).
 			Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration)),
+		loopOver(mgr, &koratv1.NodeConfiguration{}).
+			Watches(&corev1.Node{}, each(c.everyNodeConfiguration), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+			Complete(newLoop(c, func() *koratv1.NodeConfiguration { return &koratv1.NodeConfiguration{} }, c.nodeConfiguration)),
 		loopOver(mgr, &networkingv1.NetworkPolicy{}, spec).
 			Complete(reconcile.Func(c.networkPolicy)),
 		addPolicyLoops(ctx, mgr, c),
@@ -134,6 +137,16 @@ func (c cluster) configuration(_ context.Context, b *koratv1.BGPConfiguration) (
 	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}, nil
 }
 
+func (c cluster) nodeConfiguration(ctx context.Context, n *koratv1.NodeConfiguration) (change, error) {
+	nodes := metav1.PartialObjectMetadataList{}
+	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := c.List(ctx, &nodes, shared); err != nil {
+		return change{}, fmt.Errorf("nodes: %w", err)
+	}
+	want := nodeConfigurationStatus(n, joined(nodes.Items, nil))
+	return change{n.Status, want, n.Status.Conditions, want.Conditions}, nil
+}
+
 // networkPolicy tells the author of a policy what of it cannot be understood. The
 // object has no status to say it in.
 func (c cluster) networkPolicy(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
@@ -178,6 +191,10 @@ func (c cluster) blocksOfPool(ctx context.Context, o client.Object) []client.Obj
 
 func (c cluster) everyPeer(ctx context.Context, _ client.Object) []client.ObjectKey {
 	return c.keys(ctx, &koratv1.BGPPeerList{})
+}
+
+func (c cluster) everyNodeConfiguration(ctx context.Context, _ client.Object) []client.ObjectKey {
+	return c.keys(ctx, &koratv1.NodeConfigurationList{})
 }
 
 // keys returns the names of what the cache lists. Kinds that a loop watches are

@@ -70,6 +70,17 @@ func selected(sel *selector.Selector, nodes []node) []node {
 	return out
 }
 
+// nodeConfigurationStatus says what n's status is among all nodes.
+func nodeConfigurationStatus(n *koratv1.NodeConfiguration, nodes []node) koratv1.NodeConfigurationStatus {
+	f, chosen := finding{}, 0
+	if sel, err := selector.Parse(n.Spec.NodeSelector); err != nil {
+		f = selectorProblem(n.Spec.NodeSelector)
+	} else {
+		chosen = len(selected(sel, nodes))
+	}
+	return koratv1.NodeConfigurationStatus{Conditions: accepted(n.Status.Conditions, f, n.Generation), Nodes: int32(chosen)}
+}
+
 // conflict looks for a peer that asks one of the chosen nodes for a session with
 // the same address. Of such peers the nodes take the one with the smallest name.
 func conflict(p *koratv1.BGPPeer, all []koratv1.BGPPeer, chosen []node) finding {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -90,5 +91,20 @@ func TestTheCacheKeepsWhatTheLoopsRead(t *testing.T) {
 	want := &koratv1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: koratv1.NodeNetworkStatus{Sessions: []koratv1.SessionStatus{up}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestStatusOfANodeConfiguration(t *testing.T) {
+	nodes := []node{inRack("a1", "a"), inRack("a2", "a"), inRack("b1", "b")}
+	for selector, want := range map[string]string{
+		"":            "3 True Accepted",
+		"rack == 'a'": "2 True Accepted",
+		"rack == 'x'": "0 True Accepted",
+		"rack ==":     `0 False InvalidSelector: spec.nodeSelector: "rack ==": column 8: expected a string in quotes, found the end`,
+	} {
+		s := nodeConfigurationStatus(&koratv1.NodeConfiguration{Spec: koratv1.NodeConfigurationSpec{NodeSelector: selector}}, nodes)
+		if got := fmt.Sprint(s.Nodes) + " " + brief(s.Conditions, koratv1.ConditionAccepted); got != want {
+			t.Errorf("selector %q:\ngot  %s\nwant %s", selector, got, want)
+		}
 	}
 }
