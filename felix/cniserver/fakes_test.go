@@ -7,11 +7,13 @@ import (
 	"sync"
 
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/ipam"
 )
 
 // kernel is a data plane that has applied what was posted, or refuses.
 type kernel struct {
+	node      *kerneltest.Namespace
 	mu        sync.Mutex // guards endpoints
 	endpoints map[string]*event.Endpoint
 	refuse    error
@@ -22,10 +24,19 @@ func (k *kernel) Post(evs ...event.Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, ev := range evs {
+		if old := k.endpoints[ev.Key.Name]; ev.Value == nil && old != nil {
+			for _, a := range old.Addrs { // or it went with its interface
+				_, _ = k.node.Try("ip", "route", "del", a.String(), "dev", ev.Key.Name)
+			}
+		}
 		if ev.Value == nil {
 			delete(k.endpoints, ev.Key.Name)
-		} else {
-			k.endpoints[ev.Key.Name] = ev.Value.(*event.Endpoint)
+			continue
+		}
+		ep := ev.Value.(*event.Endpoint)
+		k.endpoints[ev.Key.Name] = ep
+		for _, a := range ep.Addrs {
+			k.node.Run("ip", "route", "replace", a.String(), "dev", ev.Key.Name)
 		}
 	}
 }
@@ -40,6 +51,15 @@ func (k *kernel) WaitEndpoint(_ context.Context, iface string, generation uint64
 		return errors.New("not applied")
 	}
 	return k.refuse
+}
+
+func (k *kernel) WaitGone(_ context.Context, iface string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.endpoints[iface] != nil {
+		return errors.New("still there")
+	}
+	return nil
 }
 
 func (k *kernel) addrs() (all []string) {

@@ -231,6 +231,11 @@ func (m *machine) Detach(iface string) error {
 	})
 }
 
+func (m *machine) Retire(iface string) error { return m.Detach(iface) }
+func (m *machine) Reap() error               { return nil }
+
+func (m *machine) WaitGone(context.Context, string) error { return nil }
+
 func (m *machine) Exists(iface string) (bool, error) {
 	_, there := m.veths[iface]
 	return there, nil

@@ -56,6 +56,8 @@ type Journal interface {
 type Wirer interface {
 	Attach(podnet.Spec) (net.HardwareAddr, error)
 	Detach(hostInterface string) error
+	Retire(hostInterface string) error
+	Reap() error
 	Exists(hostInterface string) (bool, error)
 	Check(podnet.Spec) error
 	Wired() ([]podnet.Wired, error)
@@ -64,6 +66,7 @@ type Wirer interface {
 // Status tells what is in the kernel; felix/status implements it.
 type Status interface {
 	WaitEndpoint(ctx context.Context, hostInterface string, generation uint64) error
+	WaitGone(ctx context.Context, hostInterface string) error
 	Ready() error
 }
 
@@ -88,14 +91,15 @@ type Config struct {
 // Server answers requests. Make it with New.
 type Server struct {
 	Config
-	pods locks // one request at a time for each host interface
+	pods   locks // one request at a time for each host interface
+	reaper reaper
 
 	settled sync.Once              // marks the source CNI as synced
 	missing map[ipam.Handle]uint64 // generations without a veth at the last Collect
 }
 
 // New returns a Server.
-func New(c Config) *Server { return &Server{Config: c} }
+func New(c Config) *Server { return &Server{Config: c, reaper: newReaper()} }
 
 // Recover posts the attachments that the journal knows, after removing those
 // whose veth is gone (the node was rebooted) or whose DEL came while no agent
@@ -146,7 +150,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("CNI socket: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(128) // connections; more of them wait in the listen queue
+	g.SetLimit(128) // connections and the reaper; more of them wait in the listen queue
+	g.Go(func() error {
+		s.reaper.run(ctx, s.Wirer.Reap, s.Log)
+		return nil
+	})
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {

@@ -86,7 +86,7 @@ func (a *agent) start() {
 		alloc.SetBlock(b)
 	}
 	alloc.Listed()
-	a.kernel = &kernel{endpoints: map[string]*event.Endpoint{}}
+	a.kernel = &kernel{node: a.node, endpoints: map[string]*event.Endpoint{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	started := make(chan struct{})
@@ -242,9 +242,10 @@ func TestWhenTheKernelRefusesNothingIsLeft(t *testing.T) {
 	if got := a.books.State().Attachments; len(got) != 0 {
 		t.Errorf("the journal keeps %v", got)
 	}
-	if _, err := s.ns.LinkByName("eth0"); err == nil {
-		t.Error("the pod keeps eth0")
-	}
+	kerneltest.Eventually(t, "the pod has no eth0", func() bool {
+		_, err := s.ns.LinkByName("eth0")
+		return err != nil
+	})
 }
 
 func TestWithoutAnAgentADDIsToBeRepeatedAndDELSucceedsAndIsDoneLater(t *testing.T) {

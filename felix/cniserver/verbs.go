@@ -73,13 +73,26 @@ func (s *Server) assign(ctx context.Context, h ipam.Handle, iface, netns string)
 	return at, nil
 }
 
-// detach takes at out of the kernel and then out of the books: while its veth
-// is there its addresses are in use.
+// goneTimeout bounds how long a DEL waits for routes and rules to go.
+const goneTimeout = 2 * time.Second
+
+// detach takes at out of the kernel and then out of the books: while it has a
+// route its addresses are in use. The veth itself, which the kernel is slow to
+// remove, goes afterwards; without route and policy it leads nowhere.
 func (s *Server) detach(at journal.Attachment) error {
 	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
-	if err := s.Wirer.Detach(at.HostInterface); err != nil {
+	if err := s.Wirer.Retire(at.HostInterface); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), goneTimeout)
+	defer cancel()
+	if err := s.Status.WaitGone(ctx, at.HostInterface); err != nil {
+		s.Log.Warn("routes of a pod that goes are removed with its interface", "error", err)
+		if err := s.Wirer.Detach(at.HostInterface); err != nil {
+			return err
+		}
+	}
+	s.reaper.wake()
 	return s.forget(at)
 }
 

@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/kernel/nlsock"
 )
 
 // Spec says how a pod is attached.
@@ -38,6 +40,9 @@ var ErrElsewhere = errors.New("interface of another sandbox")
 // Host attaches pods to the network namespace it was made in.
 type Host struct {
 	nl *netlink.Handle
+
+	reaping sync.Mutex // guards reaper
+	reaper  *nlsock.Conn
 }
 
 // NewHost returns the Host of the current network namespace.
@@ -46,11 +51,19 @@ func NewHost() (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket: %w", err)
 	}
-	return &Host{nl}, nil
+	reaper, err := nlsock.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("netlink socket: %w", err)
+	}
+	return &Host{nl: nl, reaper: reaper}, nil
 }
 
 // Close frees what NewHost opened.
-func (h *Host) Close() { h.nl.Close() }
+func (h *Host) Close() {
+	h.nl.Close()
+	h.reaper.Close()
+}
 
 // Attach makes s so and returns the hardware address of the pod's side. What
 // is there already and right is kept; a veth of the same name that leads
@@ -84,7 +97,8 @@ func (h *Host) Attach(s Spec) (net.HardwareAddr, error) {
 }
 
 // Detach removes the veth with the host side iface, and with it the addresses
-// in the pod and all routes through it. Absent is success.
+// in the pod and all routes through it, and returns when that is done: the
+// kernel takes its time for it. Absent is success. Retire is the quick way.
 func (h *Host) Detach(iface string) error {
 	link, err := h.nl.LinkByName(iface)
 	if err == nil {
@@ -96,13 +110,13 @@ func (h *Host) Detach(iface string) error {
 	return nil
 }
 
-// Exists reports whether the host side iface is there.
+// Exists reports whether the host side iface is there and not retired.
 func (h *Host) Exists(iface string) (bool, error) {
-	_, err := h.nl.LinkByName(iface)
+	link, err := h.nl.LinkByName(iface)
 	if isGone(err) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && !retired(link), err
 }
 
 func isGone(err error) bool {
@@ -113,7 +127,7 @@ func isGone(err error) bool {
 // veth makes the pair unless it is there and leads into podNS.
 func (h *Host) veth(podNS ns.NetNS, s Spec) (fresh bool, err error) {
 	if link, err := h.nl.LinkByName(s.HostInterface); err == nil {
-		if leadsTo(link, podNS, s.Interface) {
+		if !retired(link) && leadsTo(link, podNS, s.Interface) {
 			return false, nil
 		}
 		if err := h.Detach(s.HostInterface); err != nil {
@@ -245,67 +259,6 @@ func (h *Host) outside(s Spec, podMAC net.HardwareAddr) error {
 		}
 	}
 	return nil
-}
-
-// Check compares the pod's side with s and says what differs. The error is
-// ErrNoNetns or ErrElsewhere when the host interface, which is there, is not that
-// of the sandbox.
-func (h *Host) Check(s Spec) error {
-	host, err := h.nl.LinkByName(s.HostInterface)
-	if err != nil {
-		return fmt.Errorf("host interface %s is missing: %w", s.HostInterface, err)
-	}
-	podNS, err := ns.GetNS(s.Netns)
-	if err != nil {
-		return fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
-	}
-	defer podNS.Close()
-	if !leadsTo(host, podNS, s.Interface) {
-		return fmt.Errorf("%w: %s does not lead to %s in %s", ErrElsewhere, s.HostInterface, s.Interface, s.Netns)
-	}
-	return within(podNS, func(nl *netlink.Handle) error {
-		link, err := nl.LinkByName(s.Interface)
-		if err != nil {
-			return fmt.Errorf("interface %s in the pod: %w", s.Interface, err)
-		}
-		if link.Attrs().Flags&net.FlagUp == 0 {
-			return fmt.Errorf("interface %s in the pod is down", s.Interface)
-		}
-		for _, a := range s.Addrs {
-			if err := checkAddress(nl, link, a); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func checkAddress(nl *netlink.Handle, link netlink.Link, a netip.Addr) error {
-	family, gw := netlink.FAMILY_V4, wire.Gateway4
-	if a.Is6() {
-		family, gw = netlink.FAMILY_V6, wire.Gateway6
-	}
-	addrs, err := nl.AddrList(link, family)
-	if err != nil {
-		return err
-	}
-	has := false
-	for _, have := range addrs {
-		has = has || have.IP.Equal(a.AsSlice())
-	}
-	if !has {
-		return fmt.Errorf("address %s is missing in the pod", a)
-	}
-	routes, err := nl.RouteList(link, family)
-	if err != nil {
-		return err
-	}
-	for _, r := range routes {
-		if r.Gw.Equal(gw.AsSlice()) {
-			return nil
-		}
-	}
-	return fmt.Errorf("default route via %s is missing in the pod", gw)
 }
 
 func has6(addrs []netip.Addr) bool {

@@ -52,6 +52,13 @@ func (n *node) attach(s Spec) (mac string) {
 	return mac
 }
 
+// route does the part of felix/kernel/route.
+func (n *node) route() {
+	for _, a := range spec.Addrs {
+		n.Run("ip", "route", "add", netip.PrefixFrom(a, a.BitLen()).String(), "dev", spec.HostInterface)
+	}
+}
+
 func (n *node) check(s Spec) (err error) {
 	n.Do(func() { err = n.host.Check(s) })
 	return err
@@ -99,6 +106,7 @@ func TestASecondSandboxOfTheNameTakesTheLinkOver(t *testing.T) {
 	n, first, second := newNode(t), kerneltest.New(t), kerneltest.New(t)
 	n.attach(in(first))
 	n.attach(in(second))
+	n.route()
 	if err := n.check(in(second)); err != nil {
 		t.Error(err)
 	}
@@ -147,20 +155,94 @@ func TestAnInterfaceThatIsNotOursIsLeftAloneAndNothingOfOursStays(t *testing.T) 
 }
 
 func TestCheckFindsWhatWasBroken(t *testing.T) {
-	for what, sabotage := range map[string]func(n *node, pod *kerneltest.Namespace){
-		"address":   func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", "addr", "del", "10.9.0.1/32", "dev", "eth0") },
-		"route":     func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", "route", "del", "default") },
-		"link down": func(_ *node, pod *kerneltest.Namespace) { pod.Down("eth0") },
-		"host link": func(n *node, _ *kerneltest.Namespace) { n.Remove(spec.HostInterface) },
+	const host = "kor0123456789a"
+	inPod := func(args ...string) func(*node, *kerneltest.Namespace) {
+		return func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", args...) }
+	}
+	onNode := func(args ...string) func(*node, *kerneltest.Namespace) {
+		return func(n *node, _ *kerneltest.Namespace) { n.Run("ip", args...) }
+	}
+	for what, sabotage := range map[string]func(*node, *kerneltest.Namespace){
+		"nothing":                       nil,
+		"address of the pod":            inPod("addr", "del", "10.9.0.1/32", "dev", "eth0"),
+		"IPv6 address of the pod":       inPod("addr", "del", "fd00:9::1/128", "dev", "eth0"),
+		"default route of the pod":      inPod("route", "del", "default"),
+		"IPv6 default route of the pod": inPod("-6", "route", "del", "default"),
+		"default route elsewhere":       inPod("route", "replace", "default", "dev", "lo"),
+		"route to the gateway":          func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", "route", "del", "169.254.1.1") },
+		"neighbour of the pod":          inPod("neigh", "replace", "169.254.1.1", "lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent"),
+		"pod's interface is down":       func(_ *node, pod *kerneltest.Namespace) { pod.Down("eth0") },
+		"MTU in the pod":                inPod("link", "set", "eth0", "mtu", "1300"),
+		"pod's interface is renamed": func(_ *node, pod *kerneltest.Namespace) {
+			pod.Down("eth0")
+			pod.Run("ip", "link", "set", "eth0", "name", "eth9")
+		},
+		"host interface is gone":       func(n *node, _ *kerneltest.Namespace) { n.Remove(host) },
+		"host interface is down":       onNode("link", "set", host, "down"),
+		"hardware address on the node": onNode("link", "set", host, "address", "02:00:00:00:00:01"),
+		"MTU on the node":              onNode("link", "set", host, "mtu", "1300"),
+		"neighbour of the node":        onNode("neigh", "del", "10.9.0.1", "dev", host),
+		"route of the node":            onNode("route", "del", "10.9.0.1"),
+		"IPv6 route of the node":       onNode("-6", "route", "del", "fd00:9::1"),
+		"route elsewhere":              onNode("route", "replace", "10.9.0.1/32", "dev", "lo"),
+		"retired": func(n *node, _ *kerneltest.Namespace) {
+			if err := n.host.Retire(host); err != nil {
+				n.t.Error(err)
+			}
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			n, pod := newNode(t), kerneltest.New(t)
 			n.attach(in(pod))
-			sabotage(n, pod)
-			if n.check(in(pod)) == nil {
-				t.Error("not found")
+			n.route()
+			if sabotage != nil {
+				sabotage(n, pod)
 			}
+			err := n.check(in(pod))
+			if (err != nil) != (sabotage != nil) {
+				t.Errorf("check: %v", err)
+			}
+			t.Log(err)
 		})
+	}
+}
+
+func TestARetiredVethIsNobodysUntilAllOfThemAreReapedAtOnce(t *testing.T) {
+	n, first := newNode(t), kerneltest.New(t)
+	n.attach(in(first))
+	n.Do(func() {
+		for range 2 {
+			if err := n.host.Retire(spec.HostInterface); err != nil {
+				t.Error(err)
+			}
+		}
+		if there, err := n.host.Exists(spec.HostInterface); err != nil || there {
+			t.Errorf("a retired veth exists (%v)", err)
+		}
+		if all, err := n.host.Wired(); err != nil || len(all) > 0 {
+			t.Errorf("a retired veth is an attachment: %v, %v", all, err)
+		}
+	})
+	// The same sandbox again must not get the veth that is about to go.
+	n.attach(in(first))
+	n.Do(func() {
+		if err := n.host.Reap(); err != nil {
+			t.Error(err)
+		}
+		if there, _ := n.host.Exists(spec.HostInterface); !there {
+			t.Error("the new veth was reaped")
+		}
+		if err := n.host.Retire(spec.HostInterface); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := n.host.Reap(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if _, err := first.LinkByName("eth0"); err == nil {
+		t.Error("the pod still has eth0")
 	}
 }
 

@@ -18,8 +18,8 @@ type Wired struct {
 	Addrs         []netip.Addr // sorted; none if the attachment was not finished
 }
 
-// Wired returns what is attached to this host, in the order of the interfaces'
-// names. The addresses are those that have a route of ours to the interface, or a
+// Wired returns what is attached to this host and not retired, in the order of
+// the interfaces' names. The addresses are those that have a route of ours to the interface, or a
 // permanent neighbour on it, as Attach makes them: routes may be gone already.
 // A route decides where both are there: the neighbour is then of an earlier pod.
 func (h *Host) Wired() ([]Wired, error) {
@@ -64,7 +64,7 @@ func (h *Host) Wired() ([]Wired, error) {
 	}
 	var all []Wired
 	for _, l := range links {
-		if l.Type() != "veth" || !strings.HasPrefix(l.Attrs().Name, desired.InterfacePrefix) {
+		if l.Type() != "veth" || retired(l) || !strings.HasPrefix(l.Attrs().Name, desired.InterfacePrefix) {
 			continue
 		}
 		w := Wired{l.Attrs().Name, addrs[l.Attrs().Index]}

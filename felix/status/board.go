@@ -120,6 +120,23 @@ func (b *Board) WaitEndpoint(ctx context.Context, iface string, generation uint6
 	}
 }
 
+// WaitGone returns nil as soon as the kernel has nothing left of an endpoint
+// behind the host interface iface: rules and routes. It does not know of what is
+// only about to be applied. The error wraps the context's cause.
+func (b *Board) WaitGone(ctx context.Context, iface string) error {
+	for {
+		_, known, changed := b.endpoint(iface)
+		if !known {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("endpoint %s is still in the kernel: %w", iface, context.Cause(ctx))
+		}
+	}
+}
+
 func (b *Board) endpoint(iface string) (ep Endpoint, known bool, changed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
