@@ -56,9 +56,11 @@ type HostEndpoint struct {
 	Interface string       // AnyInterface or a name
 	Addrs     []netip.Addr // by which policies know it, as its object says
 	// Normal decides about packets that begin or end on the node, Forward about
-	// those that it passes on. Those that PreDNAT and Untracked let through go on
-	// to the others. PreDNAT has no Egress. What keeps the node alive is for the
-	// backend to let in before all but Forward.
+	// those that it passes on. PreDNAT and Untracked are asked before them: what a
+	// rule there allows is not asked again at this endpoint in this direction, and
+	// what no rule decides, which their Default allows, goes on. PreDNAT has no
+	// Egress. What keeps the node alive is for the backend to let in before all
+	// but Forward. eval.Host is the whole law.
 	Normal, Forward, PreDNAT, Untracked Chains
 }
 

@@ -18,7 +18,9 @@ type Cluster struct {
 	Pods          []Pod
 	Nodes         []Node // only needed for traffic from nodes, and rules about nodes
 	NetworkSets   []policy.NetworkSet
-	HostEndpoints []policy.HostEndpoint // as peers: what reaches them is not asked here
+	HostEndpoints []policy.HostEndpoint
+	Rules         HostRules      // of every node
+	ServiceNets   []netip.Prefix // addresses of services that are announced
 	Services      []Service
 	Policies      []*policy.Policy
 	Tiers         policy.Tiers // nil: those that exist without an object
@@ -74,7 +76,12 @@ func (c *Cluster) verdict(p Packet, e *Evaluator, podAt func(netip.Addr) *Pod, e
 			return n.Name == to.Node && slices.Contains(n.Addrs, p.Src)
 		})
 	}
-	return e.Path(path, p)
+	v := e.Path(path, p)
+	v.Hosts = c.crossings(e, p, from, to)
+	if slices.ContainsFunc(v.Hosts, Step.denies) {
+		v.Action = policy.Deny
+	}
+	return v
 }
 
 // Pod returns the pod of that name, or nil.

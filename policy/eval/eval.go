@@ -58,13 +58,23 @@ type Cause uint8
 
 // The causes. ByRule: a rule of a program. ByMissing: a program that is
 // unknown. ByTierEnd: no rule of the tier matched, and the tier is final.
-// ByDefault: no tier decided. ByState: the connection's state.
+// ByDefault: no tier decided. ByState: the connection's state. The others are
+// rules that hold for a whole node, see Host.
 const (
 	ByDefault Cause = iota
 	ByRule
 	ByMissing
 	ByTierEnd
 	ByState
+	ByUnknown   // an interface of a pod that is not known
+	ByForgery   // a source that is not the pod's
+	ByRouter    // a pod that speaks as a router
+	ByTunnel    // an encapsulated packet that a pod built
+	ByPodToHost // HostRules.PodToHost
+	ByLoop      // HostRules.Loops
+	ByFailsafe  // a port that keeps the node alive
+	ByNeighbour // how a pod and its node find each other
+	ByItself    // from a pod to itself
 )
 
 // Decision is what a chain says about a packet, and why.

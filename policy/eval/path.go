@@ -32,7 +32,7 @@ type Path struct {
 }
 
 // Verdict is the outcome for a whole path: the egress policy of the source and
-// the ingress policy of the destination must both allow.
+// the ingress policy of the destination must both allow, and every host endpoint between.
 type Verdict struct {
 	Action policy.Action `json:"verdict"` // Allow or Deny
 	// Egress and Ingress are the decisions at the two ends; where the end is
@@ -42,6 +42,9 @@ type Verdict struct {
 	Ingress       Decision `json:"ingress"`
 	EgressExempt  Exempt   `json:"egressExempt"`
 	IngressExempt Exempt   `json:"ingressExempt"`
+	// Hosts are the steps at host endpoints of the nodes of both ends, which all
+	// must allow. Cluster tells them.
+	Hosts []Step `json:"hosts,omitempty"`
 	// Pending is what would be if staged policies were enforced; nil where none
 	// applies to either end.
 	Pending *Verdict `json:"pending,omitempty"`

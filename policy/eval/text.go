@@ -2,6 +2,7 @@ package eval
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/koratnet/korat/policy"
@@ -15,20 +16,15 @@ func (s State) String() string {
 // MarshalText returns String.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// String returns "rule", "missing policy", "end of tier", "default" or "state".
-func (c Cause) String() string {
-	switch c {
-	case ByRule:
-		return "rule"
-	case ByMissing:
-		return "missing policy"
-	case ByTierEnd:
-		return "end of tier"
-	case ByState:
-		return "state"
-	}
-	return "default"
+var causeNames = [...]string{
+	ByDefault: "default", ByRule: "rule", ByMissing: "missing policy", ByTierEnd: "end of tier", ByState: "state",
+	ByUnknown: "unknown interface", ByForgery: "forged source", ByRouter: "router message", ByTunnel: "tunnel",
+	ByPodToHost: "pod to host", ByLoop: "service loop", ByFailsafe: "failsafe", ByNeighbour: "neighbour discovery",
+	ByItself: "to itself",
 }
+
+// String returns a few constant words, such as "rule" or "end of tier".
+func (c Cause) String() string { return causeNames[c] }
 
 // MarshalText returns String.
 func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
@@ -59,6 +55,9 @@ func (d Decision) String() string {
 		return fmt.Sprintf("%s, because no rule of %s matches", d.Action, d.asked())
 	case ByState:
 		return fmt.Sprintf("%s, because the connection is %s", d.Action, d.State)
+	case ByDefault:
+	default:
+		return fmt.Sprintf("%s, because of %s", d.Action, causeSentences[d.Cause])
 	}
 	if d.Action == policy.Allow {
 		return "Allow, because no policy decides"
@@ -99,6 +98,8 @@ func (v Verdict) DecidedBy() string {
 		return v.Egress.String()
 	case v.Ingress.Action != policy.Allow:
 		return v.Ingress.String()
+	case v.Action != policy.Allow:
+		return v.Hosts[slices.IndexFunc(v.Hosts, Step.denies)].String()
 	}
 	_, ends, _ := strings.Cut(v.String(), " ")
 	return strings.Trim(ends, "()")
@@ -112,5 +113,41 @@ func (v Verdict) String() string {
 		}
 		return d.String()
 	}
-	return fmt.Sprintf("%s (egress: %s; ingress: %s)", v.Action, side(v.Egress, v.EgressExempt), side(v.Ingress, v.IngressExempt))
+	hosts := ""
+	for _, s := range v.Hosts {
+		hosts += "; " + s.String()
+	}
+	return fmt.Sprintf("%s (egress: %s; ingress: %s%s)", v.Action, side(v.Egress, v.EgressExempt), side(v.Ingress, v.IngressExempt), hosts)
+}
+
+// causeSentences end "Deny, because of".
+var causeSentences = map[Cause]string{
+	ByUnknown: "an interface that is not known", ByForgery: "a source that is not the pod's", ByRouter: "a pod that speaks as a router",
+	ByTunnel: "a tunnel that a pod built", ByPodToHost: "what the node lets in from its pods", ByLoop: "a service address that nobody serves",
+	ByFailsafe: "a port that keeps the node alive", ByNeighbour: "neighbour discovery", ByItself: "a pod that reaches itself",
+}
+
+var pointNames = [...]string{
+	AtSource: "source", AtUntracked: "untracked", AtPreDNAT: "preDNAT", AtHost: "host", AtForward: "forward",
+	AtPod: "pod", AtNode: "node", AtServices: "services",
+}
+
+// String returns the point's name.
+func (p Point) String() string { return pointNames[p] }
+
+// MarshalText returns String.
+func (p Point) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// String returns the step as "forward egress at eth0: Deny by default".
+func (s Step) String() string {
+	return fmt.Sprintf("%s %s at %s: %s", s.At, s.Direction, s.Interface, s.Decision)
+}
+
+// String lists the steps, one a line, after the outcome.
+func (c Crossing) String() string {
+	lines := []string{c.Action.String()}
+	for _, s := range c.Steps {
+		lines = append(lines, "\t"+s.String())
+	}
+	return strings.Join(lines, "\n")
 }

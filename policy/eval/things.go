@@ -23,6 +23,10 @@ func (c *Cluster) podThing(p *Pod) thing {
 	return thing{policy.Pods, p.Namespace, policy.PodLabels(p.Labels, p.Account, c.Accounts[account]), singles(p.Addrs), p.Ports}
 }
 
+func hostThing(h policy.HostEndpoint) thing {
+	return thing{policy.HostEndpoints, "", h.Labels, singles(h.Addrs), h.Ports}
+}
+
 // things lists everything that has an address.
 func (c *Cluster) things() []thing {
 	var all []thing
@@ -37,7 +41,7 @@ func (c *Cluster) things() []thing {
 		all = append(all, thing{kind, s.Namespace, s.Labels, s.Nets, nil})
 	}
 	for _, h := range c.HostEndpoints {
-		all = append(all, thing{policy.HostEndpoints, "", h.Labels, singles(h.Addrs), h.Ports})
+		all = append(all, hostThing(h))
 	}
 	for _, n := range c.Nodes {
 		all = append(all, thing{policy.Nodes, "", n.Labels, singles(n.Addrs), nil})

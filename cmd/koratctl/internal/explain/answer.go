@@ -49,7 +49,11 @@ func nameSets(v *eval.Verdict, policies []*policy.Policy) {
 	}
 	r := strings.NewReplacer(names...)
 	for ; v != nil; v = v.Pending {
-		for _, d := range []eval.Decision{v.Egress, v.Ingress} {
+		decisions := []eval.Decision{v.Egress, v.Ingress}
+		for _, s := range v.Hosts {
+			decisions = append(decisions, s.Decision)
+		}
+		for _, d := range decisions {
 			for _, t := range d.Trace {
 				for _, p := range t.Programs {
 					for i := range p.Rules {
@@ -93,6 +97,9 @@ func writeVerdict(b *strings.Builder, v eval.Verdict, depth Depth) {
 	fmt.Fprintf(b, "%s\n", v.Action)
 	writeSide(b, "egress of the source", v.Egress, v.EgressExempt, depth)
 	writeSide(b, "ingress of the destination", v.Ingress, v.IngressExempt, depth)
+	for _, s := range v.Hosts {
+		writeSide(b, fmt.Sprintf("host endpoint %s, %s, %s", s.Interface, s.At, s.Direction), s.Decision, eval.NotExempt, depth)
+	}
 }
 
 func writeSide(b *strings.Builder, side string, d eval.Decision, exempt eval.Exempt, depth Depth) {

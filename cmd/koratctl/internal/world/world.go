@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/koratnet/korat/cmd/koratctl/internal/manifest"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/convert"
 	"github.com/koratnet/korat/policy/eval"
@@ -106,6 +107,7 @@ func Build(objects []manifest.Object) *World {
 			Namespaces: map[string]selector.Labels{},
 			Accounts:   map[policy.ServiceName]selector.Labels{},
 			Tiers:      policy.Tiers{},
+			Rules:      desired.DefaultSettings().Rules(),
 		},
 		Sources:     map[policy.Key]manifest.Object{},
 		MadeUp:      map[netip.Addr]bool{},
