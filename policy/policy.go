@@ -148,8 +148,11 @@ func (h Hook) OnPods() bool { return h == Normal || h == NormalAndForward }
 
 // Policy is one policy after conversion.
 type Policy struct {
-	Key  Key
-	Tier string // name of the tier, DefaultTier for Kubernetes NetworkPolicies
+	Key Key
+	// Generation of the object, which counts its changes; 0 where it has none. It
+	// is for reports and means nothing to packets.
+	Generation int64
+	Tier       string // name of the tier, DefaultTier for Kubernetes NetworkPolicies
 	// Order places the policy in its tier, ascending, infinity last; equal orders
 	// fall back to Key.Compare. Kubernetes NetworkPolicies have 1000, as there is
 	// no order in their API.

@@ -70,6 +70,7 @@ func clone(d desired.Delta) desired.Delta {
 	d.Programs = maps.Clone(d.Programs)
 	d.Routes = maps.Clone(d.Routes)
 	d.Paths = maps.Clone(d.Paths)
+	d.Policies = maps.Clone(d.Policies)
 	sets := make(map[ir.SetID]*desired.SetChange, len(d.Sets))
 	for id, c := range d.Sets {
 		sets[id] = &desired.SetChange{Kind: c.Kind, Gone: c.Gone, Whole: c.Whole, Add: maps.Clone(c.Add), Del: maps.Clone(c.Del)}

@@ -4,6 +4,8 @@
 //
 //	Put(event)                 tables: the last value per key, and what it was
 //	   │
+//	settings ─▶ ranges         how the data plane behaves; pools and nodes as sets  ─▶ Settings, Sets
+//	   │
 //	labels ──────────┐         pods, network sets, host endpoints and nodes as things
 //	   │             │         with labels and addresses; namespaces, service accounts
 //	   │         services      where services lead, by their endpoint slices
@@ -13,7 +15,8 @@
 //	policies         │         active here, in the order of tiers
 //	   ├──────────── sets      peers of active policies → members                  ─▶ Sets
 //	   ├──────────── programs  one per enforced policy and direction               ─▶ Programs
-//	   ├─▶ hosts               chains of this node's host endpoints                ─▶ HostEndpoints
+//	   ├──────────── uses      what each active policy selects here, to be told    ─▶ Policies
+//	   ├─▶ hosts               chains of this node's interfaces, and whose they are ─▶ HostEndpoints
 //	   ▼
 //	endpoints ◀── holders      chains of each local endpoint; one holder an address ─▶ Endpoints
 //	                 │
@@ -21,6 +24,9 @@
 //	   │             │
 //	   └───────────▶ paths     what we originate                                   ─▶ Paths
 //	speaker                    who we are to BGP, and our neighbours               ─▶ Speaker
+//
+// When another backend is chosen, the Delta tells all that concerns backends
+// once more.
 //
 // Flush drains the stages in this order; Engine.Flush is the whole building in
 // one view. The contract of a stage:

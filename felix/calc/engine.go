@@ -16,16 +16,19 @@ type Engine struct {
 	in    inputs
 	heard event.Source // who has told all it knows
 
+	settings  settings
 	labels    labels
 	services  services
 	subjects  subjects
 	policies  policies
 	sets      sets
 	programs  programs
+	uses      uses
 	holders   holders
 	endpoints endpoints
 	hosts     hosts
 	pools     pools
+	ranges    ranges
 	blocks    blocks
 	routes    routes
 	paths     paths
@@ -40,16 +43,19 @@ func New(cfg Config) *Engine {
 		panic("bug: calc.New without a node name")
 	}
 	e := &Engine{in: newInputs()}
+	e.settings = newSettings(cfg.Node)
 	e.labels = newLabels(&e.in, cfg.Node)
 	e.services = newServices(&e.in)
 	e.subjects = newSubjects(&e.in, &e.labels)
 	e.policies = newPolicies(&e.in)
 	e.sets = newSets(&e.labels, &e.services)
 	e.programs = newPrograms()
+	e.uses = newUses()
 	e.holders = newHolders()
 	e.endpoints = newEndpoints()
 	e.hosts = newHosts()
 	e.pools = newPools()
+	e.ranges = newRanges()
 	e.blocks = newBlocks(cfg.Node)
 	e.routes = newRoutes()
 	e.paths = newPaths()
@@ -77,27 +83,35 @@ func (e *Engine) Flush() desired.Delta {
 		return desired.Delta{}
 	}
 	e.in.sift()
+	e.settings.drain(&e.in)       // how the data plane behaves
 	e.labels.drain()              // pods, sets, hosts, nodes → things with labels and addresses
 	e.services.drain()            // endpoint slices → services
 	e.subjects.drain()            // policies' subjects × local endpoints
 	e.policies.drain(&e.subjects) // active here, tiers in order
 	e.sets.drain(&e.policies)     // peers of active policies × all things → members
 	e.programs.drain(&e.policies) // recompile only changed policies
+	e.uses.drain(&e.policies, &e.subjects)
 	e.holders.drain(&e.in.endpoints)
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
-	e.hosts.drain(&e.in.hosts, &e.subjects, &e.policies)
+	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
+	e.ranges.drain(&e.in, &e.settings) // pools and nodes, for translating addresses
 	e.blocks.drain(&e.in.blocks)
 	e.routes.drain(&e.in, &e.pools, &e.blocks, &e.holders)
 	e.paths.drain(&e.blocks, &e.holders) // what we say to our neighbours
 	e.speaker.drain(&e.in)
+	d := e.take()
+	if e.settings.again {
+		e.repeat(&d)
+	}
 	e.settle()
-	return e.take()
+	return d
 }
 
 // settle forgets all dirty marks, at once.
 func (e *Engine) settle() {
 	e.in.settle()
+	e.settings.settle()
 	e.labels.settle()
 	e.subjects.settle()
 	e.policies.settle()
@@ -118,11 +132,13 @@ func (e *Engine) take() desired.Delta {
 		Endpoints:     e.endpoints.said.take(),
 		HostEndpoints: e.hosts.said.take(),
 		Programs:      e.programs.said.take(),
-		Sets:          e.sets.take(),
+		Policies:      e.uses.said.take(),
+		Sets:          e.ranges.take(e.sets.take()),
 		Routes:        e.routes.said.take(),
 		Paths:         e.paths.said.take(),
 		Speaker:       e.speaker.said.take(),
 		Pools:         e.pools.cidrs.take(),
+		Settings:      e.settings.said.take(),
 		Complete:      e.complete.take() != nil,
 		Learned:       e.learned.take() != nil,
 	}

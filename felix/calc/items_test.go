@@ -94,11 +94,11 @@ func TestItem55AStagedPolicyIsPendingAndHasNoProgram(t *testing.T) {
 	if len(chain.Tiers) != 0 || chain.Default != policy.Allow || len(chain.Pending) != 1 {
 		t.Errorf("chain of a staged policy is %+v, want it pending alone", chain)
 	}
-	if len(r.world.Programs)+len(r.world.Sets) > 0 {
+	if len(r.world.Programs)+len(r.policySets()) > 0 {
 		t.Errorf("a staged policy has programs %v and sets %v", r.world.Programs, r.world.Sets)
 	}
 	r.tell(np)
-	if chain := r.world.Endpoints["kor1"].Ingress; len(chain.Tiers) != 1 || chain.Pending != nil || len(r.world.Programs) != 1 || len(r.world.Sets) != 1 {
+	if chain := r.world.Endpoints["kor1"].Ingress; len(chain.Tiers) != 1 || chain.Pending != nil || len(r.world.Programs) != 1 || len(r.policySets()) != 1 {
 		t.Errorf("enforced: chain %+v, programs %v, sets %v", chain, r.world.Programs, r.world.Sets)
 	}
 }
@@ -264,8 +264,8 @@ func TestHostEndpointsOfThisNode(t *testing.T) {
 	}
 	r := ready(t, host("mine", "me", "role=node"), host("theirs", "other", "role=node"),
 		endpoint("kor1", "a/web", 1, "10.0.0.1"), pod("a/web", "me", "role=node"), guard(policy.PreDNAT))
-	h, here := r.world.Hosts["mine"]
-	if _, there := r.world.Hosts["theirs"]; there || !here {
+	h, here := r.world.Hosts["eth0"]
+	if !here || h.Name != "mine" || len(r.world.Hosts) != 1 {
 		t.Fatalf("hosts are %v, want mine alone", r.world.Hosts)
 	}
 	if h.Normal.Ingress.Default != policy.Deny || h.Forward.Ingress.Default != policy.Allow || len(h.Normal.Ingress.Tiers) > 0 {
@@ -278,7 +278,7 @@ func TestHostEndpointsOfThisNode(t *testing.T) {
 		t.Errorf("a policy before DNAT is %q at a pod, want Allow", got)
 	}
 	r.tell(guard(policy.Normal))
-	if h := r.world.Hosts["mine"]; len(h.Normal.Ingress.Tiers) != 1 || len(h.PreDNAT.Ingress.Tiers) != 0 {
+	if h := r.world.Hosts["eth0"]; len(h.Normal.Ingress.Tiers) != 1 || len(h.PreDNAT.Ingress.Tiers) != 0 {
 		t.Errorf("a policy that moves to the normal point leaves %+v", h)
 	}
 	r.tell(gone(host("mine", "", "")))

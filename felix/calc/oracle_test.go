@@ -46,6 +46,7 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 		Sets:      map[ir.SetID]map[ir.Member]struct{}{},
 		Routes:    map[netip.Prefix]desired.Route{},
 		Paths:     map[desired.PathKey]bgp.Path{},
+		Policies:  map[policy.Key]desired.PolicyUse{},
 	}
 	if heard&event.API == 0 {
 		return w
@@ -56,14 +57,15 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 	for iface, ep := range all[*event.Endpoint](o.state) {
 		w.Endpoints[iface] = o.endpoint(iface, ep)
 	}
-	for name, h := range all[*event.HostEndpoint](o.state) {
-		if h.Node == o.node {
-			w.Hosts[name] = o.host(h)
-		}
-	}
+	o.hosts(&w)
+	o.settings(&w)
 	for _, p := range all[*event.Policy](o.state) {
-		if p.Enforcement == policy.Enforced && o.active(p.Policy) {
-			o.enforce(&w, p.Policy)
+		use := o.use(p.Policy)
+		if use.Pods+use.Hosts > 0 {
+			w.Policies[p.Key] = use
+			if !use.Staged {
+				o.enforce(&w, p.Policy)
+			}
 		}
 	}
 	for _, p := range all[*event.Pool](o.state) {
@@ -140,18 +142,19 @@ func (o oracle) localPod(ep *event.Endpoint) *event.Pod {
 	return pod
 }
 
-func (o oracle) active(p *policy.Policy) bool {
+func (o oracle) use(p *policy.Policy) desired.PolicyUse {
+	use := desired.PolicyUse{Generation: p.Generation, Staged: p.Enforcement == policy.Staged}
 	for _, ep := range all[*event.Endpoint](o.state) {
 		if o.selects(p, ep) == yes {
-			return true
+			use.Pods++
 		}
 	}
 	for _, h := range all[*event.HostEndpoint](o.state) {
 		if h.Node == o.node && p.Subject.Kinds()&policy.HostEndpoints != 0 && p.Subject.Pods.Matches(h.Labels) {
-			return true
+			use.Hosts++
 		}
 	}
-	return false
+	return use
 }
 
 func (o oracle) enforce(w *desiredtest.World, p *policy.Policy) {
@@ -267,7 +270,7 @@ func (o oracle) chain(ep *event.Endpoint, d policy.Direction) ir.Chain {
 	return o.ordered(selected, d, policy.Allow, nil)
 }
 
-func (o oracle) host(h *event.HostEndpoint) desired.HostEndpoint {
+func (o oracle) host(h *event.HostEndpoint, iface string) desired.HostEndpoint {
 	chains := func(end policy.Action, pass *policy.Action, hooks ...policy.Hook) desired.Chains {
 		var selected []*policy.Policy
 		for _, p := range all[*event.Policy](o.state) {
@@ -279,7 +282,7 @@ func (o oracle) host(h *event.HostEndpoint) desired.HostEndpoint {
 	}
 	pass := policy.Pass
 	return desired.HostEndpoint{
-		Name: h.Name, Interface: h.Interface, Addrs: h.Addrs,
+		Name: h.Name, Interface: iface, Addrs: h.Addrs,
 		Normal:    chains(policy.Deny, nil, policy.Normal, policy.NormalAndForward),
 		Forward:   chains(policy.Allow, nil, policy.NormalAndForward),
 		PreDNAT:   chains(policy.Allow, &pass, policy.PreDNAT),

@@ -152,16 +152,16 @@ func TestOnlyPoliciesOfLocalEndpointsCostAnything(t *testing.T) {
 	web, np := endpoint("kor1", "a/web", 1, "10.0.0.1"), isolate("a/np", policy.Ingress, "web", apps("a", "db"))
 	r := ready(t, pod("a/web", "me", "app=web"), pod("b/web", "other", "app=web", "10.0.1.1"),
 		pod("a/db", "other", "app=db", "10.0.1.2"), np, isolate("b/np", both, "web", apps("b", "web")))
-	if len(r.world.Programs)+len(r.world.Sets) > 0 {
+	if len(r.world.Programs)+len(r.policySets()) > 0 {
 		t.Errorf("programs %v and sets %v without a local endpoint", r.world.Programs, r.world.Sets)
 	}
 	r.tell(web)
 	want := ir.ProgramID{Policy: policyKey("a/np"), Direction: policy.Ingress}
-	if ids := slices.Collect(maps.Keys(r.world.Programs)); !slices.Equal(ids, []ir.ProgramID{want}) || len(r.world.Sets) != 1 {
+	if ids := slices.Collect(maps.Keys(r.world.Programs)); !slices.Equal(ids, []ir.ProgramID{want}) || len(r.policySets()) != 1 {
 		t.Errorf("programs %v and sets %v, want one each", ids, r.world.Sets)
 	}
 	r.tell(gone(web)) // the pod's object stays
-	if len(r.world.Programs)+len(r.world.Sets) > 0 {
+	if len(r.world.Programs)+len(r.policySets()) > 0 {
 		t.Errorf("programs %v and sets %v after the last local endpoint went", r.world.Programs, r.world.Sets)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/policy"
@@ -64,8 +65,12 @@ func (d dice) thing() (string, event.Value) {
 		return d.node()
 	case k < 96:
 		return d.network()
-	case k < 98:
+	case k < 97:
 		return d.peer()
+	case k < 98:
+		return d.localInterface()
+	case k < 99:
+		return d.configuration()
 	}
 	return "default", &event.BGP{
 		ASN: pick[uint32](d, 64512, 64513), Mesh: d.chance(80), ListenPort: pick[uint16](d, 179, 1179),
@@ -163,7 +168,7 @@ func (d dice) scope() policy.Scope {
 
 func (d dice) policy() (string, event.Value) {
 	p := &policy.Policy{
-		Key:  policy.Key{Namespace: d.ns(), Name: fmt.Sprint("np", d.IntN(3))},
+		Key: policy.Key{Namespace: d.ns(), Name: fmt.Sprint("np", d.IntN(3))}, Generation: int64(d.IntN(3)),
 		Tier: pick(d, policy.DefaultTier, policy.DefaultTier, policy.BaselineTier, "another", "third"), Order: pick(d, 1000.0, 1000, 1),
 		Subject: d.scope(), Types: pick(d, policy.Ingress, policy.Egress, policy.Ingress|policy.Egress),
 		Ingress: d.rules(), Egress: d.rules(),
@@ -246,7 +251,7 @@ func (d dice) slice() (string, event.Value) {
 
 func (d dice) host() (string, event.Value) {
 	h := &event.HostEndpoint{HostEndpoint: policy.HostEndpoint{
-		Name: pick(d, "h1", "h2", "h3"), Node: pick(d, "me", "me", "other"), Interface: pick(d, "", "*", "eth0"),
+		Name: pick(d, "h1", "h2", "h3"), Node: pick(d, "me", "me", "other"), Interface: pick(d, "", "", "*", "eth0", "eth1", "kor1"),
 		Addrs: d.addrs(), Labels: d.labels(70), Ports: d.ports(),
 	}}
 	return h.Name, h
@@ -262,7 +267,7 @@ func (d dice) tier() (string, event.Value) {
 func (d dice) pool() (string, event.Value) {
 	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
 	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
-	return p.Name, &event.Pool{Pool: p}
+	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50)}
 }
 
 var blockCIDRs = []string{"10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/29", "10.0.1.3/32", "fd00:10::/126"}
@@ -311,6 +316,35 @@ func (d dice) peer() (string, event.Value) {
 		Advertise: pick(d, bgp.Blocks, bgp.Hosts, bgp.Blocks|bgp.Hosts), Hold: 90 * time.Second, Keepalive: 30 * time.Second,
 	}
 	return p.Name, p
+}
+
+func (d dice) localInterface() (string, event.Value) {
+	i := &event.LocalInterface{Name: pick(d, "eth0", "eth1", "eth2"), Addrs: d.addrs()}
+	return i.Name, i
+}
+
+// sometimes returns a pointer to v half of the time.
+func sometimes[V any](d dice, v V) *V {
+	if d.chance(50) {
+		return nil
+	}
+	return &v
+}
+
+func (d dice) configuration() (string, event.Value) {
+	c := &event.NodeConfiguration{
+		Name: pick(d, "default", "a", "z"), Nodes: pick(d, nil, nil, d.selector()),
+		Backend:    sometimes(d, pick(d, desired.Auto, desired.IPTables, desired.NFTables)),
+		Flavour:    sometimes(d, pick(d, desired.AutoFlavour, desired.LegacyFlavour)),
+		Marks:      sometimes(d, pick[uint32](d, 0xf0000, 0xff000000)),
+		FailsafeIn: sometimes(d, []desired.Failsafe{{Protocol: policy.TCP, Port: pick[uint16](d, 22, 2222)}}),
+		MTU:        sometimes(d, pick(d, 1400, 9000)), Recheck: sometimes(d, d.chance(50)),
+	}
+	c.PodToHost, c.Loops = sometimes(d, pick(d, policy.Allow, policy.Deny)), sometimes(d, pick(d, policy.Pass, policy.Deny))
+	c.Masquerade.To = sometimes(d, d.addrs())
+	c.Masquerade.InsideNodes = sometimes(d, d.chance(50))
+	c.Masquerade.InsideNets = sometimes(d, d.nets())
+	return c.Name, c
 }
 
 // state returns a random state of about n things.

@@ -23,6 +23,7 @@ type sets struct {
 // one of them is going, network sets overlap, and the end of one must not end
 // the other.
 type addrSet struct {
+	kind     ir.SetKind
 	id       ir.SetID
 	def      policy.Set
 	refs     int // programs that refer to it
@@ -53,12 +54,11 @@ func (s *sets) drain(policies *policies) {
 	s.followServices(touched)
 	for set := range touched {
 		if len(set.add)+len(set.del) > 0 {
-			s.say(set, &desired.SetChange{Add: set.add, Del: set.del})
-			set.add, set.del = nil, nil
+			s.say(set, set.change())
 		}
 	}
 	for id, w := range missing {
-		s.begin(&addrSet{id: id, def: w.def, refs: w.refs})
+		s.begin(&addrSet{id: id, kind: compile.SetKindOf(w.def), def: w.def, refs: w.refs})
 	}
 }
 
@@ -188,12 +188,10 @@ func (s *sets) begin(set *addrSet) {
 		s.labels.each(set.def.Scope, add)
 	}
 	set.members = make(map[ir.Member]int32, len(members))
-	whole := make(map[ir.Member]struct{}, len(members))
 	for _, m := range members {
 		set.members[m]++
-		whole[m] = struct{}{}
 	}
-	s.say(set, &desired.SetChange{Whole: true, Add: whole})
+	s.say(set, set.whole())
 }
 
 // end forgets a set that nobody refers to any more.
@@ -206,14 +204,13 @@ func (s *sets) end(set *addrSet) {
 	if delete(s.serving[service], set); len(s.serving[service]) == 0 {
 		delete(s.serving, service)
 	}
-	s.say(set, &desired.SetChange{Gone: true})
+	s.say(set, &desired.SetChange{Kind: set.kind, Gone: true})
 }
 
 func (s *sets) say(set *addrSet, c *desired.SetChange) {
 	if s.news == nil {
 		s.news = map[ir.SetID]*desired.SetChange{}
 	}
-	c.Kind = compile.SetKindOf(set.def)
 	s.news[set.id] = c
 }
 
@@ -238,6 +235,22 @@ func (x *addrSet) leave(e ends) {
 			note(&x.del, x.add, m)
 		}
 	})
+}
+
+// whole returns the change that makes a set what x is.
+func (x *addrSet) whole() *desired.SetChange {
+	all := make(map[ir.Member]struct{}, len(x.members))
+	for m := range x.members {
+		all[m] = struct{}{}
+	}
+	return &desired.SetChange{Kind: x.kind, Whole: true, Add: all}
+}
+
+// change returns what became of x since the last flush, and forgets it.
+func (x *addrSet) change() *desired.SetChange {
+	c := &desired.SetChange{Kind: x.kind, Add: x.add, Del: x.del}
+	x.add, x.del = nil, nil
+	return c
 }
 
 // note marks m in into, or takes back the opposite mark.

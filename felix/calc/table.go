@@ -93,6 +93,9 @@ type inputs struct {
 	accounts    table[event.ServiceAccount]
 	slices      table[event.EndpointSlice]
 	hosts       table[event.HostEndpoint]
+
+	configurations table[event.NodeConfiguration]
+	interfaces     table[event.LocalInterface]
 }
 
 func newInputs() inputs {
@@ -133,6 +136,11 @@ func newInputs() inputs {
 			return a.Name == b.Name && a.Node == b.Node && a.Interface == b.Interface && slices.Equal(a.Addrs, b.Addrs) &&
 				a.Labels.Equal(b.Labels) && slices.Equal(a.Ports, b.Ports)
 		}),
+		// Settings are compared when they are put together.
+		configurations: newTable(func(a, b *event.NodeConfiguration) bool { return a == b }),
+		interfaces: newTable(func(a, b *event.LocalInterface) bool {
+			return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
+		}),
 	}
 }
 
@@ -172,6 +180,10 @@ func (in *inputs) put(ev event.Event) {
 		in.slices.put(ev)
 	case event.HostEndpointKind:
 		in.hosts.put(ev)
+	case event.NodeConfigurationKind:
+		in.configurations.put(ev)
+	case event.LocalInterfaceKind:
+		in.interfaces.put(ev)
 	default:
 		panic("bug: event of an unknown kind: " + ev.Key.Name)
 	}
@@ -184,11 +196,12 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [16]marks {
+func (in *inputs) tables() [18]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
 		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.hosts,
+		&in.configurations, &in.interfaces,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
@@ -114,6 +115,8 @@ type Delta struct {
 	// settled who stands for an interface that several name.
 	HostEndpoints map[string]*HostEndpoint
 	Settings      *Settings // nil: unchanged
+	// Policies that select something here, staged ones too: for reports alone.
+	Policies map[policy.Key]*PolicyUse
 	// Complete: the API server and the CNI journal have told all they know, so
 	// what is not desired may be removed. Once true it stays true.
 	Complete bool
@@ -132,7 +135,7 @@ type PathKey struct {
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
 	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
-		len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && !d.Complete && !d.Learned
+		len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
 }
 
 // Merge makes d say what d and then next say. It lets changes pile up, bounded
@@ -143,6 +146,7 @@ func (d *Delta) Merge(next Delta) {
 	merge(&d.Programs, next.Programs)
 	merge(&d.Routes, next.Routes)
 	merge(&d.Paths, next.Paths)
+	merge(&d.Policies, next.Policies)
 	for id, c := range next.Sets {
 		if d.Sets == nil {
 			d.Sets = map[ir.SetID]*SetChange{}

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"net/netip"
+	"reflect"
 
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
@@ -70,9 +71,16 @@ type Settings struct {
 	// serves, which would go back to the router they came from: Deny drops them,
 	// Pass leaves them alone.
 	Loops policy.Action
+	// MTU of the interfaces of pods that are made from now on; 0 is that of the
+	// node's uplink.
+	MTU int
 	// DropRecords: denied packets are told to NFLOG group DropGroup.
 	DropRecords bool
 }
+
+// Equal reports whether s and o are the same. It reflects, so that no field can
+// be forgotten: settings change when a person edits them.
+func (s Settings) Equal(o Settings) bool { return reflect.DeepEqual(s, o) }
 
 // Failsafe is traffic that host policies never stop.
 type Failsafe struct {

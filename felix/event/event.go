@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
 	"github.com/koratnet/korat/policy/selector"
 )
 
@@ -19,7 +21,7 @@ type Kind uint8
 
 // The kinds. Names of keys: namespace/name for namespaced objects, name for
 // cluster-wide ones, the prefix's text for LearnedKind, the host interface for
-// EndpointKind, policy.Key.String() for PolicyKind. NetworkSetKind has both
+// EndpointKind and LocalInterfaceKind, policy.Key.String() for PolicyKind. NetworkSetKind has both
 // namespaced and global sets.
 const (
 	PodKind Kind = iota
@@ -38,6 +40,8 @@ const (
 	ServiceAccountKind
 	EndpointSliceKind
 	HostEndpointKind
+	NodeConfigurationKind
+	LocalInterfaceKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -119,7 +123,10 @@ type Tier struct{ policy.Tier }
 type Policy struct{ *policy.Policy }
 
 // Pool is an IP pool.
-type Pool struct{ ipam.Pool }
+type Pool struct {
+	ipam.Pool
+	Masquerade bool // its pods hide behind their node when they leave the cluster
+}
 
 // Block is a block with its owner.
 type Block struct{ ipam.Block }
@@ -169,22 +176,58 @@ type Endpoint struct {
 	Generation uint64
 }
 
+// NodeConfiguration is what an object of that kind says of nodes. Of a field
+// that is nil it says nothing.
+type NodeConfiguration struct {
+	Name  string
+	Nodes *selector.Selector // over Node labels; nil selects all
+
+	Backend                 *desired.Backend
+	Flavour                 *desired.Flavour
+	Marks                   *uint32
+	PodToHost               *policy.Action
+	Invalid                 *policy.Action
+	Recheck                 *bool
+	FailsafeIn, FailsafeOut *[]desired.Failsafe
+	Masquerade              MasqueradeConfiguration
+	Loops                   *policy.Action
+	DropRecords             *bool
+	MTU                     *int
+}
+
+// MasqueradeConfiguration is what a NodeConfiguration says of how pods leave the
+// cluster. Of a field that is nil it says nothing.
+type MasqueradeConfiguration struct {
+	To          *[]netip.Addr // at most one of each family
+	Ports       *ir.PortRange
+	InsideNodes *bool           // nodes are inside the cluster
+	InsideNets  *[]netip.Prefix // what else is
+}
+
+// LocalInterface is a network interface of this node that is not a pod's.
+type LocalInterface struct {
+	Name  string
+	Addrs []netip.Addr
+}
+
 // Learned is what the BGP neighbours say about a prefix.
 type Learned struct{ bgp.Learned }
 
-func (*Pod) kind() Kind            { return PodKind }
-func (*Namespace) kind() Kind      { return NamespaceKind }
-func (*Policy) kind() Kind         { return PolicyKind }
-func (*Pool) kind() Kind           { return PoolKind }
-func (*Block) kind() Kind          { return BlockKind }
-func (*Node) kind() Kind           { return NodeKind }
-func (*NodeNetwork) kind() Kind    { return NodeNetworkKind }
-func (*Peer) kind() Kind           { return PeerKind }
-func (*BGP) kind() Kind            { return BGPKind }
-func (*Endpoint) kind() Kind       { return EndpointKind }
-func (*Learned) kind() Kind        { return LearnedKind }
-func (*Tier) kind() Kind           { return TierKind }
-func (*NetworkSet) kind() Kind     { return NetworkSetKind }
-func (*ServiceAccount) kind() Kind { return ServiceAccountKind }
-func (*EndpointSlice) kind() Kind  { return EndpointSliceKind }
-func (*HostEndpoint) kind() Kind   { return HostEndpointKind }
+func (*Pod) kind() Kind               { return PodKind }
+func (*Namespace) kind() Kind         { return NamespaceKind }
+func (*Policy) kind() Kind            { return PolicyKind }
+func (*Pool) kind() Kind              { return PoolKind }
+func (*Block) kind() Kind             { return BlockKind }
+func (*Node) kind() Kind              { return NodeKind }
+func (*NodeNetwork) kind() Kind       { return NodeNetworkKind }
+func (*Peer) kind() Kind              { return PeerKind }
+func (*BGP) kind() Kind               { return BGPKind }
+func (*Endpoint) kind() Kind          { return EndpointKind }
+func (*Learned) kind() Kind           { return LearnedKind }
+func (*Tier) kind() Kind              { return TierKind }
+func (*NetworkSet) kind() Kind        { return NetworkSetKind }
+func (*ServiceAccount) kind() Kind    { return ServiceAccountKind }
+func (*EndpointSlice) kind() Kind     { return EndpointSliceKind }
+func (*HostEndpoint) kind() Kind      { return HostEndpointKind }
+func (*NodeConfiguration) kind() Kind { return NodeConfigurationKind }
+func (*LocalInterface) kind() Kind    { return LocalInterfaceKind }

@@ -29,7 +29,9 @@ func KoratNetworkPolicy(o *v1.NetworkPolicy) (*policy.Policy, []Problem) {
 		c.add("metadata.namespace", "", "a namespace", selectsNobody)
 	}
 	key := policy.Key{Kind: policy.NetworkPolicy, Namespace: o.Namespace, Name: o.Name}
-	return c.policy(key, &o.Spec.PolicySpec, policy.Normal)
+	p, problems := c.policy(key, &o.Spec.PolicySpec, policy.Normal)
+	p.Generation = o.Generation
+	return p, problems
 }
 
 // GlobalNetworkPolicy converts a policy of the whole cluster. The policy is
@@ -57,7 +59,9 @@ func GlobalNetworkPolicy(o *v1.GlobalNetworkPolicy) (*policy.Policy, []Problem) 
 		}
 	}
 	hook := c.hook(&o.Spec)
-	return c.policy(policy.Key{Kind: policy.GlobalNetworkPolicy, Name: o.Name}, &o.Spec.PolicySpec, hook)
+	p, problems := c.policy(policy.Key{Kind: policy.GlobalNetworkPolicy, Name: o.Name}, &o.Spec.PolicySpec, hook)
+	p.Generation = o.Generation
+	return p, problems
 }
 
 // pods converts the selectors of the subject's labels.

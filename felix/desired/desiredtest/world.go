@@ -11,6 +11,7 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
@@ -25,6 +26,7 @@ type World struct {
 	Speaker   bgp.Config
 	Pools     []netip.Prefix
 	Settings  desired.Settings
+	Policies  map[policy.Key]desired.PolicyUse
 
 	Complete, Learned bool
 }
@@ -46,6 +48,7 @@ func (w *World) Apply(d desired.Delta) {
 	apply(&w.Programs, d.Programs)
 	apply(&w.Routes, d.Routes)
 	apply(&w.Paths, d.Paths)
+	apply(&w.Policies, d.Policies)
 	for id, c := range d.Sets {
 		w.changeSet(id, c)
 	}
@@ -101,6 +104,7 @@ func (w *World) Redundant(d desired.Delta) []string {
 	said = redundant(said, "program", w.Programs, d.Programs)
 	said = redundant(said, "route", w.Routes, d.Routes)
 	said = redundant(said, "path", w.Paths, d.Paths)
+	said = redundant(said, "policy", w.Policies, d.Policies)
 	for id, c := range d.Sets {
 		said = w.redundantSet(said, id, c)
 	}
@@ -109,6 +113,9 @@ func (w *World) Redundant(d desired.Delta) []string {
 	}
 	if d.Pools != nil && reflect.DeepEqual(*d.Pools, w.Pools) {
 		said = append(said, "pools: as they were")
+	}
+	if d.Settings != nil && d.Settings.Equal(w.Settings) {
+		said = append(said, "settings: as they were")
 	}
 	if d.Complete && w.Complete || d.Learned && w.Learned {
 		said = append(said, "complete or learned: said before")

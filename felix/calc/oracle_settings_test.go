@@ -1,0 +1,118 @@
+package calc_test
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/desired/desiredtest"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// settings asks every configuration about every field, the strongest first.
+func (o oracle) settings(w *desiredtest.World) {
+	node := all[*event.Node](o.state)[o.node]
+	var mine []*event.NodeConfiguration // the strongest first
+	for _, c := range all[*event.NodeConfiguration](o.state) {
+		if c.Nodes.IsAll() || node != nil && c.Nodes.Matches(node.Labels) {
+			mine = append(mine, c)
+		}
+	}
+	weak := func(c *event.NodeConfiguration) int {
+		if c.Name == "default" {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(mine, func(a, b *event.NodeConfiguration) int {
+		return cmp.Or(cmp.Compare(weak(a), weak(b)), cmp.Compare(b.Name, a.Name))
+	})
+	s := desired.DefaultSettings()
+	s.Backend = strongest(mine, s.Backend, func(c *event.NodeConfiguration) *desired.Backend { return c.Backend })
+	s.Flavour = strongest(mine, s.Flavour, func(c *event.NodeConfiguration) *desired.Flavour { return c.Flavour })
+	s.Marks = strongest(mine, s.Marks, func(c *event.NodeConfiguration) *uint32 { return c.Marks })
+	s.PodToHost = strongest(mine, s.PodToHost, func(c *event.NodeConfiguration) *policy.Action { return c.PodToHost })
+	s.Invalid = strongest(mine, s.Invalid, func(c *event.NodeConfiguration) *policy.Action { return c.Invalid })
+	s.Recheck = strongest(mine, s.Recheck, func(c *event.NodeConfiguration) *bool { return c.Recheck })
+	s.FailsafeIn = strongest(mine, s.FailsafeIn, func(c *event.NodeConfiguration) *[]desired.Failsafe { return c.FailsafeIn })
+	s.FailsafeOut = strongest(mine, s.FailsafeOut, func(c *event.NodeConfiguration) *[]desired.Failsafe { return c.FailsafeOut })
+	s.Loops = strongest(mine, s.Loops, func(c *event.NodeConfiguration) *policy.Action { return c.Loops })
+	s.DropRecords = strongest(mine, s.DropRecords, func(c *event.NodeConfiguration) *bool { return c.DropRecords })
+	s.MTU = strongest(mine, s.MTU, func(c *event.NodeConfiguration) *int { return c.MTU })
+	s.Masquerade.Ports = strongest(mine, s.Masquerade.Ports, func(c *event.NodeConfiguration) *ir.PortRange { return c.Masquerade.Ports })
+	for _, a := range strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Addr { return c.Masquerade.To }) {
+		if a.Is4() {
+			s.Masquerade.To4 = a
+		} else {
+			s.Masquerade.To6 = a
+		}
+	}
+	w.Settings = s
+	nodes := strongest(mine, false, func(c *event.NodeConfiguration) *bool { return c.Masquerade.InsideNodes })
+	nets := strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.Masquerade.InsideNets })
+	o.ranges(w, nodes, nets)
+}
+
+// strongest returns the first that is said.
+func strongest[V any](mine []*event.NodeConfiguration, otherwise V, said func(*event.NodeConfiguration) *V) V {
+	for _, c := range mine {
+		if v := said(c); v != nil {
+			return *v
+		}
+	}
+	return otherwise
+}
+
+func (o oracle) ranges(w *desiredtest.World, insideNodes bool, insideNets []netip.Prefix) {
+	var masquerade, inside, nodes []netip.Prefix
+	for _, p := range all[*event.Pool](o.state) {
+		inside = append(inside, p.CIDR)
+		if p.Masquerade {
+			masquerade = append(masquerade, p.CIDR)
+		}
+	}
+	for _, n := range all[*event.Node](o.state) {
+		nodes = append(nodes, singles(slices.Concat(n.Addrs, n.Others))...)
+	}
+	if inside = append(inside, insideNets...); insideNodes {
+		inside = append(inside, nodes...)
+	}
+	for id, nets := range map[ir.SetID][]netip.Prefix{
+		desired.MasqueradeSet: masquerade, desired.InsideSet: inside, desired.NodesSet: nodes, desired.ServicesSet: nil,
+	} {
+		w.Sets[id] = map[ir.Member]struct{}{}
+		for _, n := range nets {
+			w.Sets[id][ir.Member{Prefix: n}] = struct{}{}
+		}
+	}
+}
+
+// hosts writes host endpoints in rising rank: a later one takes the place of an
+// earlier.
+func (o oracle) hosts(w *desiredtest.World) {
+	eps := all[*event.HostEndpoint](o.state)
+	names := slices.Sorted(maps.Keys(eps))
+	slices.Reverse(names)
+	for _, byName := range []bool{false, true} {
+		for _, name := range names {
+			h := eps[name]
+			if h.Node != o.node || strings.HasPrefix(h.Interface, "kor") || byName != (h.Interface != "") {
+				continue
+			}
+			if byName {
+				w.Hosts[h.Interface] = o.host(h, h.Interface)
+				continue
+			}
+			for iface, i := range all[*event.LocalInterface](o.state) {
+				if slices.ContainsFunc(i.Addrs, func(a netip.Addr) bool { return slices.Contains(h.Addrs, a) }) {
+					w.Hosts[iface] = o.host(h, iface)
+				}
+			}
+		}
+	}
+}
