@@ -57,6 +57,9 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/korat", "directory of the address journal; must survive reboots")
 	f.StringVar(&c.RunDir, "run-dir", "/run/korat", "directory of the CNI socket; must not survive reboots")
 	f.StringVar(&c.HTTPAddress, "http-address", "127.0.0.1:9099", "address of /livez, /readyz and /metrics; empty: none")
+	f.StringVar(&c.CNI.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory in which the container runtime looks for networks; ours is written there when the node can serve pods; empty: none")
+	f.StringVar(&c.CNI.BinDir, "cni-bin-dir", "/opt/cni/bin", "directory of the CNI plugins")
+	f.StringSliceVar(&c.CNI.Chain, "cni-chain", []string{"portmap"}, "CNI plugins that run after ours, where they are installed: portmap, bandwidth, tuning, ...")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if c.Node == "" {
 			return errors.New("--node-name is empty, expected the name of this node's Node object")

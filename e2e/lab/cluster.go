@@ -50,13 +50,8 @@ const (
 	agentKubeconfig      = "/etc/korat/agent.kubeconfig"
 	runnerKubeconfig     = "/etc/korat/node-runner.kubeconfig"
 	controllerKubeconfig = "/etc/korat/controller.kubeconfig"
-	cniConf              = "/etc/cni/net.d/10-korat.conflist"
 	cniPlugin            = "/opt/cni/bin/korat-cni"
 )
-
-// cniConfText is the network of every node.
-const cniConfText = `{"cniVersion":"1.0.0","name":"korat","plugins":[{"type":"korat-cni","socket":"/run/korat/cni.sock"}]}
-`
 
 // Kubeconfig is the path of the admin's credentials, which work from the host.
 func (l *Lab) Kubeconfig() string { return filepath.Join(l.State, "kubeconfig") }
@@ -207,9 +202,6 @@ func (l *Lab) makeNodes(ctx context.Context) error {
 		m := l.machines[n.Name]
 		if err := copyFile(filepath.Join(l.Bin, "korat-cni"), m.Path(cniPlugin)); err != nil {
 			return fmt.Errorf("CNI plugin: %w", err)
-		}
-		if err := os.WriteFile(m.Path(cniConf), []byte(cniConfText), 0o644); err != nil {
-			return err
 		}
 		if err := l.StartRunner(n.Name); err != nil {
 			return err

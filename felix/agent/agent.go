@@ -32,6 +32,8 @@ import (
 	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/event/mailbox"
 	"github.com/koratnet/korat/felix/kube"
 	"github.com/koratnet/korat/felix/pod"
@@ -51,8 +53,16 @@ type Config struct {
 	StateDir    string // survives reboots: the journal
 	RunDir      string // does not survive reboots: the CNI socket
 	HTTPAddress string // of /livez, /readyz and /metrics; empty: none
+	CNI         CNI
 	Version     string
 	Log         *slog.Logger
+}
+
+// CNI is where the container runtime looks for networks.
+type CNI struct {
+	ConfDir string   // of configurations; empty: somebody else writes ours
+	BinDir  string   // of plugins
+	Chain   []string // plugins that run after ours, where they are installed
 }
 
 // Run runs the agent until ctx ends. It takes nothing down at its end: routes,
@@ -121,6 +131,14 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return (&upkeep{node: node, cni: cni, log: c.Log.With("part", "upkeep")}).run(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
+	if c.CNI.ConfDir != "" {
+		g.Go(func() error {
+			return conflist.New(conflist.Config{
+				Dir: c.CNI.ConfDir, BinDir: c.CNI.BinDir, Chain: c.CNI.Chain, Ready: board.Ready,
+				Socket: filepath.Join(c.RunDir, filepath.Base(wire.DefaultSocket)), Log: c.Log.With("part", "cni"),
+			}).Run(ctx)
+		})
+	}
 	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board) })
 	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu, "restarted", restarted)
 	err = g.Wait()

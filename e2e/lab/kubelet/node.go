@@ -25,12 +25,16 @@ const (
 
 // registerNode makes the Node and keeps it alive.
 func (r *Runner) registerNode(ctx context.Context) error {
-	registered := false
+	registered, told := false, ""
 	for {
 		err := r.beat(ctx, registered)
 		if err == nil && !registered {
 			r.Log.Info("node registered")
 			registered = true
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			r.Log.Warn("node is not kept alive", "error", err)
 		}
 		registered = registered && !apierrors.IsNotFound(err) // somebody deleted the Node: make it again
 		wait := heartbeat
@@ -53,12 +57,33 @@ func (r *Runner) beat(ctx context.Context, registered bool) error {
 			return err
 		}
 	}
-	patch, err := json.Marshal(map[string]any{"status": r.nodeStatus()})
+	patch, err := statusPatch(r.nodeStatus())
 	if err != nil {
 		return err
 	}
 	_, err = r.client.CoreV1().Nodes().Patch(ctx, r.Node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	return errors.Join(err, r.renewLease(ctx))
+}
+
+// statusPatch makes the strategic merge patch that sets s. Addresses are merged by
+// their type, which fails as soon as a node has one of each family, so they are
+// replaced whole.
+func statusPatch(s corev1.NodeStatus) ([]byte, error) {
+	addresses := []any{map[string]string{"$patch": "replace"}}
+	for _, a := range s.Addresses {
+		addresses = append(addresses, a)
+	}
+	s.Addresses = nil
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	status := map[string]any{}
+	if err := json.Unmarshal(text, &status); err != nil {
+		return nil, err
+	}
+	status["addresses"] = addresses
+	return json.Marshal(map[string]any{"status": status})
 }
 
 func (r *Runner) createNode(ctx context.Context) error {

@@ -1,0 +1,159 @@
+// Package conflist writes the file that tells the container runtime to use
+// Korat: the network configuration list of the CNI specification, in the
+// directory where kubelet's runtime looks for it. A node whose file is missing is
+// not Ready to Kubernetes, so the file is the last thing to appear, and it is
+// never taken away: pods that run need it for their DEL.
+package conflist
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Name is the file's. Runtimes take the first of their directory, by name.
+const Name = "10-korat.conflist"
+
+// every is how often the file is looked after: within that time a file that
+// somebody removed or changed is as it should be.
+const every = 5 * time.Second
+
+// Config is what an Installer needs.
+type Config struct {
+	Dir    string // of network configurations, usually /etc/cni/net.d
+	BinDir string // of CNI plugins, usually /opt/cni/bin
+	// Chain are plugins of containernetworking that run after ours, in order, such
+	// as portmap and bandwidth. One that is not in BinDir is left out until it is:
+	// a runtime fails every pod whose chain it cannot run.
+	Chain  []string
+	Socket string       // of the agent, absolute
+	Ready  func() error // nil when the node can serve pods
+	Log    *slog.Logger
+}
+
+// Installer keeps the file. Make it with New.
+type Installer struct {
+	Config
+	missing string // plugin that was last told to be missing
+}
+
+// New returns an Installer.
+func New(c Config) *Installer { return &Installer{Config: c} }
+
+// Run keeps the file until ctx ends. It writes it for the first time when Ready
+// says so; a file that is there already, of an earlier life of the agent, is
+// brought up to date at once.
+func (i *Installer) Run(ctx context.Context) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	soon := time.NewTicker(every / 25)
+	defer soon.Stop()
+	for {
+		there, err := i.Keep()
+		if err != nil {
+			i.Log.Warn("network configuration for the container runtime", "error", err)
+		}
+		wait := tick.C
+		if !there {
+			wait = soon.C // a node waits for its first file
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Keep looks after the file once and reports whether it is there.
+func (i *Installer) Keep() (there bool, err error) {
+	path := filepath.Join(i.Dir, Name)
+	have, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	there = err == nil
+	if !there && i.Ready() != nil {
+		return false, nil
+	}
+	want, err := i.content()
+	if err != nil || bytes.Equal(have, want) {
+		return there, err
+	}
+	if err := replace(path, want); err != nil {
+		return there, err
+	}
+	i.Log.Info("network configuration for the container runtime is written", "file", path)
+	return true, nil
+}
+
+// list is a network configuration list. CNIVersion is for runtimes that do not
+// know CNIVersions, of which others take the newest that they speak.
+type list struct {
+	CNIVersion  string           `json:"cniVersion"`
+	CNIVersions []string         `json:"cniVersions"`
+	Name        string           `json:"name"`
+	Plugins     []map[string]any `json:"plugins"`
+}
+
+func (i *Installer) content() ([]byte, error) {
+	l := list{
+		CNIVersion: "1.0.0", CNIVersions: []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, Name: "korat",
+		Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}},
+	}
+	missing := ""
+	for _, name := range i.Chain {
+		if info, err := os.Stat(filepath.Join(i.BinDir, name)); err != nil || info.Mode()&0o111 == 0 {
+			missing = name
+			continue
+		}
+		l.Plugins = append(l.Plugins, chained(name))
+	}
+	if missing != i.missing && missing != "" {
+		i.Log.Warn("CNI plugin is not installed: pods do without it", "plugin", missing, "directory", i.BinDir)
+	}
+	i.missing = missing
+	out, err := json.MarshalIndent(l, "", "  ")
+	return append(out, '\n'), err
+}
+
+// chained returns the configuration of a plugin behind ours. Each gets from the
+// runtime what it declares a capability for.
+func chained(name string) map[string]any {
+	p := map[string]any{"type": name}
+	switch name {
+	case "portmap": // hostPort
+		p["capabilities"] = map[string]bool{"portMappings": true}
+	case "bandwidth": // kubernetes.io/ingress-bandwidth and egress-bandwidth
+		p["capabilities"] = map[string]bool{"bandwidth": true}
+	}
+	return p
+}
+
+// replace makes path hold data, whole or not at all. The name in between has an
+// ending that no runtime reads.
+func replace(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(tmp))
+	}
+	return nil
+}
