@@ -1,6 +1,7 @@
 // Package netmon hears what the kernel tells of changes that others made to
 // interfaces, addresses, routes and parameters, and tells felix/apply where to
-// look again. It reads nothing back and decides nothing.
+// look again. It decides nothing. Interfaces reads which addresses the node has,
+// for the engine.
 //
 // A change is told at least once and maybe more often. When the kernel had more
 // to tell than the socket held, everything is to be looked at again.

@@ -167,7 +167,7 @@ func pool(obj any) (string, event.Value) {
 	if err != nil {
 		return o.Name, nil
 	}
-	v := &event.Pool{Pool: ipam.Pool{Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), Disabled: o.Spec.Disabled}}
+	v := &event.Pool{Pool: ipam.Pool{Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), Disabled: o.Spec.Disabled}, Masquerade: o.Spec.NATOutgoing}
 	if v.BlockSize == 0 {
 		v.BlockSize = koratv1.DefaultBlockSize(cidr)
 	}

@@ -68,6 +68,7 @@ func feeds(c *kube.Clients) []feed {
 		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork, nil},
 		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer, nil},
 		{c.Korat, "bgpconfigurations", &koratv1.BGPConfiguration{}, event.BGPKind, bgpConfiguration, bgpDefaults},
+		{c.Korat, "nodeconfigurations", &koratv1.NodeConfiguration{}, event.NodeConfigurationKind, nodeConfiguration, nil},
 		{c.Korat, "tiers", &koratv1.Tier{}, event.TierKind, tier, nil},
 		{c.Korat, "networksets", &koratv1.NetworkSet{}, event.NetworkSetKind, networkSet, nil},
 		{c.Korat, "globalnetworksets", &koratv1.GlobalNetworkSet{}, event.NetworkSetKind, globalNetworkSet, nil},
