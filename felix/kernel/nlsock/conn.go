@@ -1,8 +1,8 @@
 // Package nlsock talks netlink: requests that are answered, batches of them and
 // dumps that are repeated when the kernel was interrupted. It is the one place
 // where sequence numbers, acknowledgements and EINTR are dealt with; what the
-// messages mean is the business of felix/kernel/route and felix/kernel/ipset,
-// which have many objects and write them by the hundred. (What is few goes
+// messages mean is the business of felix/kernel/route, felix/kernel/ipset and
+// felix/kernel/nftables, which have many objects and write them by the hundred. (What is few goes
 // through the handles of vishvananda/netlink.)
 package nlsock
 
@@ -33,6 +33,8 @@ type Conn struct {
 	port uint32
 	seq  uint32
 	buf  []byte
+	// sendBuffer is the size of the largest transaction that was made room for.
+	sendBuffer int
 }
 
 // Open opens a socket of a netlink family (unix.NETLINK_ROUTE …) in the network

@@ -59,6 +59,22 @@ func (r *Request) String(kind uint16, s string) *Request {
 	return r.Attr(kind, append([]byte(s), 0))
 }
 
+// Text adds a text, or bytes held as one, without NUL.
+func (r *Request) Text(kind uint16, s string) *Request {
+	r.b = binary.NativeEndian.AppendUint16(r.b, uint16(unix.SizeofRtAttr+len(s)))
+	r.b = binary.NativeEndian.AppendUint16(r.b, kind)
+	r.b = append(r.b, s...)
+	r.pad()
+	return r
+}
+
+// Raw adds attributes that were encoded before.
+func (r *Request) Raw(attrs []byte) *Request {
+	r.b = append(r.b, attrs...)
+	r.pad()
+	return r
+}
+
 // Nest adds an attribute that holds what fill adds.
 func (r *Request) Nest(kind uint16, fill func()) *Request {
 	at := len(r.b)

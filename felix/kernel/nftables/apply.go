@@ -1,0 +1,222 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/kernel/nlsock"
+)
+
+// The limits of Apply. A transaction larger than splitBytes is preceded by what
+// may be written before it, in pieces of about that size. Every round in which
+// something is refused, or others wrote meanwhile, is followed by another.
+const (
+	splitBytes = 4 << 20
+	maxRounds  = 40
+)
+
+// Apply makes the table as wanted, and writes nothing when it is. It reads the
+// table first where that was not done, or what was written before is in doubt,
+// or others were heard to change it. The error names what was refused, which
+// does not hold back the rest; other errors leave what they concern pending.
+func (t *Table) Apply(ctx context.Context) error {
+	t.doubts = 0
+	for range maxRounds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.catchUp(); err != nil {
+			return fmt.Errorf("table %s: %w", t.name, err)
+		}
+		p, err := t.plan()
+		if err != nil {
+			return fmt.Errorf("table %s: %w", t.name, err)
+		}
+		all := p.all()
+		if len(all) == 0 {
+			return t.refusal()
+		}
+		if err := t.push(p, all); err != nil {
+			return fmt.Errorf("table %s: %w", t.name, err)
+		}
+	}
+	return errors.Join(fmt.Errorf("table %s: not as wanted after %d attempts", t.name, maxRounds), t.refusal())
+}
+
+// push writes a plan, or as much of it as is not refused. It returns an error
+// when another attempt makes no sense now.
+func (t *Table) push(p *plan, all []piece) error {
+	size := 0
+	for _, one := range all {
+		size += len(one.bytes)
+	}
+	if size <= splitBytes || p.whole {
+		done, err := t.commit(all)
+		// A table that was to be made anew is as it was.
+		t.known = t.known && (done || !p.whole)
+		return err
+	}
+	var before, rest []piece
+	for l := range levels {
+		before = append(before, p.fresh[l].pieces(splitBytes)...)
+		rest = append(rest, p.changed[l].pieces(0)...)
+	}
+	for len(before) > 0 {
+		n, size := 0, 0
+		for n < len(before) && (n == 0 || size+len(before[n].bytes) <= splitBytes) {
+			size += len(before[n].bytes)
+			n++
+		}
+		if done, err := t.commit(before[:n]); err != nil || !done {
+			return err
+		}
+		before = before[n:]
+	}
+	_, err := t.commit(rest)
+	return err
+}
+
+// commit writes pieces as one transaction, and reports whether it was taken.
+func (t *Table) commit(pieces []piece) (done bool, err error) {
+	if len(pieces) == 0 {
+		return true, nil
+	}
+	t.stats.Transactions++
+	bodies := make([][]byte, 0, len(pieces))
+	for _, one := range pieces {
+		bodies = append(bodies, one.bytes)
+		t.stats.Messages += one.count
+		t.stats.Bytes += len(one.bytes)
+	}
+	refusals, err := t.conn.Commit(subsystem, t.generation, bodies...)
+	switch {
+	case errors.Is(err, unix.ERESTART): // somebody else wrote, maybe to this table
+		return false, t.readGeneration()
+	case err != nil:
+		t.known = false
+		return false, err
+	case len(refusals) > 0:
+		t.blame(pieces, refusals)
+		return false, nil
+	}
+	if t.generation++; t.generation == 0 {
+		t.generation = 1
+	}
+	for _, one := range pieces {
+		for i := range one.steps {
+			t.settle(&one.steps[i])
+		}
+	}
+	return true, nil
+}
+
+// settle enters into the books what a step has made.
+func (t *Table) settle(s *step) {
+	switch s.action {
+	case makeTable:
+		t.there = true
+	case makeSet:
+		h := *s.set.wanted
+		s.set.have = &h
+	case emptySet:
+		s.set.elements.Resync(func(func(Key, Verdict) bool) {})
+		s.set.odd = false
+	case addElements:
+		for _, k := range s.keys {
+			s.set.elements.Done(k)
+		}
+	case delElements:
+		for _, k := range s.keys {
+			s.set.elements.Gone(k)
+		}
+	case makeChain:
+		s.chain.have = &found{base: s.content.base, hash: noRules}
+	case setPolicy:
+		s.chain.have.base = s.content.base
+	case emptyChain:
+		s.chain.have.hash = noRules
+	case writeRules:
+		s.chain.have.hash = s.content.hash
+	case removeSet:
+		s.set.have = nil
+	case removeChain:
+		s.chain.have = nil
+	}
+	if s.set != nil {
+		t.markSet(s.set)
+	}
+	if s.chain != nil {
+		t.markChain(s.chain)
+	}
+}
+
+// catchUp makes what is known of the kernel complete.
+func (t *Table) catchUp() error {
+	if !t.known {
+		if err := t.read(); err != nil {
+			return err
+		}
+	}
+	for s := range t.dirtySets {
+		if !s.unread || s.wanted == nil || *s.wanted != *s.have {
+			continue
+		}
+		if err := t.readElements(s); err != nil {
+			return fmt.Errorf("read %s: %w", s.name, err)
+		}
+		t.markSet(s)
+	}
+	return nil
+}
+
+// mismatch says which object that is there has to be made anew, though others may
+// refer to it: then the whole table is.
+func (t *Table) mismatch() error {
+	for s := range t.dirtySets {
+		if s.wanted != nil && s.have != nil && *s.wanted != *s.have {
+			return fmt.Errorf("set %s is there with another type, and not all that is wanted has been told yet", s.name)
+		}
+	}
+	for c := range t.dirtyChains {
+		if c.wanted != nil && c.have != nil && (c.have.base == Hook{}) != (c.wanted.base == Hook{}) {
+			return fmt.Errorf("chain %s is there with or without a hook, and not all that is wanted has been told yet", c.name)
+		}
+	}
+	return nil
+}
+
+// lost says that nothing is there any more.
+func (t *Table) lost() {
+	t.there = false
+	for _, c := range t.chains {
+		c.have = nil
+		t.markChain(c)
+	}
+	for _, s := range t.sets {
+		s.saw(nil)
+		t.markSet(s)
+	}
+}
+
+// Uninstall removes the table with everything in it. What is wanted stays wanted:
+// the next Apply would make it again.
+func (t *Table) Uninstall(context.Context) error {
+	var m nlsock.Messages
+	t.delTable(&m)
+	t.stats.Transactions++
+	t.stats.Messages++
+	refusals, err := t.conn.Commit(subsystem, 0, m.Bytes())
+	for _, r := range refusals {
+		if !errors.Is(r.Err, unix.ENOENT) {
+			err = r.Err
+		}
+	}
+	t.known = false
+	if err != nil {
+		return fmt.Errorf("remove table %s: %w", t.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,289 @@
+package nftables
+
+import (
+	"cmp"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/delta"
+	"github.com/koratnet/korat/felix/kernel/nlsock"
+)
+
+// level is a place in the order of a transaction: what a level writes refers only
+// to what the levels before it have made, and what it takes away is referred to
+// only by what they have taken away.
+type level int
+
+// The levels, in order.
+const (
+	toTable   level = iota // the table
+	toSets                 // sets and maps, empty
+	toMembers              // what is in sets
+	toChains               // chains, empty
+	toForget               // elements of maps that go or change
+	toRules                // the rules of chains
+	toSay                  // elements of maps
+	toRemove               // sets and maps, then chains
+	levels
+)
+
+// action is what a step does.
+type action uint8
+
+const (
+	makeTable action = iota
+	makeSet
+	emptySet
+	addElements
+	delElements
+	makeChain
+	setPolicy
+	emptyChain
+	writeRules
+	removeSet
+	removeChain
+)
+
+// step is one or more messages in a row that succeed or fail together in our
+// books.
+type step struct {
+	action  action
+	first   int // its first message, counted from the beginning of the part
+	chain   *chain
+	set     *set
+	keys    []Key
+	content *content // of makeChain, setPolicy and writeRules
+}
+
+// part is the messages of one level.
+type part struct {
+	nlsock.Messages
+	steps []step
+}
+
+func (p *part) step(s step) *nlsock.Messages {
+	s.first = p.Count()
+	p.steps = append(p.steps, s)
+	return &p.Messages
+}
+
+// plan is what has to be written. fresh is about objects that are not there yet,
+// to which therefore nothing refers that packets meet; changed is the rest.
+type plan struct {
+	fresh, changed [levels]part
+	whole          bool // must not be split
+}
+
+func (p *plan) reset() {
+	p.whole = false
+	for l := range levels {
+		for _, one := range []*part{&p.fresh[l], &p.changed[l]} {
+			if one.Size() > keepBytes {
+				*one = part{}
+			}
+			one.Reset()
+			clear(one.steps)
+			one.steps = one.steps[:0]
+		}
+	}
+}
+
+// keepBytes is how large the memory of a part may be that is used again.
+const keepBytes = 64 << 10
+
+// piece is messages that are sent together, and what they are about.
+type piece struct {
+	bytes []byte
+	first int // the number in the part of the first message
+	count int
+	steps []step
+}
+
+// all returns everything in order, in few pieces.
+func (p *plan) all() []piece {
+	var pieces []piece
+	for l := range levels {
+		pieces = append(append(pieces, p.fresh[l].pieces(0)...), p.changed[l].pieces(0)...)
+	}
+	return pieces
+}
+
+// pieces returns what is in p, in pieces that begin when the one before has as
+// many bytes; 0 is one piece.
+func (p *part) pieces(size int) []piece {
+	if p.Count() == 0 {
+		return nil
+	}
+	if size == 0 {
+		return []piece{{p.Bytes(), 0, p.Count(), p.steps}}
+	}
+	var pieces []piece
+	var begin, end, first, message, from int // bytes, messages and steps
+	for at := range p.steps {
+		last := p.Count()
+		if at+1 < len(p.steps) {
+			last = p.steps[at+1].first
+		}
+		for b := range nlsock.All(p.Bytes()[end:]) {
+			if message == last {
+				break
+			}
+			end, message = end+len(b), message+1
+		}
+		if end-begin >= size || message == p.Count() {
+			pieces = append(pieces, piece{p.Bytes()[begin:end], first, message - first, p.steps[from : at+1]})
+			begin, first, from = end, message, at+1
+		}
+	}
+	return pieces
+}
+
+// plan returns what has to be written.
+func (t *Table) plan() (*plan, error) {
+	p := &t.work
+	p.reset()
+	if why := t.mismatch(); why != nil {
+		if !t.removal {
+			return nil, why
+		}
+		p.whole = true
+		t.delTable(p.changed[toTable].step(step{action: makeTable}))
+		t.lost()
+	}
+	chains := sorted(t.dirtyChains, func(c *chain) string { return c.name })
+	sets := sorted(t.dirtySets, func(s *set) string { return s.name })
+	if !t.there && len(chains)+len(sets) > 0 {
+		parts := &p.fresh
+		if p.whole { // after it was deleted
+			parts = &p.changed
+		}
+		t.newTable(parts[toTable].step(step{action: makeTable}))
+	}
+	for _, s := range sets {
+		t.planSet(p, s)
+	}
+	for _, c := range chains {
+		t.planChain(p, c)
+	}
+	return p, nil
+}
+
+func sorted[T any](dirty map[*T]struct{}, name func(*T) string) []*T {
+	all := make([]*T, 0, len(dirty))
+	for one := range dirty {
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b *T) int { return cmp.Compare(name(a), name(b)) })
+	return all
+}
+
+func (t *Table) planSet(p *plan, s *set) {
+	if s.settled(t.removal) {
+		return
+	}
+	if s.wanted == nil {
+		t.delSet(p.changed[toRemove].step(step{action: removeSet, set: s}), s.name)
+		return
+	}
+	parts, added, gone := &p.changed, toMembers, toMembers
+	if s.kind == AMap {
+		added, gone = toSay, toForget
+	}
+	if s.have == nil {
+		parts = &p.fresh
+		t.newSetMessage(parts[toSets].step(step{action: makeSet, set: s}), s.name, *s.wanted)
+	}
+	var del, add []Key
+	if s.odd {
+		t.flushSet(parts[gone].step(step{action: emptySet, set: s}), s.name)
+		for k := range s.elements.AllWanted() {
+			add = s.unless(k, add)
+		}
+	} else {
+		for k, c := range s.elements.Pending() {
+			if c.Op != delta.Create {
+				del = s.unless(k, del)
+			}
+			if c.Op != delta.Remove {
+				add = s.unless(k, add)
+			}
+		}
+	}
+	t.planElements(&parts[gone], unix.NFT_MSG_DELSETELEM, step{action: delElements, set: s, keys: del})
+	t.planElements(&parts[added], unix.NFT_MSG_NEWSETELEM, step{action: addElements, set: s, keys: add})
+}
+
+// unless appends k if it was not refused.
+func (s *set) unless(k Key, keys []Key) []Key {
+	if _, bad := s.bad[k]; bad {
+		return keys
+	}
+	return append(keys, k)
+}
+
+// planElements adds or deletes keys, as many in a message as fit.
+func (t *Table) planElements(into *part, message int, all step) {
+	for rest := all.keys; len(rest) > 0; {
+		n := 0
+		one := all
+		m := into.step(one)
+		t.elements(m, message, all.set, func(element func(Key, Verdict) bool) {
+			for full := false; n < len(rest) && !full; n++ {
+				var v Verdict
+				if all.action == addElements {
+					v, _ = all.set.elements.Wanted(rest[n])
+				}
+				full = element(rest[n], v) || all.set.single
+			}
+		})
+		into.steps[len(into.steps)-1].keys, rest = rest[:n], rest[n:]
+	}
+}
+
+func (t *Table) planChain(p *plan, c *chain) {
+	if c.settled(t.removal) {
+		return
+	}
+	parts := &p.changed
+	if c.wanted == nil {
+		t.flushChain(parts[toRules].step(step{action: emptyChain, chain: c}), c.name)
+		t.delChain(parts[toRemove].step(step{action: removeChain, chain: c}), c.name)
+		return
+	}
+	to := c.target()
+	have := c.have
+	switch {
+	case have == nil:
+		if to.base == (Hook{}) { // else packets would meet it
+			parts = &p.fresh
+		}
+		t.newChain(parts[toChains].step(step{action: makeChain, chain: c, content: to}), c.name, to.base)
+		have = &found{hash: noRules}
+	case have.base == to.base:
+	case have.base.moved(to.base):
+		m := parts[toChains].step(step{action: makeChain, chain: c, content: to})
+		t.flushChain(m, c.name)
+		t.delChain(m, c.name)
+		t.newChain(m, c.name, to.base)
+		have = &found{hash: noRules}
+	default:
+		t.newChain(parts[toChains].step(step{action: setPolicy, chain: c, content: to}), c.name, to.base)
+	}
+	if have.hash == to.hash {
+		return
+	}
+	if have.hash != noRules {
+		t.flushChain(parts[toRules].step(step{action: emptyChain, chain: c}), c.name)
+	}
+	if len(to.rules) > 0 {
+		t.newRules(parts[toRules].step(step{action: writeRules, chain: c, content: to}), c.name, to)
+	}
+}
+
+// moved reports whether a chain has to be made again to be hooked as o says: of
+// what is in a Hook, the kernel lets only the policy be changed.
+func (h Hook) moved(o Hook) bool {
+	h.Drop, o.Drop = false, false
+	return h != o
+}

@@ -1,0 +1,256 @@
+package nftables
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/kernel/nlsock"
+)
+
+// Resync reads back what is in the table, so that the next Apply mends what
+// differs and tries again what was refused. It writes nothing.
+func (t *Table) Resync(context.Context) error {
+	clear(t.refused)
+	for _, c := range t.chains {
+		c.refused, c.hopeless = false, false
+		if c.wanted != nil && c.wanted.err != nil {
+			t.refused[Object{Kind: AChain, Name: c.name}] = c.wanted.err
+		}
+	}
+	for _, s := range t.sets {
+		s.refused, s.single = false, false
+		clear(s.bad)
+	}
+	if err := t.read(); err != nil {
+		return fmt.Errorf("read table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// read reads what is in the table; what is in sets is read when it is needed.
+func (t *Table) read() error {
+	if err := t.readGeneration(); err != nil {
+		return err
+	}
+	chains := map[string]*found{}
+	sets := map[string]*header{}
+	if err := t.readTable(); err != nil {
+		return err
+	}
+	if t.there {
+		if err := t.readChains(chains); err != nil {
+			return fmt.Errorf("chains: %w", err)
+		}
+		if err := t.readRules(chains, ""); err != nil {
+			return fmt.Errorf("rules: %w", err)
+		}
+		if err := t.readSets(sets); err != nil {
+			return fmt.Errorf("sets: %w", err)
+		}
+	}
+	for name := range chains {
+		t.chain(name)
+	}
+	for _, c := range t.chains {
+		c.have = chains[c.name]
+		t.markChain(c)
+	}
+	for name := range sets {
+		if t.sets[name] == nil {
+			t.newSet(name)
+		}
+	}
+	for _, s := range t.sets {
+		s.saw(sets[s.name])
+		t.markSet(s)
+	}
+	t.known = true
+	return nil
+}
+
+// saw says that the set is there as h, or with nil that it is not.
+func (s *set) saw(h *header) {
+	s.have, s.unread, s.odd = h, h != nil, false
+	if h == nil {
+		s.elements.Resync(func(func(Key, Verdict) bool) {})
+	}
+	if h != nil && s.wanted == nil && h.dataType == verdictData {
+		s.kind = AMap
+	}
+}
+
+// request begins a question about something in the table.
+func (t *Table) request(message int) *nlsock.Request {
+	return nlsock.NewRequest(kindOf(message), 0, t.header()).String(unix.NFTA_TABLE_NAME, t.name)
+}
+
+func (t *Table) readGeneration() error {
+	r := nlsock.NewRequest(kindOf(unix.NFT_MSG_GETGEN), 0, t.header())
+	err := t.conn.Get(r, func(body []byte) error {
+		for kind, value := range attrs(body) {
+			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
+				t.generation = binary.BigEndian.Uint32(value)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("generation: %w", err)
+	}
+	return nil
+}
+
+func (t *Table) readTable() error {
+	err := t.conn.Get(t.request(unix.NFT_MSG_GETTABLE), func([]byte) error { return nil })
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	t.there = err == nil
+	return nil
+}
+
+// readChains reads the chains. (The kernel tells those of all tables.)
+func (t *Table) readChains(into map[string]*found) error {
+	return t.conn.Dump(t.request(unix.NFT_MSG_GETCHAIN), func() { clear(into) }, func(_ uint16, body []byte) error {
+		name, base, ours := t.chainOf(body)
+		if ours {
+			into[name] = &found{base: base, hash: noRules}
+		}
+		return nil
+	})
+}
+
+// chainOf reads what the kernel tells of a chain.
+func (t *Table) chainOf(body []byte) (name string, h Hook, ours bool) {
+	for kind, value := range attrs(body) {
+		switch kind {
+		case unix.NFTA_CHAIN_TABLE:
+			ours = nlsock.Text(value) == t.name
+		case unix.NFTA_CHAIN_NAME:
+			name = nlsock.Text(value)
+		case unix.NFTA_CHAIN_TYPE:
+			h.Type = ChainType(nlsock.Text(value))
+		case unix.NFTA_CHAIN_POLICY:
+			h.Drop = number(value) == policyDrop
+		case unix.NFTA_CHAIN_HOOK:
+			for kind, value := range nlsock.Attrs(value) {
+				switch kind {
+				case unix.NFTA_HOOK_HOOKNUM:
+					h.Number = HookNumber(number(value))
+				case unix.NFTA_HOOK_PRIORITY:
+					h.Priority = int32(number(value))
+				}
+			}
+		}
+	}
+	return name, h, ours
+}
+
+// readRules reads which rules chains have, or the one named.
+func (t *Table) readRules(chains map[string]*found, only string) error {
+	r := t.request(unix.NFT_MSG_GETRULE)
+	if only != "" {
+		r.String(ruleChain, only)
+	}
+	var at *reading
+	var name []byte // of the chain that at is about
+	restart := func() {
+		at, name = nil, nil
+		for _, c := range chains {
+			c.hash = noRules
+		}
+	}
+	err := t.conn.Dump(r, restart, func(_ uint16, body []byte) error {
+		var chain, data []byte
+		for kind, value := range attrs(body) {
+			switch kind {
+			case ruleChain:
+				chain = value
+			case unix.NFTA_RULE_USERDATA:
+				data = value
+			}
+		}
+		if at == nil || string(name) != string(chain) {
+			at.end()
+			at, name = &reading{chain: chains[nlsock.Text(chain)]}, slices.Clone(chain)
+		}
+		at.rule(data)
+		return nil
+	})
+	at.end()
+	return err
+}
+
+// reading is what is known of a chain while its rules are read.
+type reading struct {
+	chain *found
+	hash  hash
+	next  uint32 // rules that were read
+	count uint32 // rules that there are to be
+	odd   bool
+}
+
+// rule takes in the user data of the next rule of the chain.
+func (r *reading) rule(data []byte) {
+	h, i, count, ours := readUserData(data)
+	if r.next == 0 {
+		r.hash, r.count = h, count
+	}
+	r.odd = r.odd || !ours || h != r.hash || i != r.next || count != r.count
+	r.next++
+}
+
+// end enters what was read: the hash, if all the rules are those that it is of.
+func (r *reading) end() {
+	if r == nil || r.chain == nil {
+		return
+	}
+	if r.odd || r.next != r.count {
+		r.hash = hash{}
+	}
+	r.chain.hash = r.hash
+}
+
+func (t *Table) readSets(into map[string]*header) error {
+	return t.conn.Dump(t.request(unix.NFT_MSG_GETSET), func() { clear(into) }, func(_ uint16, body []byte) error {
+		var h header
+		name, ours := "", false
+		for kind, value := range attrs(body) {
+			switch kind {
+			case unix.NFTA_SET_TABLE:
+				ours = nlsock.Text(value) == t.name
+			case unix.NFTA_SET_NAME:
+				name = nlsock.Text(value)
+			case unix.NFTA_SET_FLAGS:
+				h.flags = number(value)
+			case unix.NFTA_SET_KEY_TYPE:
+				h.keyType = number(value)
+			case unix.NFTA_SET_KEY_LEN:
+				h.keyLen = number(value)
+			case unix.NFTA_SET_DATA_TYPE:
+				h.dataType = number(value)
+			}
+		}
+		if ours {
+			into[name] = &h
+		}
+		return nil
+	})
+}
+
+// attrs yields the attributes of a message after struct nfgenmsg.
+func attrs(body []byte) func(func(uint16, []byte) bool) {
+	return nlsock.Attrs(body[min(4, len(body)):])
+}
+
+func number(value []byte) uint32 {
+	if len(value) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(value)
+}
