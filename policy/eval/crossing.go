@@ -93,11 +93,15 @@ func (c *crossing) untracked() {
 			c.noTrack = c.letIn
 		}
 	}
-	if c.out != nil && c.way.In == "" && !c.denied() {
+	out, iface := c.out, c.way.Out
+	if c.way.Before.IsValid() {
+		out, iface = c.host.endpoint(c.way.BeforeOut), c.way.BeforeOut
+	}
+	if out != nil && c.way.In == "" && !c.denied() {
 		if failsafe(rules.FailsafeOut, p.Protocol, p.DstPort, p.Dst) || failsafe(rules.FailsafeIn, p.Protocol, p.SrcPort, p.Dst) {
-			c.step(AtUntracked, policy.Egress, c.way.Out, c.by(ByFailsafe, policy.Allow))
+			c.step(AtUntracked, policy.Egress, iface, c.by(ByFailsafe, policy.Allow))
 		} else {
-			c.letOut = c.early(AtUntracked, policy.Egress, c.way.Out, c.out.Untracked.Egress, p)
+			c.letOut = c.early(AtUntracked, policy.Egress, iface, out.Untracked.Egress, p)
 			c.noTrack = c.letOut
 		}
 	}

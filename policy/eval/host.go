@@ -85,7 +85,9 @@ type Way struct {
 	In, Out string // interfaces; empty where the node itself begins or takes the packet
 	Packet  Packet // with the destination to which it goes in the end
 	// Before is the destination that it had before translation; zero: the same.
-	Before netip.AddrPort
+	// What the node itself sent was to leave by BeforeOut then.
+	Before    netip.AddrPort
+	BeforeOut string
 }
 
 // Point is where on its way a packet is judged.

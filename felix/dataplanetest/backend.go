@@ -1,0 +1,90 @@
+package dataplanetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/koratnet/korat/felix/apply"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+)
+
+// Backend is a data plane that is put to the test.
+type Backend struct {
+	Name string
+	// New makes its reconcilers, in the phases of an apply.Loop, as a process that
+	// starts does: they know nothing. It is called on a thread in the namespace of
+	// the node, and so are all methods of the reconcilers.
+	New func() ([]apply.Phase, error)
+	// Dump prints all that the backend has in the kernel of the node: the same text
+	// for the same rules and sets, whatever was there before. Counters are none of it.
+	Dump func(node *kerneltest.Namespace) string
+	// Uninstall removes all that the backend has in the kernel, as when another
+	// takes over. It is called like New, with what New made.
+	Uninstall func(context.Context, []apply.Phase) error
+}
+
+// plane is a running backend in the namespace of a node.
+type plane struct {
+	node   *kerneltest.Namespace
+	phases []apply.Phase
+	read   bool
+}
+
+// start makes a plane of a backend.
+func (b Backend) start(node *kerneltest.Namespace) (*plane, error) {
+	p := &plane{node: node}
+	var err error
+	node.Do(func() { p.phases, err = b.New() })
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", b.Name, err)
+	}
+	return p, nil
+}
+
+// want applies a change: every reconciler hears it, and then they work in the
+// order of their phases.
+func (p *plane) want(ctx context.Context, d desired.Delta) (err error) {
+	p.node.Do(func() { err = p.run(ctx, d) })
+	return err
+}
+
+func (p *plane) run(ctx context.Context, d desired.Delta) error {
+	for _, phase := range p.phases {
+		for _, r := range phase {
+			r.Want(d)
+			if !p.read {
+				if err := r.Resync(ctx); err != nil {
+					return fmt.Errorf("%s: read back: %w", r.Name(), err)
+				}
+			}
+			if err := r.Apply(ctx); err != nil {
+				return fmt.Errorf("%s: %w", r.Name(), err)
+			}
+		}
+	}
+	p.read = true
+	return p.closed()
+}
+
+// closed returns an error where an endpoint is held closed.
+func (p *plane) closed() error {
+	var errs []error
+	for _, phase := range p.phases {
+		for _, r := range phase {
+			if g, ok := r.(apply.Gated); ok {
+				for iface, why := range g.Closed() {
+					errs = append(errs, fmt.Errorf("%s: %s is closed: %w", r.Name(), iface, why))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// resync reads the kernel back and mends what differs.
+func (p *plane) resync(ctx context.Context) error {
+	p.read = false
+	return p.want(ctx, desired.Delta{})
+}

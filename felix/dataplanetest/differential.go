@@ -1,0 +1,164 @@
+package dataplanetest
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/koratnet/korat/felix/calc"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/eval"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+var (
+	clusters = flag.Int("clusters", 100, "number of random clusters of each differential test")
+	seed     = flag.Uint64("seed", 0, "replay one cluster of the differential tests")
+)
+
+// Differential draws clusters, brings them into the kernel one after another in
+// the same world, and sends real packets all ways: what arrives must be what
+// policy/eval lets through.
+func Differential(t *testing.T, b Backend) {
+	t.Helper()
+	oneCPU(t)
+	w := newWorld(t, b)
+	w.begin()
+	j := &judge{world: w, engine: calc.New(calc.Config{Node: "here"}), known: map[event.Key]bool{}}
+	j.engine.Synced(event.API | event.CNI | event.Neighbours)
+	if *seed != 0 {
+		j.round(*seed)
+		return
+	}
+	for range *clusters {
+		j.round(rand.Uint64())
+	}
+	t.Logf("%d clusters, %d packets, %d of them let through, %d of established connections", *clusters, j.all, j.passed, j.established)
+	if j.passed < j.all/10 || j.passed > j.all*9/10 {
+		t.Error("too few or too many were let through to say much")
+	}
+}
+
+// judge compares the kernel with policy/eval.
+type judge struct {
+	*world
+	engine *calc.Engine
+	known  map[event.Key]bool // what the engine has been told
+	flows  []shot             // established connections of earlier clusters
+
+	all, passed, established int
+}
+
+// round judges one cluster.
+func (j *judge) round(seed uint64) {
+	j.t.Helper()
+	c := drawCluster(seed)
+	j.tell(c)
+	host := c.host()
+	for i := range j.flows {
+		j.lastID++
+		j.flows[i].id = j.lastID
+	}
+	shots := append(c.shots(j.world), j.flows...)
+	j.established += len(j.flows)
+	got := j.fire(shots)
+	verdicts := j.compare(c, host, shots, got)
+	// Some of what arrived is answered: those connections are established.
+	var answers []shot
+	for i, s := range shots {
+		if _, ok := got[s.id]; ok && s.Protocol == policy.UDP && !s.before.IsValid() && s.to.name != "host" && s.to.name != "host1" &&
+			!verdicts[i].Untracked && s.State == eval.New && len(answers) < 4 {
+			answers = append(answers, j.answer(s))
+		}
+	}
+	got = j.fire(answers)
+	verdicts = j.compare(c, host, answers, got)
+	j.flows = nil
+	for i, a := range answers {
+		if _, ok := got[a.id]; ok && !verdicts[i].Untracked {
+			j.flows = append(j.flows, j.answer(a))
+		}
+	}
+}
+
+// answer returns a packet of the same connection in the other direction.
+func (j *judge) answer(s shot) shot {
+	j.lastID++
+	p := s.Packet
+	p.Src, p.Dst, p.SrcPort, p.DstPort, p.State = p.Dst, p.Src, p.DstPort, p.SrcPort, eval.Established
+	return shot{from: s.to, to: s.from, packet: packet{p, j.lastID}}
+}
+
+// tell brings a cluster into the kernel, in the place of the one before.
+func (j *judge) tell(c *cluster) {
+	j.t.Helper()
+	gone := j.known
+	j.known = map[event.Key]bool{}
+	for _, ev := range c.events {
+		j.engine.Put(ev)
+		delete(gone, ev.Key)
+		j.known[ev.Key] = true
+	}
+	for key := range gone {
+		j.engine.Put(event.Event{Key: key})
+	}
+	d := j.engine.Flush()
+	d.Settings = &c.settings
+	if d.Sets == nil {
+		d.Sets = map[ir.SetID]*desired.SetChange{}
+	}
+	d.Sets[desired.ServicesSet] = &desired.SetChange{Kind: ir.Nets, Whole: true, Add: map[ir.Member]struct{}{}}
+	for _, net := range serviceNets {
+		d.Sets[desired.ServicesSet].Add[ir.Member{Prefix: net}] = struct{}{}
+	}
+	if err := j.plane.want(j.t.Context(), d); err != nil {
+		j.t.Fatalf("-seed=%d: %v\n%s", c.seed, err, &c.text)
+	}
+}
+
+// compare returns what policy/eval says of the shots, after it has made sure that
+// the kernel says the same.
+func (j *judge) compare(c *cluster, host *eval.Host, shots []shot, got map[uint32]arrival) []eval.Crossing {
+	j.t.Helper()
+	verdicts := make([]eval.Crossing, len(shots))
+	var wrong strings.Builder
+	for i, s := range shots {
+		verdicts[i] = host.Cross(s.way())
+		j.all++
+		want := verdicts[i].Action == policy.Allow
+		if want {
+			j.passed++
+		}
+		if _, arrived := got[s.id]; arrived != want {
+			fmt.Fprintf(&wrong, "%s: arrived %v, policy/eval says %s\n%s", s, arrived, verdicts[i], explained(verdicts[i]))
+		}
+	}
+	if wrong.Len() > 0 {
+		j.t.Fatalf("-seed=%d\n%s%s", c.seed, &wrong, &c.text)
+	}
+	return verdicts
+}
+
+// explained tells of every rule that was asked on a way.
+func explained(c eval.Crossing) string {
+	var b strings.Builder
+	for _, step := range c.Steps {
+		for _, t := range step.Decision.Trace {
+			for _, p := range t.Programs {
+				fmt.Fprintf(&b, "\t\t%s %s, tier %s: %s\n", step.At, step.Interface, t.Name, p.ID.Policy)
+				for _, r := range p.Rules {
+					why := "matches"
+					if r.Mismatch != nil {
+						why = r.Mismatch.String()
+					}
+					fmt.Fprintf(&b, "\t\t\trule %d, %s: %s\n", r.Origin, r.Text, why)
+				}
+			}
+		}
+	}
+	return b.String()
+}
