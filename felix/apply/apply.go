@@ -13,6 +13,10 @@
 // phase: what Gated reconcilers of earlier phases hold closed, Withholders of
 // the phase do not open.
 //
+// What stands in a phase may come and go: the data planes, of which settings
+// choose one. A Loop brings the new one fully in force before it removes the old
+// one, see Planes.
+//
 // Nothing here imports a reconciler: felix/agent makes them and hands them in.
 package apply
 

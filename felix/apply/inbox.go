@@ -15,7 +15,8 @@ type inbox struct {
 
 	mu     sync.Mutex // guards the rest
 	delta  desired.Delta
-	merged bool // delta is our own copy
+	told   uint64 // deltas that came so far
+	merged bool   // delta is our own copy
 	pokes  map[Poke]struct{}
 }
 
@@ -27,6 +28,7 @@ func newInbox() *inbox {
 // it is copied before anything is merged into it, and only then.
 func (in *inbox) want(d desired.Delta) {
 	in.mu.Lock()
+	in.told++
 	switch {
 	case in.delta.Empty():
 		in.delta, in.merged = d, false
@@ -54,13 +56,13 @@ func (in *inbox) ring() {
 	}
 }
 
-// take empties the inbox.
-func (in *inbox) take() (desired.Delta, map[Poke]struct{}) {
+// take empties the inbox. told is how many deltas have come until now.
+func (in *inbox) take() (d desired.Delta, told uint64, pokes map[Poke]struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	d, pokes := in.delta, in.pokes
+	d, pokes = in.delta, in.pokes
 	in.delta, in.pokes = desired.Delta{}, map[Poke]struct{}{}
-	return d, pokes
+	return d, in.told, pokes
 }
 
 // clone copies what Merge changes: the maps and the set changes.

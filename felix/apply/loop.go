@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,9 +12,10 @@ import (
 	"github.com/koratnet/korat/felix/status"
 )
 
-// Config is what a Loop needs. All fields are required.
+// Config is what a Loop needs. All fields but Planes are required.
 type Config struct {
 	Phases []Phase
+	Planes Planes // nil: none but what is in Phases
 	Board  *status.Board
 	Log    *slog.Logger
 }
@@ -21,10 +23,11 @@ type Config struct {
 // Loop runs reconcilers. Want and Poke may be called by any goroutine; Run is
 // the goroutine that owns the reconcilers.
 type Loop struct {
-	inbox  *inbox
-	phases [][]*worker
-	board  *status.Board
-	log    *slog.Logger
+	inbox    *inbox
+	phases   [][]*worker
+	switcher switcher
+	board    *status.Board
+	log      *slog.Logger
 
 	// Of Run's goroutine:
 	endpoints map[string]uint64 // wanted generation by host interface
@@ -34,11 +37,15 @@ type Loop struct {
 
 // New returns a Loop over reconcilers that have not been used yet.
 func New(cfg Config) *Loop {
-	l := &Loop{inbox: newInbox(), board: cfg.Board, log: cfg.Log, endpoints: map[string]uint64{}}
+	l := &Loop{
+		inbox: newInbox(), board: cfg.Board, log: cfg.Log, endpoints: map[string]uint64{},
+		switcher: switcher{planes: cfg.Planes}, gated: cfg.Planes != nil,
+	}
 	for _, phase := range cfg.Phases {
 		var workers []*worker
 		for _, r := range phase {
 			w := newWorker(r, cfg.Board, cfg.Log)
+			w.join()
 			l.gated = l.gated || w.gated != nil
 			workers = append(workers, w)
 		}
@@ -55,7 +62,9 @@ func (l *Loop) Want(d desired.Delta) { l.inbox.want(d) }
 // Poke says that something of the kernel changed behind our back.
 func (l *Loop) Poke(p Poke) { l.inbox.poke(p) }
 
-// Run applies until ctx ends. It touches nothing before the first Delta came.
+// Run applies until ctx ends. It touches nothing before the first Delta came. It
+// returns an error that wraps ErrNothingApplied when the data plane fails as a
+// whole for GiveUpAfter.
 func (l *Loop) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -66,11 +75,17 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.inbox.wake:
 		case <-timer.C:
 		}
-		d, pokes := l.inbox.take()
+		d, told, pokes := l.inbox.take()
 		if started = started || !d.Empty(); !started {
 			continue
 		}
 		l.pass(ctx, d, pokes)
+		if l.gated && ctx.Err() == nil {
+			l.board.SetApplied(told)
+		}
+		if err := l.lost(); err != nil && ctx.Err() == nil {
+			return err
+		}
 		timer.Reset(time.Until(l.next()))
 	}
 }
@@ -81,8 +96,10 @@ func (l *Loop) pass(ctx context.Context, d desired.Delta, pokes map[Poke]struct{
 	if _, lost := pokes[Poke{Lost: true}]; lost {
 		l.log.Warn("kernel notifications were lost, reading everything again")
 	}
-	closed := map[string]error{}
-	for _, phase := range l.phases {
+	l.choose(ctx, d)
+	closed := l.unguarded()
+	for i, fixed := range l.phases {
+		phase := slices.Concat(fixed, l.switcher.at(i))
 		var wg sync.WaitGroup
 		for _, w := range phase {
 			w.hear(d, pokes)
@@ -92,6 +109,7 @@ func (l *Loop) pass(ctx context.Context, d desired.Delta, pokes map[Poke]struct{
 		wg.Wait()
 		closed = l.close(phase, closed)
 	}
+	l.settle(ctx)
 	if l.gated && ctx.Err() == nil {
 		l.report(closed)
 	}
@@ -114,7 +132,7 @@ func (l *Loop) note(d desired.Delta) {
 func (l *Loop) close(phase []*worker, closed map[string]error) map[string]error {
 	all := maps.Clone(closed)
 	for _, w := range phase {
-		if w.gated == nil {
+		if w.gated == nil || !w.joined { // a plane that is not in force yet keeps nobody waiting
 			continue
 		}
 		for iface, err := range w.gated.Closed() {
@@ -137,9 +155,9 @@ func (l *Loop) report(closed map[string]error) {
 
 // next is when the first reconciler wants to run without having been told to.
 func (l *Loop) next() time.Time {
-	var first time.Time
-	for _, phase := range l.phases {
-		for _, w := range phase {
+	first := l.switcher.next()
+	for i, fixed := range l.phases {
+		for _, w := range slices.Concat(fixed, l.switcher.at(i)) {
 			if t := w.next(); first.IsZero() || t.Before(first) {
 				first = t
 			}

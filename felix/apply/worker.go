@@ -2,8 +2,12 @@ package apply
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -37,6 +41,12 @@ type worker struct {
 	failures int       // in a row, of retries
 	retry    time.Time // zero: nothing to retry
 	resync   time.Time // the next read-back for its own sake; zero: now
+
+	ran     bool           // last is set
+	last    status.Attempt // the outcome of the last run
+	joined  bool           // the board knows of it
+	unread  bool           // the last Resync failed
+	useless time.Time      // since when it fails as a whole; zero: it does not
 }
 
 func newWorker(r Reconciler, board *status.Board, log *slog.Logger) *worker {
@@ -45,8 +55,47 @@ func newWorker(r Reconciler, board *status.Board, log *slog.Logger) *worker {
 	w.withholder, _ = r.(Withholder)
 	w.links, _ = r.(LinkWatcher)
 	w.routes, _ = r.(RouteWatcher)
-	board.Expect(r.Name())
 	return w
+}
+
+// join makes the board know of the worker.
+func (w *worker) join() {
+	if w.joined {
+		return
+	}
+	w.joined = true
+	w.board.Expect(w.r.Name())
+	if w.ran {
+		w.board.Record(w.last)
+	}
+}
+
+// leave makes the board forget the worker, which does not run any more.
+func (w *worker) leave() {
+	if w.joined {
+		w.joined = false
+		w.board.Forget(w.r.Name())
+	}
+}
+
+var errNotRun = errors.New("has not run yet")
+
+// pending says why not all that it was told is in the kernel; nil: it is.
+func (w *worker) pending() error {
+	if !w.ran || w.fresh {
+		return errNotRun
+	}
+	if w.last.Err != nil {
+		return w.last.Err
+	}
+	if w.gated == nil {
+		return nil
+	}
+	closed := w.gated.Closed()
+	for _, iface := range slices.Sorted(maps.Keys(closed)) {
+		return fmt.Errorf("endpoint %s: %w", iface, closed[iface])
+	}
+	return nil
 }
 
 // hear passes on what came in.
@@ -107,15 +156,19 @@ func (w *worker) run(ctx context.Context, complete bool) {
 	}
 	w.fresh = false
 	w.settle(err, stale)
-	w.board.Record(status.Attempt{
+	w.ran, w.last = true, status.Attempt{
 		Reconciler: w.r.Name(), Took: time.Since(start), Resynced: stale, Err: err, Complete: complete,
-	})
+	}
+	if w.joined {
+		w.board.Record(w.last)
+	}
 }
 
 func (w *worker) attempt(ctx context.Context, stale bool) error {
 	if stale {
 		w.resync = time.Now().Add(jitter(resyncEvery))
-		if err := w.r.Resync(ctx); err != nil {
+		err := w.r.Resync(ctx)
+		if w.unread = err != nil; w.unread {
 			return err
 		}
 		w.read = true

@@ -44,6 +44,8 @@ type Board struct {
 	reconcilers map[string]*reconciler
 	endpoints   map[string]Endpoint // by host interface
 	changed     chan struct{}       // closed when endpoints are replaced
+	enforcement Enforcement
+	applied     uint64
 }
 
 type reconciler struct {
@@ -102,6 +104,17 @@ func (b *Board) SetEndpoints(all map[string]Endpoint) {
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
+
+// SetApplied says that the loop that keeps endpoints has tried all of the first n
+// Deltas: what of them is not in the kernel is closed, or fails.
+func (b *Board) SetApplied(n uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.applied = n
+}
+
+// SetPolicies says how many policies of each kind select something here.
+func (b *Board) SetPolicies(count map[string]int) { b.metrics.countPolicies(count) }
 
 // WaitEndpoint returns nil as soon as the endpoint behind the host interface
 // iface is in the kernel in this generation: link, policy and route. When ctx

@@ -2,8 +2,9 @@ package status
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics answer: is everything applied, how long does it take, what fails. The
-// only label is the reconciler's name, of which there are about ten.
+// metrics answer: is everything applied, how long does it take, what fails, how
+// much policy is there. The labels are the reconciler's name, of which there are
+// about ten, and the kind of policy.
 type metrics struct {
 	duration *prometheus.HistogramVec
 	failures *prometheus.CounterVec
@@ -11,6 +12,7 @@ type metrics struct {
 	failing  *prometheus.GaugeVec
 	wanted   prometheus.Gauge
 	closed   prometheus.Gauge
+	policies *prometheus.GaugeVec // by kind
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -35,8 +37,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		closed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "korat_endpoints_closed", Help: "Local pods whose attachment is not applied.",
 		}),
+		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "korat_policies", Help: "Policies that select something on the node, staged ones too.",
+		}, []string{"kind"}),
 	}
-	reg.MustRegister(m.duration, m.failures, m.resyncs, m.failing, m.wanted, m.closed)
+	reg.MustRegister(m.duration, m.failures, m.resyncs, m.failing, m.wanted, m.closed, m.policies)
 	return m
 }
 
@@ -44,6 +49,13 @@ func (m metrics) expect(name string) {
 	m.failures.WithLabelValues(name)
 	m.resyncs.WithLabelValues(name)
 	m.failing.WithLabelValues(name).Set(0)
+}
+
+func (m metrics) forget(name string) {
+	m.duration.DeleteLabelValues(name)
+	m.failures.DeleteLabelValues(name)
+	m.resyncs.DeleteLabelValues(name)
+	m.failing.DeleteLabelValues(name)
 }
 
 func (m metrics) record(a Attempt) {
@@ -62,4 +74,11 @@ func (m metrics) record(a Attempt) {
 func (m metrics) endpoints(wanted, closed int) {
 	m.wanted.Set(float64(wanted))
 	m.closed.Set(float64(closed))
+}
+
+func (m metrics) countPolicies(count map[string]int) {
+	m.policies.Reset()
+	for kind, n := range count {
+		m.policies.WithLabelValues(kind).Set(float64(n))
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 // Snapshot is the Board at one moment, for the status of API objects.
 type Snapshot struct {
+	Applied         uint64            // Deltas that the kernel loop has tried, of all it was told
 	Endpoints       int               // local pods whose attachment is wanted
 	ClosedEndpoints map[string]string // those not applied: host interface -> reason
 	Reconcilers     []Condition       // sorted by name
@@ -25,7 +26,7 @@ type Condition struct {
 func (b *Board) Snapshot() Snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := Snapshot{Endpoints: len(b.endpoints), ClosedEndpoints: map[string]string{}}
+	s := Snapshot{Applied: b.applied, Endpoints: len(b.endpoints), ClosedEndpoints: map[string]string{}}
 	for iface, ep := range b.endpoints {
 		if ep.Closed != nil {
 			s.ClosedEndpoints[iface] = ep.Closed.Error()
