@@ -3,7 +3,7 @@
 # them there it does nothing and needs no network. The routing daemons run only
 # in namespaces, as processes of the lab: their system services stay off.
 set -eu
-packages="bird2 conntrack curl frr ipset iproute2 iptables iputils-ping nftables procps socat tcpdump traceroute"
+packages="bird2 conntrack containernetworking-plugins curl frr ipset iproute2 iptables iputils-ping nftables procps socat tcpdump traceroute"
 
 missing=
 for p in $packages; do

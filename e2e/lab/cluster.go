@@ -50,7 +50,14 @@ const (
 	agentKubeconfig      = "/etc/korat/agent.kubeconfig"
 	runnerKubeconfig     = "/etc/korat/node-runner.kubeconfig"
 	controllerKubeconfig = "/etc/korat/controller.kubeconfig"
-	cniPlugin            = "/opt/cni/bin/korat-cni"
+	cniBin               = "/opt/cni/bin"
+)
+
+// chained are the plugins of containernetworking that nodes have beside ours,
+// from where Debian puts them.
+const (
+	chainedFrom = "/usr/lib/cni"
+	chained     = "portmap"
 )
 
 // Kubeconfig is the path of the admin's credentials, which work from the host.
@@ -200,8 +207,10 @@ func (l *Lab) giveKubeconfig(machineName, path, user, groups string) error {
 func (l *Lab) makeNodes(ctx context.Context) error {
 	for _, n := range l.Topology.Nodes() {
 		m := l.machines[n.Name]
-		if err := copyFile(filepath.Join(l.Bin, "korat-cni"), m.Path(cniPlugin)); err != nil {
-			return fmt.Errorf("CNI plugin: %w", err)
+		for _, plugin := range []string{filepath.Join(l.Bin, "korat-cni"), filepath.Join(chainedFrom, chained)} {
+			if err := copyFile(plugin, filepath.Join(m.Path(cniBin), filepath.Base(plugin))); err != nil {
+				return fmt.Errorf("CNI plugin: %w", err)
+			}
 		}
 		if err := l.StartRunner(n.Name); err != nil {
 			return err

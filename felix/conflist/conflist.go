@@ -14,7 +14,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
 )
 
 // Name is the file's. Runtimes take the first of their directory, by name.
@@ -29,8 +32,9 @@ type Config struct {
 	Dir    string // of network configurations, usually /etc/cni/net.d
 	BinDir string // of CNI plugins, usually /opt/cni/bin
 	// Chain are plugins of containernetworking that run after ours, in order, such
-	// as portmap and bandwidth. One that is not in BinDir is left out until it is:
-	// a runtime fails every pod whose chain it cannot run.
+	// as portmap and bandwidth. One that is not in BinDir is left out until it is,
+	// and the versions of CNI that one does not speak are not offered: a runtime
+	// fails every pod whose chain it cannot run.
 	Chain  []string
 	Socket string       // of the agent, absolute
 	Ready  func() error // nil when the node can serve pods
@@ -40,11 +44,12 @@ type Config struct {
 // Installer keeps the file. Make it with New.
 type Installer struct {
 	Config
-	missing string // plugin that was last told to be missing
+	asked   map[string]plugin
+	missing string // what was last told about the chain
 }
 
 // New returns an Installer.
-func New(c Config) *Installer { return &Installer{Config: c} }
+func New(c Config) *Installer { return &Installer{Config: c, asked: map[string]plugin{}} }
 
 // Run keeps the file until ctx ends. It writes it for the first time when Ready
 // says so; a file that is there already, of an earlier life of the agent, is
@@ -55,7 +60,7 @@ func (i *Installer) Run(ctx context.Context) error {
 	soon := time.NewTicker(every / 25)
 	defer soon.Stop()
 	for {
-		there, err := i.Keep()
+		there, err := i.Keep(ctx)
 		if err != nil {
 			i.Log.Warn("network configuration for the container runtime", "error", err)
 		}
@@ -72,7 +77,7 @@ func (i *Installer) Run(ctx context.Context) error {
 }
 
 // Keep looks after the file once and reports whether it is there.
-func (i *Installer) Keep() (there bool, err error) {
+func (i *Installer) Keep(ctx context.Context) (there bool, err error) {
 	path := filepath.Join(i.Dir, Name)
 	have, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -82,7 +87,7 @@ func (i *Installer) Keep() (there bool, err error) {
 	if !there && i.Ready() != nil {
 		return false, nil
 	}
-	want, err := i.content()
+	want, err := i.content(ctx)
 	if err != nil || bytes.Equal(have, want) {
 		return there, err
 	}
@@ -102,25 +107,63 @@ type list struct {
 	Plugins     []map[string]any `json:"plugins"`
 }
 
-func (i *Installer) content() ([]byte, error) {
-	l := list{
-		CNIVersion: "1.0.0", CNIVersions: []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, Name: "korat",
-		Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}},
-	}
+// spoken are the versions of our plugin, oldest first, and safe is the newest that
+// runtimes of before 2024 speak.
+var spoken = []string{"0.3.1", "0.4.0", safe, "1.1.0"}
+
+const safe = "1.0.0"
+
+func (i *Installer) content(ctx context.Context) ([]byte, error) {
+	l := list{CNIVersions: spoken, Name: "korat", Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}}}
 	missing := ""
 	for _, name := range i.Chain {
-		if info, err := os.Stat(filepath.Join(i.BinDir, name)); err != nil || info.Mode()&0o111 == 0 {
-			missing = name
+		versions, err := i.speaks(ctx, name)
+		if err != nil {
+			missing = fmt.Sprintf("%s: %v", name, err)
 			continue
 		}
+		l.CNIVersions = slices.DeleteFunc(slices.Clone(l.CNIVersions), func(v string) bool { return !slices.Contains(versions, v) })
 		l.Plugins = append(l.Plugins, chained(name))
 	}
 	if missing != i.missing && missing != "" {
-		i.Log.Warn("CNI plugin is not installed: pods do without it", "plugin", missing, "directory", i.BinDir)
+		i.Log.Warn("CNI plugin cannot be used: pods do without it", "plugin", missing)
 	}
 	i.missing = missing
+	if len(l.CNIVersions) == 0 {
+		return nil, fmt.Errorf("the CNI plugins %v have no version in common with ours, %v", i.Chain, spoken)
+	}
+	l.CNIVersion = l.CNIVersions[len(l.CNIVersions)-1]
+	if slices.Contains(l.CNIVersions, safe) {
+		l.CNIVersion = safe
+	}
 	out, err := json.MarshalIndent(l, "", "  ")
 	return append(out, '\n'), err
+}
+
+// plugin is what was asked of a program when it had this time of change.
+type plugin struct {
+	changed  time.Time
+	versions []string
+}
+
+// speaks returns the versions of CNI that the plugin name speaks.
+func (i *Installer) speaks(ctx context.Context, name string) ([]string, error) {
+	path := filepath.Join(i.BinDir, name)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if p, known := i.asked[name]; known && p.changed.Equal(info.ModTime()) {
+		return p.versions, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, every)
+	defer cancel()
+	answer, err := invoke.GetVersionInfo(ctx, path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its versions: %w", path, err)
+	}
+	i.asked[name] = plugin{info.ModTime(), answer.SupportedVersions()}
+	return answer.SupportedVersions(), nil
 }
 
 // chained returns the configuration of a plugin behind ours. Each gets from the

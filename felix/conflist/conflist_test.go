@@ -2,7 +2,9 @@ package conflist_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,9 +36,11 @@ func (n *node) installer() *conflist.Installer {
 	})
 }
 
-func (n *node) plugin(name string) {
+// plugin installs one that speaks these versions.
+func (n *node) plugin(name, versions string) {
 	n.Helper()
-	if err := os.WriteFile(filepath.Join(n.bin, name), nil, 0o755); err != nil {
+	script := "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[" + versions + "]}'\n"
+	if err := os.WriteFile(filepath.Join(n.bin, name), []byte(script), 0o755); err != nil {
 		n.Fatal(err)
 	}
 }
@@ -61,7 +65,7 @@ func (n *node) chain() []string {
 
 func (n *node) keep(i *conflist.Installer, want ...string) {
 	n.Helper()
-	there, err := i.Keep()
+	there, err := i.Keep(n.Context())
 	if err != nil || there != (want != nil) || !slices.Equal(n.chain(), want) {
 		n.Errorf("there: %v, error %v, the runtime would run %v, want %v", there, err, n.chain(), want)
 	}
@@ -83,10 +87,42 @@ func TestOnlyInstalledPluginsAreChained(t *testing.T) {
 	n := newNode(t)
 	n.ready = nil
 	i := n.installer()
-	n.plugin("bandwidth")
+	n.plugin("bandwidth", `"1.0.0"`)
 	n.keep(i, "korat-cni", "bandwidth")
-	n.plugin("portmap")
+	n.plugin("portmap", `"1.0.0"`)
 	n.keep(i, "korat-cni", "portmap", "bandwidth")
+}
+
+func TestTheVersionsAreThoseThatTheWholeChainSpeaks(t *testing.T) {
+	for _, c := range []struct {
+		portmap, bandwidth string
+		want               []string
+	}{
+		{`"1.0.0","1.1.0"`, `"0.4.0","1.0.0"`, []string{"1.0.0"}},
+		{`"0.4.0","1.0.0","1.1.0"`, `"0.4.0","1.0.0","1.1.0","1.2.0"`, []string{"0.4.0", "1.0.0", "1.1.0"}},
+		{`"0.1.0"`, `"1.0.0"`, nil},
+	} {
+		n := newNode(t)
+		n.ready = nil
+		n.plugin("portmap", c.portmap)
+		n.plugin("bandwidth", c.bandwidth)
+		if _, err := n.installer().Keep(t.Context()); (err == nil) != (c.want != nil) {
+			t.Errorf("portmap %s, bandwidth %s: %v", c.portmap, c.bandwidth, err)
+			continue
+		}
+		if c.want == nil {
+			continue
+		}
+		n.keep(n.installer(), "korat-cni", "portmap", "bandwidth")
+		var l struct{ CNIVersion, CNIVersions any }
+		text, err := os.ReadFile(filepath.Join(n.conf, conflist.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &l); err != nil || l.CNIVersion != "1.0.0" || fmt.Sprint(l.CNIVersions) != fmt.Sprint(c.want) {
+			t.Errorf("offers %v, to old runtimes %v; want %v and 1.0.0", l.CNIVersions, l.CNIVersion, c.want)
+		}
+	}
 }
 
 func TestTheFileIsWrittenAgainWhenSomebodyChangedIt(t *testing.T) {
@@ -120,7 +156,7 @@ func TestADirectoryThatCannotBeWrittenIsToldAndLeavesNothingBehind(t *testing.T)
 	if err := os.WriteFile(n.conf, nil, 0o644); err != nil { // a file where the directory should be
 		t.Fatal(err)
 	}
-	if there, err := n.installer().Keep(); err == nil || there {
+	if there, err := n.installer().Keep(t.Context()); err == nil || there {
 		t.Errorf("there: %v, error %v", there, err)
 	}
 }

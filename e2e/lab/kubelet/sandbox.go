@@ -1,12 +1,14 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -127,7 +129,29 @@ func (w *worker) cni() (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.Ru
 			{"K8S_POD_INFRA_CONTAINER_ID", w.rec.ID},
 			{"K8S_POD_UID", string(pod.UID)},
 		},
+		CapabilityArgs: map[string]any{"portMappings": hostPorts(pod)},
 	}, nil
+}
+
+// portMapping is what plugins with the capability portMappings get.
+type portMapping struct {
+	HostPort      int32  `json:"hostPort"`
+	ContainerPort int32  `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+func hostPorts(pod *corev1.Pod) []portMapping {
+	var all []portMapping
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			if p.HostPort != 0 {
+				protocol := strings.ToLower(string(cmp.Or(p.Protocol, corev1.ProtocolTCP)))
+				all = append(all, portMapping{p.HostPort, p.ContainerPort, protocol, p.HostIP})
+			}
+		}
+	}
+	return all
 }
 
 // ports are the container's ports as the pod's server takes them.
