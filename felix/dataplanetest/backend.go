@@ -30,6 +30,8 @@ type plane struct {
 	node   *kerneltest.Namespace
 	phases []apply.Phase
 	read   bool
+	// between, if set, is called after every reconciler has worked.
+	between func()
 }
 
 // start makes a plane of a backend.
@@ -43,29 +45,32 @@ func (b Backend) start(node *kerneltest.Namespace) (*plane, error) {
 	return p, nil
 }
 
-// want applies a change: every reconciler hears it, and then they work in the
-// order of their phases.
-func (p *plane) want(ctx context.Context, d desired.Delta) (err error) {
-	p.node.Do(func() { err = p.run(ctx, d) })
-	return err
-}
-
-func (p *plane) run(ctx context.Context, d desired.Delta) error {
+// want applies a change, in the order of the phases.
+func (p *plane) want(ctx context.Context, d desired.Delta) error {
 	for _, phase := range p.phases {
 		for _, r := range phase {
-			r.Want(d)
-			if !p.read {
-				if err := r.Resync(ctx); err != nil {
-					return fmt.Errorf("%s: read back: %w", r.Name(), err)
-				}
-			}
-			if err := r.Apply(ctx); err != nil {
+			var err error
+			p.node.Do(func() { err = p.run(ctx, r, d) })
+			if err != nil {
 				return fmt.Errorf("%s: %w", r.Name(), err)
+			}
+			if p.between != nil {
+				p.between()
 			}
 		}
 	}
 	p.read = true
 	return p.closed()
+}
+
+func (p *plane) run(ctx context.Context, r apply.Reconciler, d desired.Delta) error {
+	r.Want(d)
+	if !p.read {
+		if err := r.Resync(ctx); err != nil {
+			return fmt.Errorf("read back: %w", err)
+		}
+	}
+	return r.Apply(ctx)
 }
 
 // closed returns an error where an endpoint is held closed.

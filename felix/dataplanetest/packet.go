@@ -114,6 +114,7 @@ type arrival struct {
 	src, dst netip.Addr
 	protocol policy.Protocol
 	srcPort  uint16
+	at       *wire
 }
 
 // parse reads a packet that begins with an IP header, and reports whether it is

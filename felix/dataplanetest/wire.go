@@ -98,6 +98,16 @@ func (w *wire) frame(b []byte) {
 	}
 }
 
+// packet sends a packet to the router in a frame: no kernel of a sender has a say.
+func (w *wire) packet(p packet) {
+	w.t.Helper()
+	f := []byte{0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 2, 2, 2, 2, 2, 2, 8, 0}
+	if p.Dst.Is6() {
+		f[12], f[13] = 0x86, 0xdd
+	}
+	w.frame(append(f, wrap(p.Src, p.Dst, p.Protocol, p.transport())...))
+}
+
 // drain calls each with all packets that have come in since the last time, from
 // the IP header on.
 func (w *wire) drain(each func(b []byte)) {

@@ -219,6 +219,7 @@ func (w *world) arrived() map[uint32]arrival {
 	for _, wire := range w.wires {
 		wire.drain(func(b []byte) {
 			if a, ok := parse(b); ok {
+				a.at = wire
 				got[a.id] = a
 			}
 		})

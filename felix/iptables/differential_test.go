@@ -13,7 +13,7 @@ import (
 
 var (
 	cases = flag.Int("cases", 60, "number of random cases per flavour and test")
-	seed  = flag.Uint64("seed", 0, "replay one rule set of the differential test")
+	seed  = flag.Uint64("case", 0, "replay one rule set of the differential tests of rules")
 )
 
 // TestKernelAgreesWithEval loads random rule sets and sends real packets all
@@ -30,7 +30,7 @@ func TestKernelAgreesWithEval(t *testing.T) {
 	}
 }
 
-// compareMany judges many random cases, or the one that -seed names, and makes
+// compareMany judges many random cases, or the one that -case names, and makes
 // sure that they say something.
 func (w *world) compareMany(what string, compare func(seed uint64) (passed, all int)) {
 	w.t.Helper()
@@ -85,7 +85,7 @@ func (w *world) compareRules(seed uint64) (passed, all int) {
 		}
 		if arrived != want[i] {
 			text, _ := json.MarshalIndent(chains, "", " ")
-			w.t.Fatalf("-seed=%d: %s: arrived %v, eval says %v\nchains %s\nprograms %+v\nsets %v", seed, shots[i], arrived, want[i], text, g.programs, g.sets)
+			w.t.Fatalf("-case=%d: %s: arrived %v, eval says %v\nchains %s\nprograms %+v\nsets %v", seed, shots[i], arrived, want[i], text, g.programs, g.sets)
 		}
 	}
 	return passed, len(shots)

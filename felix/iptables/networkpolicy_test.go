@@ -65,7 +65,7 @@ func (w *world) compareCluster(seed uint64) (passed, all int) {
 			passed++
 		}
 		if arrived != want {
-			w.t.Fatalf("-seed=%d: %s: arrived %v, eval says %+v", seed, shots[i], arrived, v)
+			w.t.Fatalf("-case=%d: %s: arrived %v, eval says %+v", seed, shots[i], arrived, v)
 		}
 	}
 	return passed, len(shots)
