@@ -27,3 +27,7 @@ sleep 60 # idle is what is measured: after the work of the start was collected
 $lab status | sed -n 's/^\([^ ]*\) .* agent(\([0-9]*\)).*/\1 \2/p' | while read -r node pid; do
 	awk -v n="$node" '/^VmRSS/ {printf "  %-4s %5.1f MB\n", n, $2/1024}' "/proc/$pid/status"
 done
+
+echo
+echo "CNI beside the reference plugins (limits: ADD p50 0.40 and p99 1.0, DEL p50 0.20, ADDs at once 3.0)"
+$lab exec a1 "$PWD/bin/lab" cni-bench

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/koratnet/korat/e2e/lab"
+	"github.com/koratnet/korat/e2e/lab/cnibench"
 	"github.com/koratnet/korat/e2e/lab/kubelet"
 	"github.com/koratnet/korat/e2e/lab/machine"
 	"github.com/koratnet/korat/e2e/lab/whoami"
@@ -22,7 +23,7 @@ const podCommand = "pod-main"
 
 // inner are the commands that run inside machines; nobody types them.
 func inner() []*cobra.Command {
-	return []*cobra.Command{nodeRunner(), podMain(), apiProxy()}
+	return []*cobra.Command{nodeRunner(), podMain(), apiProxy(), cniBench()}
 }
 
 func nodeRunner() *cobra.Command {
@@ -107,4 +108,16 @@ func splice(ctx context.Context, a net.Conn, addr string) {
 	go pass(a, b)
 	go pass(b, a)
 	<-done
+}
+
+// cniBench measures CNI on the node that it runs in: `lab exec NODE lab cni-bench`.
+func cniBench() *cobra.Command {
+	c := cnibench.Config{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, CacheDir: "/run/cnibench"}
+	cmd := &cobra.Command{
+		Use: "cni-bench", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cnibench.Run(cmd.Context(), c, os.Stdout) },
+	}
+	cmd.Flags().IntVar(&c.Count, "count", 100, "ADDs and DELs of each network, one after the other")
+	cmd.Flags().IntVar(&c.Parallel, "parallel", 100, "ADDs of each network at once")
+	return cmd
 }

@@ -1,0 +1,162 @@
+// Package cnibench measures what a container runtime waits for: ADD and DEL by
+// the plugin of a node's own network, beside the same of the reference plugins ptp and
+// host-local, in turns on the same node. What counts is the ratio.
+package cnibench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/koratnet/korat/e2e/lab/machine"
+)
+
+// Config says what is measured. It runs inside a node of the lab.
+type Config struct {
+	Count    int // of ADDs and DELs, one after the other, for each network
+	Parallel int // of ADDs at once, for each network
+	ConfDir  string
+	BinDirs  []string
+	CacheDir string
+}
+
+// reference is the network that is measured beside.
+const reference = `{"cniVersion":"1.0.0","name":"reference","plugins":[
+	{"type":"ptp","ipMasq":false,"ipam":{"type":"host-local","subnet":"10.199.0.0/16","dataDir":"/run/cnibench"}}]}`
+
+// network is one of the two.
+type network struct {
+	name     string
+	list     *libcni.NetworkConfigList
+	add, del []time.Duration
+	rate     float64 // ADDs a second when many come at once
+}
+
+// Run measures and writes a table to w.
+func Run(ctx context.Context, c Config, w io.Writer) error {
+	files, err := libcni.ConfFiles(c.ConfDir, []string{".conflist"})
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("%s has no network configuration (%w)", c.ConfDir, err)
+	}
+	own, err := libcni.ConfListFromFile(slices.Min(files))
+	if err != nil {
+		return err
+	}
+	own.Plugins = own.Plugins[:1] // the reference chains nothing either
+	ref, err := libcni.ConfListFromBytes([]byte(reference))
+	if err != nil {
+		return err
+	}
+	b := bench{Config: c, cni: libcni.NewCNIConfigWithCacheDir(c.BinDirs, c.CacheDir, nil)}
+	networks := []*network{{name: "ptp + host-local", list: ref}, {name: own.Name, list: own}}
+	for i := range c.Count {
+		for _, n := range networks {
+			if err := b.once(ctx, n, i); err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
+			}
+		}
+	}
+	for _, n := range networks {
+		if err := b.storm(ctx, n); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	table(w, networks)
+	return nil
+}
+
+type bench struct {
+	Config
+	cni *libcni.CNIConfig
+}
+
+// pod is a sandbox to attach.
+func pod(name string) (*libcni.RuntimeConf, error) {
+	if err := machine.AddNetns(name); err != nil {
+		return nil, err
+	}
+	return &libcni.RuntimeConf{
+		ContainerID: name, NetNS: machine.NetnsPath(name), IfName: "eth0",
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "bench"}, {"K8S_POD_NAME", name}},
+	}, nil
+}
+
+// once measures one ADD and one DEL.
+func (b bench) once(ctx context.Context, n *network, i int) error {
+	name := fmt.Sprintf("bench-%s-%d", n.list.Name, i)
+	rt, err := pod(name)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := b.cni.AddNetworkList(ctx, n.list, rt); err != nil {
+		return err
+	}
+	n.add = append(n.add, time.Since(began))
+	began = time.Now()
+	if err := b.cni.DelNetworkList(ctx, n.list, rt); err != nil {
+		return err
+	}
+	n.del = append(n.del, time.Since(began))
+	return machine.RemoveNetns(name)
+}
+
+// storm measures many ADDs at once, as when a node gets its pods back.
+func (b bench) storm(ctx context.Context, n *network) error {
+	pods := make([]*libcni.RuntimeConf, b.Parallel)
+	for i := range pods {
+		var err error
+		if pods[i], err = pod(fmt.Sprintf("storm-%s-%d", n.list.Name, i)); err != nil {
+			return err
+		}
+	}
+	each := func(do func(context.Context, *libcni.RuntimeConf) error) error {
+		g, ctx := errgroup.WithContext(ctx)
+		for _, rt := range pods {
+			g.Go(func() error { return do(ctx, rt) })
+		}
+		return g.Wait()
+	}
+	began := time.Now()
+	err := each(func(ctx context.Context, rt *libcni.RuntimeConf) error {
+		_, err := b.cni.AddNetworkList(ctx, n.list, rt)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	n.rate = float64(b.Parallel) / time.Since(began).Seconds()
+	return each(func(ctx context.Context, rt *libcni.RuntimeConf) error {
+		if err := b.cni.DelNetworkList(ctx, n.list, rt); err != nil {
+			return err
+		}
+		return machine.RemoveNetns(rt.ContainerID)
+	})
+}
+
+func table(w io.Writer, networks []*network) {
+	fmt.Fprintf(w, "%-18s %10s %10s %10s %10s %12s\n", "", "ADD p50", "ADD p99", "DEL p50", "DEL p99", "ADDs/s at once")
+	for _, n := range networks {
+		fmt.Fprintf(w, "%-18s %10s %10s %10s %10s %12.0f\n", n.name, at(n.add, 50), at(n.add, 99), at(n.del, 50), at(n.del, 99), n.rate)
+	}
+	ref, own := networks[0], networks[1]
+	ratio := func(a, b time.Duration) string { return fmt.Sprintf("%.2f", float64(a)/float64(b)) }
+	fmt.Fprintf(w, "%-18s %10s %10s %10s %10s %12.1f\n", "ratio",
+		ratio(at(own.add, 50), at(ref.add, 50)), ratio(at(own.add, 99), at(ref.add, 50)),
+		ratio(at(own.del, 50), at(ref.del, 50)), ratio(at(own.del, 99), at(ref.del, 50)), own.rate/ref.rate)
+	fmt.Fprintln(w, "The p99 is divided by the median of the reference.")
+}
+
+// at returns the percentile p of all.
+func at(all []time.Duration, p int) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[min(len(all)-1, len(all)*p/100)].Round(10 * time.Microsecond)
+}
