@@ -30,4 +30,4 @@ done
 
 echo
 echo "CNI beside the reference plugins (limits: ADD p50 0.40 and p99 1.0, DEL p50 0.20, ADDs at once 3.0)"
-$lab exec a1 "$PWD/bin/lab" cni-bench
+$lab exec a1 /opt/korat/bin/lab cni-bench
