@@ -82,11 +82,16 @@ const (
 	// ReasonStarting, with Ready false on a NodeNetwork: the agent has not yet
 	// read all it needs to know.
 	ReasonStarting = "Starting"
+	// ReasonAgentSilent, with Ready unknown on a NodeNetwork: its agent has not
+	// renewed its Lease for some minutes. What it programmed stays in the kernel.
+	// With Programmed unknown on a policy: such a node may need it.
+	ReasonAgentSilent = "AgentSilent"
 	// ReasonKernelError, with Ready false on a NodeNetwork or Programmed false:
 	// a kernel refuses something, and the message says what.
 	ReasonKernelError = "KernelError"
 	// ReasonPending, with Programmed false: some node that needs it does not
-	// have it yet, and the message says how many and names one.
+	// have it yet, and the message says how many and names one. With Programmed
+	// unknown on a policy: it is so new that not every node may have told of it.
 	ReasonPending = "Pending"
 	// ReasonNotSelecting, with Programmed true on a policy: it selects no
 	// endpoint, so that no node needs it.

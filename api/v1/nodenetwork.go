@@ -45,9 +45,10 @@ type NodeNetworkSpec struct {
 // NodeNetworkStatus is how a node is doing.
 type NodeNetworkStatus struct {
 	// Conditions of the node's network. Ready: routes and policy of its pods
-	// are in the kernel. Enforced: the wanted backend enforces policy, and no
-	// other does. Established: every wanted BGP session is up. A lost session
-	// does not make a node unready.
+	// are in the kernel; Unknown when the agent has not been heard of for some
+	// minutes, and all else is its last word then. Enforced: the wanted backend
+	// enforces policy, and no other does. Established: every wanted BGP session
+	// is up. A lost session does not make a node unready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -101,6 +102,67 @@ type NodeNetworkStatus struct {
 	// +listMapKey=address
 	// +kubebuilder:validation:MaxItems=4096
 	Sessions []SessionStatus `json:"sessions,omitempty"`
+
+	// Policies are the NetworkPolicies and GlobalNetworkPolicies of Korat that
+	// select something on the node, in the order of kind, namespace and name. At
+	// most 1000, so that the object always fits into etcd.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	Policies []NodePolicyStatus `json:"policies,omitempty"`
+
+	// PoliciesLeftOut is how many policies of these kinds did not fit into
+	// policies: their own status does not count this node.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	PoliciesLeftOut int32 `json:"policiesLeftOut,omitempty"`
+}
+
+// MaxNodePolicies is how many policies the status of a NodeNetwork can hold.
+// With the longest names and messages they are below half of the 1.5 MB that
+// etcd takes.
+const MaxNodePolicies = 1000
+
+// MaxProblem is how long NodePolicyStatus.Problem can be.
+const MaxProblem = 256
+
+// NodePolicyStatus is a policy on one node.
+type NodePolicyStatus struct {
+	// Kind of the policy.
+	// +required
+	// +kubebuilder:validation:Enum=NetworkPolicy;GlobalNetworkPolicy
+	Kind string `json:"kind"`
+
+	// Namespace of the policy, empty for a GlobalNetworkPolicy.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// Name of the policy.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Generation of the policy that the node works with.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+
+	// Endpoints is how many pods and host endpoints of the node it selects.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Endpoints int32 `json:"endpoints"`
+
+	// Programmed: this generation of the policy is in the node's kernel, for
+	// every endpoint that it selects. Never so of a staged policy.
+	// +optional
+	Programmed bool `json:"programmed,omitempty"`
+
+	// Problem is why not, when the kernel refuses something. At most 256
+	// characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Problem string `json:"problem,omitempty"`
 }
 
 // SessionStatus is a BGP session as one node sees it.

@@ -43,6 +43,7 @@ func TestRights(t *testing.T) {
 		{agent, "update", "korat.dev", "blocks", "", true},
 		{agent, "delete", "korat.dev", "blocks", "", true},
 		{agent, "update", "korat.dev", "nodenetworks", "", false},
+		{agent, "update", "coordination.k8s.io", "leases", "", false}, // of other namespaces
 		{agent, "create", "korat.dev", "ippools", "", false},
 		{agent, "get", "", "secrets", "", false},
 		{agent, "update", "", "nodes", "status", false},
@@ -58,6 +59,8 @@ func TestRights(t *testing.T) {
 		{controller, "watch", "", "pods", "", false},
 		{controller, "delete", "korat.dev", "blocks", "", true},
 		{controller, "update", "korat.dev", "blocks", "", false},
+		{controller, "patch", "korat.dev", "nodenetworks", "status", true},
+		{controller, "update", "korat.dev", "nodenetworks", "", false},
 		{controller, "delete", "korat.dev", "ippools", "", false},
 		{controller, "get", "", "secrets", "", false},
 	} {

@@ -106,7 +106,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer kernel.close()
 	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
-	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, listed: make(chan struct{})}
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{})}
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host,
 		Status: board, Box: box, Log: c.Log.With("part", "cni"),
@@ -115,7 +115,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("endpoints of the journal: %w", err)
 	}
 	reporter := report.New(report.Config{
-		Client: clients.Korat, Node: c.Node, Facts: node.facts, Log: c.Log.With("part", "report"),
+		Client: clients.Korat, Leases: clients.Coordination, Node: c.Node, Facts: node.facts, Log: c.Log.With("part", "report"),
 		Blocks: func(ctx context.Context) error { return blocks.PublishAll(ctx, allocator) },
 	})
 

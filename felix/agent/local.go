@@ -44,6 +44,7 @@ type local struct {
 	board         *status.Board
 	speaker       *gobgp.Speaker
 	allocator     *assign.Allocator
+	ledger        *report.Ledger
 	listed        chan struct{} // closed when the API server has told all
 
 	mu     sync.Mutex // guards all below
@@ -115,8 +116,10 @@ func (l *local) forget(name string) {
 	}
 }
 
-// note remembers the speaker's configuration as the engine computed it.
+// note remembers what the engine computed and the node reports: the speaker's
+// configuration, and which policies are in use.
 func (l *local) note(d desired.Delta) {
+	l.ledger.Note(d)
 	if d.Speaker != nil {
 		l.mu.Lock()
 		l.config = *d.Speaker
@@ -137,6 +140,8 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced
 	}
+	f.Policies, f.LeftOut = l.ledger.Policies(snap)
+	l.board.SetPolicies(l.ledger.Count())
 	if s, err := l.speaker.Sessions(ctx); err == nil {
 		f.Sessions = s
 	}

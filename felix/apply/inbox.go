@@ -18,10 +18,11 @@ type inbox struct {
 	told   uint64 // deltas that came so far
 	merged bool   // delta is our own copy
 	pokes  map[Poke]struct{}
+	parts  map[string]struct{} // that somebody else changed
 }
 
 func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), pokes: map[Poke]struct{}{}}
+	return &inbox{wake: make(chan struct{}, 1), pokes: map[Poke]struct{}{}, parts: map[string]struct{}{}}
 }
 
 // want adds d, which stays the caller's: several loops get the same Delta, so
@@ -47,6 +48,23 @@ func (in *inbox) poke(p Poke) {
 	in.pokes[p] = struct{}{}
 	in.mu.Unlock()
 	in.ring()
+}
+
+// touch says that somebody changed what a part keeps.
+func (in *inbox) touch(part string) {
+	in.mu.Lock()
+	in.parts[part] = struct{}{}
+	in.mu.Unlock()
+	in.ring()
+}
+
+// touched returns the parts that were touched since the last call.
+func (in *inbox) touched() map[string]struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	parts := in.parts
+	in.parts = map[string]struct{}{}
+	return parts
 }
 
 func (in *inbox) ring() {

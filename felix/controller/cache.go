@@ -3,7 +3,9 @@ package controller
 import (
 	"slices"
 	"strings"
+	"unique"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
@@ -21,7 +23,9 @@ func slim(obj any) (any, error) {
 	case *koratv1.Block:
 		o.Status.Addresses = nil
 	case *koratv1.NodeNetwork:
-		o.Status = koratv1.NodeNetworkStatus{Sessions: named(o.Status.Sessions)}
+		o.Status = koratv1.NodeNetworkStatus{
+			Sessions: named(o.Status.Sessions), Policies: shareNames(o.Status.Policies), Conditions: silenceOf(o),
+		}
 	}
 	return obj, nil
 }
@@ -36,4 +40,21 @@ func named(sessions []koratv1.SessionStatus) []koratv1.SessionStatus {
 		sessions[i] = koratv1.SessionStatus{Peer: s.Peer, Address: s.Address, State: s.State, LastError: s.LastError}
 	}
 	return slices.Clip(sessions)
+}
+
+// shareNames keeps the name of a policy once for however many nodes have it.
+func shareNames(policies []koratv1.NodePolicyStatus) []koratv1.NodePolicyStatus {
+	for i := range policies {
+		p := &policies[i]
+		p.Kind, p.Namespace, p.Name = unique.Make(p.Kind).Value(), unique.Make(p.Namespace).Value(), unique.Make(p.Name).Value()
+	}
+	return policies
+}
+
+// silenceOf keeps of a node's conditions what says that its agent is silent.
+func silenceOf(n *koratv1.NodeNetwork) []metav1.Condition {
+	if !isSilent(n) {
+		return nil
+	}
+	return []metav1.Condition{*meta.FindStatusCondition(n.Status.Conditions, koratv1.ConditionReady)}
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,8 +42,11 @@ type Config struct {
 	// BlockGrace is how long the Node of a block has to be gone before the block
 	// is deleted; 0: DefaultBlockGrace.
 	BlockGrace time.Duration
-	Version    string
-	Log        *slog.Logger
+	// Silence is how long an agent may not be heard of before that is said of its
+	// node; 0: DefaultSilence.
+	Silence time.Duration
+	Version string
+	Log     *slog.Logger
 }
 
 // Run runs the loops until ctx ends, then returns nil. With LeaderElect it waits
@@ -68,10 +72,13 @@ func Run(ctx context.Context, c Config) error {
 	if err := mgr.Add(newCollector(mgr, c)); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
+	if err := mgr.Add(newHearts(mgr, c)); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
 	if err := mgr.Add(&guests{server: mgr.GetAPIReader(), writer: mgr.GetClient(), log: c.Log}); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
-	if err := addLoops(ctx, mgr); err != nil {
+	if err := addLoops(ctx, mgr, cmp.Or(c.Silence, DefaultSilence)); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
 	c.Log.Info("controller started", "version", c.Version, "leader_election", c.LeaderElect)

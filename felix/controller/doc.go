@@ -6,7 +6,8 @@
 //	Node labels ─┼─ cache ──┼──▶ BGPPeer status     peers.go
 //	NodeNetwork ─┤          ├──▶ BGPConfiguration   blocks.go
 //	BGPPeer ─────┤          ├──▶ Events on objects  events.go
-//	NetworkPolicy┤          └──▶ policies, tiers    policies.go
+//	NetworkPolicy┤          ├──▶ policies, tiers    policies.go, programmed.go
+//	Leases ──────┤          └──▶ nodes not heard of hearts.go
 //	Tier ────────┤
 //	HostEndpoint ┘
 //

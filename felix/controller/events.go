@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
+	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/policy/convert"
 )
 
@@ -24,7 +25,6 @@ const ReasonPolicyProblem = "PolicyProblem"
 
 const (
 	component   = "korat-controller" // who says it
-	longest     = 1024               // what the API takes as a message
 	maxProblems = 10                 // told of one policy: enough to find the mistake
 )
 
@@ -76,7 +76,7 @@ func (w warning) event(o client.Object, ref corev1.ObjectReference, now time.Tim
 		InvolvedObject:      ref,
 		Type:                corev1.EventTypeWarning,
 		Reason:              w.reason,
-		Message:             shorten(w.message),
+		Message:             koratv1.Shorten(w.message, koratv1.MaxMessage),
 		Count:               1,
 		FirstTimestamp:      at,
 		LastTimestamp:       at,
@@ -103,12 +103,4 @@ func tell(ctx context.Context, c client.Client, o client.Object, warnings []warn
 		}
 	}
 	return nil
-}
-
-// shorten keeps a message within what the API takes.
-func shorten(message string) string {
-	if len(message) <= longest {
-		return message
-	}
-	return strings.ToValidUTF8(message[:longest-3], "") + "..."
 }

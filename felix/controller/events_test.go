@@ -57,7 +57,7 @@ func TestAnEventIsNamedAfterWhatItSays(t *testing.T) {
 	if errs := validation.IsDNS1123Subdomain(e.Name); len(errs) > 0 || e.Namespace != "shop" {
 		t.Errorf("name %s/%s: %v", e.Namespace, e.Name, errs)
 	}
-	if len(e.Message) > longest || !strings.HasSuffix(e.Message, "ü...") {
+	if len(e.Message) > koratv1.MaxMessage || !strings.HasSuffix(e.Message, "ü...") {
 		t.Errorf("%d bytes that end in %q", len(e.Message), e.Message[len(e.Message)-8:])
 	}
 	if e := w.event(&koratv1.IPPool{}, corev1.ObjectReference{}, time.Unix(9, 0)); e.Namespace != "default" {

@@ -24,6 +24,11 @@ type statusLoop[O client.Object] struct {
 	// change o, which is the cache's.
 	decide func(ctx context.Context, o O) (change, error)
 	pacer  pacer
+
+	// Both may be nil. again says when to decide anew also if nothing changes, 0 for
+	// never; gone is told of objects that are no more.
+	again func(o client.ObjectKey, now time.Time) time.Duration
+	gone  func(o client.ObjectKey)
 }
 
 // A change is the part of an object's status that a loop owns, as it is and as it
@@ -42,27 +47,54 @@ func (l *statusLoop[O]) Reconcile(ctx context.Context, r reconcile.Request) (rec
 	o := l.fresh()
 	if err := l.client.Get(ctx, r.NamespacedName, o); err != nil {
 		l.pacer.forget(r.NamespacedName)
+		if l.gone != nil {
+			l.gone(r.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	c, err := l.decide(ctx, o)
-	if err != nil || equality.Semantic.DeepEqual(c.is, c.want) {
+	if err != nil {
 		return reconcile.Result{}, err
+	}
+	later := reconcile.Result{}
+	if l.again != nil {
+		later.RequeueAfter = l.again(r.NamespacedName, time.Now())
+	}
+	if equality.Semantic.DeepEqual(c.is, c.want) {
+		return later, nil
 	}
 	if err := tell(ctx, l.client, o, conditionWarnings(o.GetResourceVersion(), c.before, c.after)); err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, l.write(ctx, o, c.want)
+	if err := l.write(ctx, o, c.want); err != nil {
+		return reconcile.Result{}, err
+	}
+	return later, nil
 }
 
 // write merges status into that of o, unless o was deleted and made anew.
 func (l *statusLoop[O]) write(ctx context.Context, o O, status any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.GetUID()}, "status": status})
+	patch, err := statusPatch(o, status, "")
 	if err != nil {
-		return fmt.Errorf("bug: status as JSON: %w", err)
+		return err
 	}
 	into := o.DeepCopyObject().(O)
 	err = l.client.Status().Patch(ctx, into, client.RawPatch(types.MergePatchType, patch))
 	return client.IgnoreNotFound(err)
+}
+
+// statusPatch is a merge patch of the status of o, and of no other object of its
+// name; of o only as it was at version, unless that is empty.
+func statusPatch(o client.Object, status any, version string) ([]byte, error) {
+	identity := map[string]any{"uid": o.GetUID()}
+	if version != "" {
+		identity["resourceVersion"] = version
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": identity, "status": status})
+	if err != nil {
+		return nil, fmt.Errorf("bug: status as JSON: %w", err)
+	}
+	return patch, nil
 }
 
 // A pacer spaces the runs of a loop for each object.

@@ -41,12 +41,15 @@ const poolField = "spec.pool"
 const shared = client.UnsafeDisableDeepCopy
 
 // cluster reads the cache for the loops.
-type cluster struct{ client.Client }
+type cluster struct {
+	client.Client
+	silence time.Duration // after which an agent is not heard of
+}
 
 // addLoops gives the manager its loops. Each says what it watches and which of
 // its objects a change of another kind concerns.
-func addLoops(ctx context.Context, mgr manager.Manager) error {
-	c := cluster{mgr.GetClient()}
+func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) error {
+	c := cluster{mgr.GetClient(), silence}
 	err := mgr.GetFieldIndexer().IndexField(ctx, &koratv1.Block{}, poolField, func(o client.Object) []string {
 		return []string{o.(*koratv1.Block).Spec.Pool}
 	})

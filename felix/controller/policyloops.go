@@ -25,19 +25,28 @@ const (
 
 // addPolicyLoops gives the manager the loops over policies and what they need.
 func addPolicyLoops(ctx context.Context, mgr manager.Manager, c cluster) error {
-	if err := indexPolicies(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := errors.Join(indexPolicies(ctx, mgr.GetFieldIndexer()), indexReports(ctx, mgr.GetFieldIndexer())); err != nil {
 		return err
 	}
+	own, global := changes{}, changes{}
+	ownLoop := newLoop(c, func() *koratv1.NetworkPolicy { return &koratv1.NetworkPolicy{} }, c.ownPolicy(own))
+	globalLoop := newLoop(c, func() *koratv1.GlobalNetworkPolicy { return &koratv1.GlobalNetworkPolicy{} }, c.globalPolicy(global))
+	ownLoop.gone, globalLoop.gone = own.forget, global.forget
+	ownLoop.again, globalLoop.again = own.settled, global.settled
 	spec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	existence := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})
 	return errors.Join(
 		loopOver(mgr, &koratv1.NetworkPolicy{}).
 			Named("korat-networkpolicy"). // Kubernetes' own is networkpolicy
 			Watches(&koratv1.Tier{}, each(c.policiesOfTier(&koratv1.NetworkPolicyList{})), existence).
-			Complete(newLoop(c, func() *koratv1.NetworkPolicy { return &koratv1.NetworkPolicy{} }, c.ownPolicy)),
+			Watches(&koratv1.NodeNetwork{}, c.told("NetworkPolicy", &koratv1.NetworkPolicyList{})).
+			Watches(&corev1.Node{}, each(c.policiesOfNode("NetworkPolicy")), builder.OnlyMetadata, existence).
+			Complete(ownLoop),
 		loopOver(mgr, &koratv1.GlobalNetworkPolicy{}).
 			Watches(&koratv1.Tier{}, each(c.policiesOfTier(&koratv1.GlobalNetworkPolicyList{})), existence).
-			Complete(newLoop(c, func() *koratv1.GlobalNetworkPolicy { return &koratv1.GlobalNetworkPolicy{} }, c.globalPolicy)),
+			Watches(&koratv1.NodeNetwork{}, c.told("GlobalNetworkPolicy", &koratv1.GlobalNetworkPolicyList{})).
+			Watches(&corev1.Node{}, each(c.policiesOfNode("GlobalNetworkPolicy")), builder.OnlyMetadata, existence).
+			Complete(globalLoop),
 		loopOver(mgr, &koratv1.Tier{}).
 			Watches(&koratv1.NetworkPolicy{}, each(tierOfPolicy), spec).
 			Watches(&koratv1.GlobalNetworkPolicy{}, each(tierOfPolicy), spec).
@@ -67,21 +76,31 @@ func policySpec(o client.Object) *koratv1.PolicySpec {
 	return &o.(*koratv1.GlobalNetworkPolicy).Spec.PolicySpec
 }
 
-func (c cluster) ownPolicy(ctx context.Context, p *koratv1.NetworkPolicy) (change, error) {
-	_, problems := convert.KoratNetworkPolicy(p)
-	exists, err := c.hasTier(ctx, tierOf(&p.Spec.PolicySpec))
-	f := policyProblem(problems, p.Spec.Tier, exists)
-	return acceptance(p.Status.Conditions, f, p.Generation), err
+func (c cluster) ownPolicy(seen changes) func(context.Context, *koratv1.NetworkPolicy) (change, error) {
+	return func(ctx context.Context, p *koratv1.NetworkPolicy) (change, error) {
+		_, problems := convert.KoratNetworkPolicy(p)
+		exists, err := c.hasTier(ctx, tierOf(&p.Spec.PolicySpec))
+		if err != nil {
+			return change{}, err
+		}
+		f := policyProblem(problems, p.Spec.Tier, exists)
+		return c.policy(ctx, p, p.Status, f, seen)
+	}
 }
 
-func (c cluster) globalPolicy(ctx context.Context, p *koratv1.GlobalNetworkPolicy) (change, error) {
-	_, problems := convert.GlobalNetworkPolicy(p)
-	exists, err := c.hasTier(ctx, tierOf(&p.Spec.PolicySpec))
-	f := policyProblem(problems, p.Spec.Tier, exists)
-	if f.reason == "" {
-		f = hookProblem(&p.Spec)
+func (c cluster) globalPolicy(seen changes) func(context.Context, *koratv1.GlobalNetworkPolicy) (change, error) {
+	return func(ctx context.Context, p *koratv1.GlobalNetworkPolicy) (change, error) {
+		_, problems := convert.GlobalNetworkPolicy(p)
+		exists, err := c.hasTier(ctx, tierOf(&p.Spec.PolicySpec))
+		if err != nil {
+			return change{}, err
+		}
+		f := policyProblem(problems, p.Spec.Tier, exists)
+		if f.reason == "" {
+			f = hookProblem(&p.Spec)
+		}
+		return c.policy(ctx, p, p.Status, f, seen)
 	}
-	return acceptance(p.Status.Conditions, f, p.Generation), err
 }
 
 // acceptance is a change of conditions alone.

@@ -107,7 +107,7 @@ func (f finding) condition(kind string, ok bool, generation int64) metav1.Condit
 	if ok {
 		status = metav1.ConditionTrue
 	}
-	return metav1.Condition{Type: kind, Status: status, Reason: f.reason, Message: shorten(f.message), ObservedGeneration: generation}
+	return metav1.Condition{Type: kind, Status: status, Reason: f.reason, Message: koratv1.Shorten(f.message, koratv1.MaxMessage), ObservedGeneration: generation}
 }
 
 func selectorError(text string) error {

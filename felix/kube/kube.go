@@ -6,6 +6,7 @@ package kube
 import (
 	"fmt"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -28,6 +29,7 @@ type Clients struct {
 	Core           rest.Interface // v1
 	Networking     rest.Interface // networking.k8s.io/v1
 	Discovery      rest.Interface // discovery.k8s.io/v1
+	Coordination   rest.Interface // coordination.k8s.io/v1
 	PolicyV1alpha1 rest.Interface // policy.networking.k8s.io/v1alpha1, where the cluster serves it
 	PolicyV1alpha2 rest.Interface // policy.networking.k8s.io/v1alpha2, where the cluster serves it
 	Korat          rest.Interface // korat.dev/v1
@@ -58,7 +60,7 @@ func Config(path, userAgent string) (*rest.Config, error) {
 func Scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, networkingv1.AddToScheme, discoveryv1.AddToScheme,
+		corev1.AddToScheme, networkingv1.AddToScheme, discoveryv1.AddToScheme, coordinationv1.AddToScheme,
 		policyv1alpha1.Install, policyv1alpha2.Install, koratv1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
@@ -99,6 +101,7 @@ func New(cfg *rest.Config) (*Clients, error) {
 		Core:           client(corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf),
 		Networking:     client(networkingv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
 		Discovery:      client(discoveryv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
+		Coordination:   client(coordinationv1.SchemeGroupVersion, "/apis", runtime.ContentTypeProtobuf),
 		PolicyV1alpha1: client(schema.GroupVersion(policyv1alpha1.GroupVersion), "/apis", runtime.ContentTypeJSON),
 		PolicyV1alpha2: client(schema.GroupVersion(policyv1alpha2.GroupVersion), "/apis", runtime.ContentTypeJSON),
 		Korat:          client(koratv1.GroupVersion, "/apis", runtime.ContentTypeJSON), // CRDs are JSON only

@@ -1,5 +1,5 @@
 // Package report writes what the agent knows about its node to the API: the
-// status of its NodeNetwork and of its Blocks. It coalesces: however much
+// status of its NodeNetwork and of its Blocks, and that it lives. It coalesces: however much
 // happens on the node, each object is written at most once in Interval, and not
 // at all when nothing changed.
 package report
@@ -34,13 +34,16 @@ type Facts struct {
 	Endpoints int
 	Blocks    int
 	Sessions  []bgp.Session // in the order of their addresses
-	Starting  bool          // not everything has been read yet
-	Problem   error         // why the node is not ready; nil while it is
+	Policies  []koratv1.NodePolicyStatus
+	LeftOut   int   // policies that are not among these
+	Starting  bool  // not everything has been read yet
+	Problem   error // why the node is not ready; nil while it is
 }
 
 // Config is what a Reporter needs; every field is required.
 type Config struct {
 	Client rest.Interface // of group korat.dev/v1
+	Leases rest.Interface // of group coordination.k8s.io/v1
 	Node   string
 	Facts  func(context.Context) Facts
 	// Blocks publishes the node's blocks, each at most once in Interval.
@@ -51,11 +54,14 @@ type Config struct {
 // Reporter is made with New and runs once.
 type Reporter struct {
 	Config
-	last *koratv1.NodeNetwork // as the API server has it, as far as known
+	last  *koratv1.NodeNetwork // as the API server has it, as far as known
+	heart heart
 }
 
 // New returns a Reporter.
-func New(c Config) *Reporter { return &Reporter{Config: c} }
+func New(c Config) *Reporter {
+	return &Reporter{Config: c, heart: heart{client: c.Leases, node: c.Node}}
+}
 
 // Run reports until ctx ends. An API server that is away is tried again every
 // Interval; the newest state is what it gets.
@@ -64,7 +70,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		once, cancel := context.WithTimeout(ctx, Interval)
-		err := errors.Join(r.node(once), r.Blocks(once))
+		err := errors.Join(r.live(once), r.node(once), r.Blocks(once))
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn("status is not reported", "error", err)
@@ -96,6 +102,18 @@ func (r *Reporter) node(ctx context.Context) error {
 	}
 	r.last = next
 	return nil
+}
+
+// live shows that the agent lives, and then reads the NodeNetwork anew: if the
+// controller held it for dead and wrote so, that is mended now.
+func (r *Reporter) live(ctx context.Context) error {
+	if !r.heart.due(time.Now()) {
+		return nil
+	}
+	if err := r.fetch(ctx); err != nil {
+		return fmt.Errorf("NodeNetwork %s: %w", r.Node, err)
+	}
+	return r.heart.beat(ctx, r.last, time.Now())
 }
 
 // fetch reads the NodeNetwork, or makes it.
@@ -132,6 +150,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 			down = fmt.Sprintf("%s (%s) is %s: %s", x.Peer, x.Addr, x.State, orUnknown(x.LastError))
 		}
 	}
+	s.Policies, s.PoliciesLeftOut = f.Policies, int32(f.LeftOut)
 	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
 	meta.SetStatusCondition(&s.Conditions, established(len(f.Sessions), down, now))
@@ -140,7 +159,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 func ready(f Facts, now metav1.Time) metav1.Condition {
 	c := metav1.Condition{Type: koratv1.ConditionReady, Status: metav1.ConditionTrue, Reason: koratv1.ReasonProgrammed, LastTransitionTime: now}
 	if f.Problem != nil {
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonKernelError, truncate(f.Problem.Error())
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonKernelError, koratv1.Shorten(f.Problem.Error(), koratv1.MaxMessage)
 		if f.Starting {
 			c.Reason = koratv1.ReasonStarting
 		}
@@ -154,7 +173,7 @@ func established(wanted int, down string, now metav1.Time) metav1.Condition {
 	case wanted == 0:
 		c.Reason = koratv1.ReasonNoSessions
 	case down != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonSessionsDown, truncate(down)
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonSessionsDown, koratv1.Shorten(down, koratv1.MaxMessage)
 	}
 	return c
 }
@@ -162,7 +181,7 @@ func established(wanted int, down string, now metav1.Time) metav1.Condition {
 func session(x bgp.Session) koratv1.SessionStatus {
 	s := koratv1.SessionStatus{
 		Peer: x.Peer, Address: x.Addr.String(), ASNumber: koratv1.ASNumber(x.ASN), State: koratv1.SessionState(x.State),
-		Received: int32(x.Received), Advertised: int32(x.Advertised), LastError: truncate(x.LastError),
+		Received: int32(x.Received), Advertised: int32(x.Advertised), LastError: koratv1.Shorten(x.LastError, koratv1.MaxMessage),
 	}
 	if !x.Since.IsZero() {
 		since := metav1.NewTime(x.Since.Truncate(time.Second)) // what the API keeps, so that equal stays equal
@@ -176,13 +195,4 @@ func orUnknown(text string) string {
 		return "not up yet"
 	}
 	return text
-}
-
-// truncate keeps messages within what the schema allows.
-func truncate(text string) string {
-	const most = 1024
-	if len(text) <= most {
-		return text
-	}
-	return text[:most-3] + "..."
 }
