@@ -23,6 +23,7 @@ package apply
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/koratnet/korat/felix/desired"
 )
@@ -70,6 +71,17 @@ type Withholder interface {
 	// endpoints until a later call leaves them out. It does not take away what is
 	// there: established flows do not pay for a failed change.
 	Withhold(closed map[string]error)
+}
+
+// Checker is a Reconciler of objects that others change without the kernel
+// telling of it.
+type Checker interface {
+	// Check looks, more cheaply than Resync, whether the kernel still holds what
+	// Apply made, and reports whether the next Apply has something to mend. It
+	// changes nothing in the kernel.
+	Check(context.Context) (changed bool, err error)
+	// CheckEvery is how often.
+	CheckEvery() time.Duration
 }
 
 // LinkWatcher is a Reconciler that depends on network interfaces.

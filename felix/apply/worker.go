@@ -30,7 +30,8 @@ type worker struct {
 	board *status.Board
 	log   *slog.Logger
 
-	gated      Gated // nil if r is none; the same for the next three
+	gated      Gated // nil if r is none; the same for the next four
+	checker    Checker
 	withholder Withholder
 	links      LinkWatcher
 	routes     RouteWatcher
@@ -41,6 +42,7 @@ type worker struct {
 	failures int       // in a row, of retries
 	retry    time.Time // zero: nothing to retry
 	resync   time.Time // the next read-back for its own sake; zero: now
+	check    time.Time // the next look for what others changed; of a Checker
 
 	ran     bool           // last is set
 	last    status.Attempt // the outcome of the last run
@@ -52,6 +54,7 @@ type worker struct {
 func newWorker(r Reconciler, board *status.Board, log *slog.Logger) *worker {
 	w := &worker{r: r, board: board, log: log.With("reconciler", r.Name())}
 	w.gated, _ = r.(Gated)
+	w.checker, _ = r.(Checker)
 	w.withholder, _ = r.(Withholder)
 	w.links, _ = r.(LinkWatcher)
 	w.routes, _ = r.(RouteWatcher)
@@ -146,6 +149,9 @@ func (w *worker) withhold(closed map[string]error) {
 func (w *worker) run(ctx context.Context, complete bool) {
 	start := time.Now()
 	stale := !start.Before(w.resync) || (!w.retry.IsZero() && !start.Before(w.retry))
+	if !stale {
+		stale = w.look(ctx, start)
+	}
 	if !stale && !w.fresh {
 		return
 	}
@@ -162,6 +168,21 @@ func (w *worker) run(ctx context.Context, complete bool) {
 	if w.joined {
 		w.board.Record(w.last)
 	}
+}
+
+// look lets a Checker look, if it is time, and reports whether everything has to
+// be read back, because it could not.
+func (w *worker) look(ctx context.Context, now time.Time) (stale bool) {
+	if w.checker == nil || !w.read || now.Before(w.check) {
+		return false
+	}
+	w.check = now.Add(jitter(w.checker.CheckEvery()))
+	changed, err := w.checker.Check(ctx)
+	if changed {
+		w.log.Info("somebody else has changed what is ours")
+		w.fresh = true
+	}
+	return err != nil
 }
 
 func (w *worker) attempt(ctx context.Context, stale bool) error {
@@ -197,10 +218,14 @@ func (w *worker) settle(err error, stale bool) {
 }
 
 func (w *worker) next() time.Time {
-	if !w.retry.IsZero() && w.retry.Before(w.resync) {
-		return w.retry
+	next := w.resync
+	if !w.retry.IsZero() && w.retry.Before(next) {
+		next = w.retry
 	}
-	return w.resync
+	if w.checker != nil && w.read && w.check.Before(next) {
+		next = w.check
+	}
+	return next
 }
 
 // backoff returns the wait after so many failures before this one.
