@@ -11,10 +11,10 @@ import (
 )
 
 // The limits of Apply. A transaction larger than splitBytes is preceded by what
-// may be written before it, in pieces of about that size. Every round in which
-// something is refused, or others wrote meanwhile, is followed by another.
+// may be written before it, part by part. Every round in which something is
+// refused, or others wrote meanwhile, is followed by another.
 const (
-	splitBytes = 4 << 20
+	splitBytes = 1 << 20
 	maxRounds  = 40
 )
 
@@ -48,10 +48,10 @@ func (t *Table) Apply(ctx context.Context) error {
 
 // push writes a plan, or as much of it as is not refused. It returns an error
 // when another attempt makes no sense now.
-func (t *Table) push(p *plan, all []piece) error {
+func (t *Table) push(p *plan, all []*part) error {
 	size := 0
 	for _, one := range all {
-		size += len(one.bytes)
+		size += one.Size()
 	}
 	if size <= splitBytes || p.whole {
 		done, err := t.commit(all)
@@ -59,37 +59,56 @@ func (t *Table) push(p *plan, all []piece) error {
 		t.known = t.known && (done || !p.whole)
 		return err
 	}
-	var before, rest []piece
-	for l := range levels {
-		before = append(before, p.fresh[l].pieces(splitBytes)...)
-		rest = append(rest, p.changed[l].pieces(0)...)
-	}
-	for len(before) > 0 {
-		n, size := 0, 0
-		for n < len(before) && (n == 0 || size+len(before[n].bytes) <= splitBytes) {
-			size += len(before[n].bytes)
-			n++
+	return t.unheard(func() error {
+		var rest []*part
+		for l := range levels {
+			for _, one := range p.fresh[l] {
+				if done, err := t.commit([]*part{one}); err != nil || !done {
+					return err
+				}
+			}
+			rest = append(rest, p.changed[l]...)
 		}
-		if done, err := t.commit(before[:n]); err != nil || !done {
-			return err
-		}
-		before = before[n:]
+		_, err := t.commit(rest)
+		return err
+	})
+}
+
+// unheard does a large work while nobody listens to notifications, so that the
+// kernel need not write one of each object. If any but our transactions were
+// there meanwhile, the generation tells.
+func (t *Table) unheard(work func() error) error {
+	if err := t.ears.listener.Pause(); err != nil {
+		return err
 	}
-	_, err := t.commit(rest)
+	ours := t.generation
+	t.mine = 0
+	err := work()
+	if resumed := t.ears.listener.Resume(); resumed != nil {
+		t.known = false
+		return errors.Join(err, resumed)
+	}
+	if generation := t.readGeneration(); generation != nil {
+		t.known = false
+		return errors.Join(err, generation)
+	}
+	if t.generation != ours+t.mine {
+		t.known = false
+	}
 	return err
 }
 
-// commit writes pieces as one transaction, and reports whether it was taken.
-func (t *Table) commit(pieces []piece) (done bool, err error) {
-	if len(pieces) == 0 {
+// commit writes parts as one transaction, and reports whether it was taken.
+func (t *Table) commit(parts []*part) (done bool, err error) {
+	if len(parts) == 0 {
 		return true, nil
 	}
 	t.stats.Transactions++
-	bodies := make([][]byte, 0, len(pieces))
-	for _, one := range pieces {
-		bodies = append(bodies, one.bytes)
-		t.stats.Messages += one.count
-		t.stats.Bytes += len(one.bytes)
+	bodies := make([][]byte, 0, len(parts))
+	for _, one := range parts {
+		bodies = append(bodies, one.Bytes())
+		t.stats.Messages += one.Count()
+		t.stats.Bytes += one.Size()
 	}
 	refusals, err := t.conn.Commit(subsystem, t.generation, bodies...)
 	switch {
@@ -99,13 +118,14 @@ func (t *Table) commit(pieces []piece) (done bool, err error) {
 		t.known = false
 		return false, err
 	case len(refusals) > 0:
-		t.blame(pieces, refusals)
+		t.blame(parts, refusals)
 		return false, nil
 	}
+	t.mine++
 	if t.generation++; t.generation == 0 {
 		t.generation = 1
 	}
-	for _, one := range pieces {
+	for _, one := range parts {
 		for i := range one.steps {
 			t.settle(&one.steps[i])
 		}
@@ -117,7 +137,7 @@ func (t *Table) commit(pieces []piece) (done bool, err error) {
 func (t *Table) settle(s *step) {
 	switch s.action {
 	case makeTable:
-		t.there = true
+		t.there, t.dormant = true, false
 	case makeSet:
 		h := *s.set.wanted
 		s.set.have = &h
@@ -155,6 +175,9 @@ func (t *Table) settle(s *step) {
 
 // catchUp makes what is known of the kernel complete.
 func (t *Table) catchUp() error {
+	if err := t.recheck(); err != nil {
+		return err
+	}
 	if !t.known {
 		if err := t.read(); err != nil {
 			return err
@@ -190,7 +213,7 @@ func (t *Table) mismatch() error {
 
 // lost says that nothing is there any more.
 func (t *Table) lost() {
-	t.there = false
+	t.there, t.dormant = false, false
 	for _, c := range t.chains {
 		c.have = nil
 		t.markChain(c)

@@ -131,12 +131,9 @@ func expressions(m *nlsock.Messages, exprs []expr.Any) error {
 	var err error
 	m.Nest(unix.NFTA_RULE_EXPRESSIONS|nlsock.NestedFlag, func() {
 		for _, e := range exprs {
-			b, e := expr.Marshal(unix.NFPROTO_INET, e)
-			if e != nil {
-				err = e
+			if err = putExpr(&m.Request, e); err != nil {
 				return
 			}
-			m.Attr(unix.NFTA_LIST_ELEM|nlsock.NestedFlag, b)
 		}
 	})
 	return err

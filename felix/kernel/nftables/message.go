@@ -17,6 +17,7 @@ const subsystem = unix.NFNL_SUBSYS_NFTABLES
 const (
 	ruleChain    = unix.NFTA_RULE_CHAIN
 	elementName  = unix.NFTA_SET_ELEM_LIST_SET
+	tableDormant = 1 // NFT_TABLE_F_DORMANT
 	policyDrop   = 0 // NF_DROP
 	policyAccept = 1 // NF_ACCEPT
 )
@@ -36,7 +37,10 @@ func (t *Table) begin(m *nlsock.Messages, message int, flags uint16) *nlsock.Req
 	return m.Begin(kindOf(message), flags, t.header()).String(unix.NFTA_TABLE_NAME, t.name)
 }
 
-func (t *Table) newTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE) }
+// newTable makes the table, or switches on one that is there.
+func (t *Table) newTable(m *nlsock.Messages) {
+	putUint32(t.begin(m, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE), unix.NFTA_TABLE_FLAGS, 0)
+}
 
 func (t *Table) delTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_DELTABLE, 0) }
 
@@ -152,12 +156,7 @@ func putVerdict(r *nlsock.Request, v Verdict) {
 	if !ok {
 		panic("bug: verdict " + string(v))
 	}
-	r.Nest(unix.NFTA_DATA_VERDICT|nlsock.NestedFlag, func() {
-		putUint32(r, unix.NFTA_VERDICT_CODE, uint32(code))
-		if chain != "" {
-			r.String(unix.NFTA_VERDICT_CHAIN, chain)
-		}
-	})
+	putCode(r, code, chain)
 }
 
 // verdictOf reads what putVerdict wrote; of what we never write, "".
@@ -202,10 +201,4 @@ func ends(k Key) (first, end Key, open bool) {
 		b[i], carry = byte(sum), sum>>8
 	}
 	return k[:size], Key(b), carry > 0
-}
-
-func putUint32(r *nlsock.Request, kind uint16, v uint32) {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], v)
-	r.Attr(kind, b[:])
 }

@@ -56,93 +56,62 @@ type step struct {
 	content *content // of makeChain, setPolicy and writeRules
 }
 
-// part is the messages of one level.
+// part is messages that are sent together.
 type part struct {
 	nlsock.Messages
 	steps []step
 }
 
-func (p *part) step(s step) *nlsock.Messages {
-	s.first = p.Count()
-	p.steps = append(p.steps, s)
-	return &p.Messages
+// pieceBytes is how large a part becomes before another is begun. The kernel's
+// hash tables grow between transactions: in one of all members, they would be
+// slow from being too small.
+const pieceBytes = 256 << 10
+
+// lane is the messages of one level, in parts.
+type lane []*part
+
+// step begins a step and returns where its messages are to be added.
+func (l *lane) step(s step) *nlsock.Messages {
+	if n := len(*l); n == 0 || (*l)[n-1].Size() >= pieceBytes {
+		*l = append(*l, &part{})
+	}
+	at := (*l)[len(*l)-1]
+	if at.Size() >= growBytes { // it will be full: growing bit by bit would copy a lot
+		at.Grow(pieceBytes + maxElements - at.Size())
+	}
+	s.first = at.Count()
+	at.steps = append(at.steps, s)
+	return &at.Messages
 }
+
+// last returns the step begun last.
+func (l lane) last() *step {
+	p := l[len(l)-1]
+	return &p.steps[len(p.steps)-1]
+}
+
+// growBytes is the size from which a part is expected to become full.
+const growBytes = 8 << 10
 
 // plan is what has to be written. fresh is about objects that are not there yet,
 // to which therefore nothing refers that packets meet; changed is the rest.
 type plan struct {
-	fresh, changed [levels]part
+	fresh, changed [levels]lane
 	whole          bool // must not be split
 }
 
-func (p *plan) reset() {
-	p.whole = false
+// all returns everything in order.
+func (p *plan) all() []*part {
+	var parts []*part
 	for l := range levels {
-		for _, one := range []*part{&p.fresh[l], &p.changed[l]} {
-			if one.Size() > keepBytes {
-				*one = part{}
-			}
-			one.Reset()
-			clear(one.steps)
-			one.steps = one.steps[:0]
-		}
+		parts = append(append(parts, p.fresh[l]...), p.changed[l]...)
 	}
-}
-
-// keepBytes is how large the memory of a part may be that is used again.
-const keepBytes = 64 << 10
-
-// piece is messages that are sent together, and what they are about.
-type piece struct {
-	bytes []byte
-	first int // the number in the part of the first message
-	count int
-	steps []step
-}
-
-// all returns everything in order, in few pieces.
-func (p *plan) all() []piece {
-	var pieces []piece
-	for l := range levels {
-		pieces = append(append(pieces, p.fresh[l].pieces(0)...), p.changed[l].pieces(0)...)
-	}
-	return pieces
-}
-
-// pieces returns what is in p, in pieces that begin when the one before has as
-// many bytes; 0 is one piece.
-func (p *part) pieces(size int) []piece {
-	if p.Count() == 0 {
-		return nil
-	}
-	if size == 0 {
-		return []piece{{p.Bytes(), 0, p.Count(), p.steps}}
-	}
-	var pieces []piece
-	var begin, end, first, message, from int // bytes, messages and steps
-	for at := range p.steps {
-		last := p.Count()
-		if at+1 < len(p.steps) {
-			last = p.steps[at+1].first
-		}
-		for b := range nlsock.All(p.Bytes()[end:]) {
-			if message == last {
-				break
-			}
-			end, message = end+len(b), message+1
-		}
-		if end-begin >= size || message == p.Count() {
-			pieces = append(pieces, piece{p.Bytes()[begin:end], first, message - first, p.steps[from : at+1]})
-			begin, first, from = end, message, at+1
-		}
-	}
-	return pieces
+	return parts
 }
 
 // plan returns what has to be written.
 func (t *Table) plan() (*plan, error) {
-	p := &t.work
-	p.reset()
+	p := &plan{}
 	if why := t.mismatch(); why != nil {
 		if !t.removal {
 			return nil, why
@@ -159,6 +128,9 @@ func (t *Table) plan() (*plan, error) {
 			parts = &p.changed
 		}
 		t.newTable(parts[toTable].step(step{action: makeTable}))
+	}
+	if t.dormant {
+		t.newTable(p.changed[toTable].step(step{action: makeTable}))
 	}
 	for _, s := range sets {
 		t.planSet(p, s)
@@ -223,7 +195,7 @@ func (s *set) unless(k Key, keys []Key) []Key {
 }
 
 // planElements adds or deletes keys, as many in a message as fit.
-func (t *Table) planElements(into *part, message int, all step) {
+func (t *Table) planElements(into *lane, message int, all step) {
 	for rest := all.keys; len(rest) > 0; {
 		n := 0
 		one := all
@@ -237,7 +209,7 @@ func (t *Table) planElements(into *part, message int, all step) {
 				full = element(rest[n], v) || all.set.single
 			}
 		})
-		into.steps[len(into.steps)-1].keys, rest = rest[:n], rest[n:]
+		into.last().keys, rest = rest[:n], rest[n:]
 	}
 }
 

@@ -16,12 +16,12 @@ const maxDoubts = 3
 // blame finds out what was refused and leaves it out from now on. Only the first
 // level counts at which something was: what comes later may have been refused
 // because of that.
-func (t *Table) blame(pieces []piece, refusals []nlsock.Refusal) {
+func (t *Table) blame(parts []*part, refusals []nlsock.Refusal) {
 	first := 0
-	for _, one := range pieces {
+	for _, one := range parts {
 		n := 0
-		for n < len(refusals) && refusals[n].Index < first+one.count {
-			message := one.first + refusals[n].Index - first
+		for n < len(refusals) && refusals[n].Index < first+one.Count() {
+			message := refusals[n].Index - first
 			after, _ := slices.BinarySearchFunc(one.steps, message+1, func(s step, at int) int { return s.first - at })
 			t.refuse(&one.steps[after-1], refusals[n].Err)
 			n++
@@ -29,7 +29,7 @@ func (t *Table) blame(pieces []piece, refusals []nlsock.Refusal) {
 		if n > 0 {
 			return
 		}
-		first += one.count
+		first += one.Count()
 	}
 }
 

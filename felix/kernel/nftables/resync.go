@@ -56,21 +56,90 @@ func (t *Table) read() error {
 	for name := range chains {
 		t.chain(name)
 	}
-	for _, c := range t.chains {
-		c.have = chains[c.name]
-		t.markChain(c)
+	for name := range t.chains {
+		t.sawChain(name, chains[name])
 	}
 	for name := range sets {
-		if t.sets[name] == nil {
-			t.newSet(name)
-		}
+		t.set(name)
 	}
-	for _, s := range t.sets {
-		s.saw(sets[s.name])
-		t.markSet(s)
+	for name := range t.sets {
+		t.sawSet(name, sets[name])
 	}
 	t.known = true
 	return nil
+}
+
+// recheck reads again what others were heard to change.
+func (t *Table) recheck() error {
+	if err := t.ears.hear(); err != nil {
+		return err
+	}
+	heard := t.ears.take()
+	if heard.all || !t.known {
+		t.known = false
+		return nil
+	}
+	for name := range heard.chains {
+		if err := t.readChain(name); err != nil {
+			t.known = false
+			return fmt.Errorf("read chain %s: %w", name, err)
+		}
+	}
+	for name := range heard.sets {
+		if err := t.readSet(name); err != nil {
+			t.known = false
+			return fmt.Errorf("read set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// readChain reads one chain with its rules.
+func (t *Table) readChain(name string) error {
+	one := map[string]*found{}
+	err := t.conn.Get(t.request(unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME, name), func(body []byte) error {
+		_, base, _ := t.chainOf(body)
+		one[name] = &found{base: base, hash: noRules}
+		return nil
+	})
+	if err == nil {
+		err = t.readRules(one, name)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		clear(one)
+		err = nil
+	}
+	t.sawChain(name, one[name])
+	return err
+}
+
+// readSet reads one set. What is in it is read when it is needed.
+func (t *Table) readSet(name string) error {
+	var there *header
+	err := t.conn.Get(t.request(unix.NFT_MSG_GETSET).String(unix.NFTA_SET_NAME, name), func(body []byte) error {
+		_, h, _ := t.setOf(body)
+		there = &h
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	t.sawSet(name, there)
+	return err
+}
+
+// sawChain says what is there of a chain; nil is nothing.
+func (t *Table) sawChain(name string, f *found) {
+	c := t.chain(name)
+	c.have = f
+	t.markChain(c)
+}
+
+// sawSet says as what a set or map is there; nil is not at all.
+func (t *Table) sawSet(name string, h *header) {
+	s := t.set(name)
+	s.saw(h)
+	t.markSet(s)
 }
 
 // saw says that the set is there as h, or with nil that it is not.
@@ -106,12 +175,20 @@ func (t *Table) readGeneration() error {
 }
 
 func (t *Table) readTable() error {
-	err := t.conn.Get(t.request(unix.NFT_MSG_GETTABLE), func([]byte) error { return nil })
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
+	t.there, t.dormant = false, false
+	err := t.conn.Get(t.request(unix.NFT_MSG_GETTABLE), func(body []byte) error {
+		t.there = true
+		for kind, value := range attrs(body) {
+			if kind == unix.NFTA_TABLE_FLAGS {
+				t.dormant = number(value)&tableDormant != 0
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	t.there = err == nil
-	return nil
+	return err
 }
 
 // readChains reads the chains. (The kernel tells those of all tables.)
@@ -218,29 +295,32 @@ func (r *reading) end() {
 
 func (t *Table) readSets(into map[string]*header) error {
 	return t.conn.Dump(t.request(unix.NFT_MSG_GETSET), func() { clear(into) }, func(_ uint16, body []byte) error {
-		var h header
-		name, ours := "", false
-		for kind, value := range attrs(body) {
-			switch kind {
-			case unix.NFTA_SET_TABLE:
-				ours = nlsock.Text(value) == t.name
-			case unix.NFTA_SET_NAME:
-				name = nlsock.Text(value)
-			case unix.NFTA_SET_FLAGS:
-				h.flags = number(value)
-			case unix.NFTA_SET_KEY_TYPE:
-				h.keyType = number(value)
-			case unix.NFTA_SET_KEY_LEN:
-				h.keyLen = number(value)
-			case unix.NFTA_SET_DATA_TYPE:
-				h.dataType = number(value)
-			}
-		}
-		if ours {
+		if name, h, ours := t.setOf(body); ours {
 			into[name] = &h
 		}
 		return nil
 	})
+}
+
+// setOf reads what the kernel tells of a set or map.
+func (t *Table) setOf(body []byte) (name string, h header, ours bool) {
+	for kind, value := range attrs(body) {
+		switch kind {
+		case unix.NFTA_SET_TABLE:
+			ours = nlsock.Text(value) == t.name
+		case unix.NFTA_SET_NAME:
+			name = nlsock.Text(value)
+		case unix.NFTA_SET_FLAGS:
+			h.flags = number(value)
+		case unix.NFTA_SET_KEY_TYPE:
+			h.keyType = number(value)
+		case unix.NFTA_SET_KEY_LEN:
+			h.keyLen = number(value)
+		case unix.NFTA_SET_DATA_TYPE:
+			h.dataType = number(value)
+		}
+	}
+	return name, h, ours
 }
 
 // attrs yields the attributes of a message after struct nfgenmsg.

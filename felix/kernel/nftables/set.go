@@ -63,13 +63,6 @@ type set struct {
 	bad      map[Key]struct{}
 }
 
-func (t *Table) newSet(name string) *set {
-	s := &set{name: name, kind: ASet, removal: &t.removal}
-	s.forget()
-	t.sets[name] = s
-	return s
-}
-
 // forget makes s want nothing and know nothing of what is in it.
 func (s *set) forget() {
 	s.elements = delta.New[Key](func(a, b Verdict) bool { return a == b })

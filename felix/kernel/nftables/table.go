@@ -16,12 +16,15 @@ type Table struct {
 	family Family
 	name   string
 	conn   *nlsock.Conn
+	ears   *ears
 
 	there   bool // the table is in the kernel
+	dormant bool // and somebody has switched it off
 	known   bool // what is there was read, and nothing said since that it is wrong
 	removal bool // what is not wanted may be removed
 	// generation of the kernel's rules as of which we know what is there.
 	generation uint32
+	mine       uint32 // transactions of ours, for unheard
 
 	chains map[string]*chain // wanted, there or both
 	sets   map[string]*set   // and maps, which share their names
@@ -32,7 +35,6 @@ type Table struct {
 	refused map[Object]error
 	doubts  int             // in this Apply
 	scratch nlsock.Messages // for encoding a chain that is probably known
-	work    plan            // for the next transaction
 	stats   Stats
 }
 
@@ -50,16 +52,22 @@ func Open(family Family, name string) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
+	listener, err := nlsock.Listen(unix.NETLINK_NETFILTER, conn.Port(), unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
 	return &Table{
 		family: family, name: name, conn: conn,
+		ears:   &ears{listener: listener, family: family, table: name},
 		chains: map[string]*chain{}, sets: map[string]*set{},
 		dirtyChains: map[*chain]struct{}{}, dirtySets: map[*set]struct{}{},
 		refused: map[Object]error{},
 	}, nil
 }
 
-// Close closes the sockets. The table stays as it is.
-func (t *Table) Close() error { return t.conn.Close() }
+// Close closes the sockets. The table stays as it is. Watch must have ended.
+func (t *Table) Close() error { return errors.Join(t.conn.Close(), t.ears.listener.Close()) }
 
 // AllowRemoval says that all that is wanted has been told: from now on Apply
 // removes the chains, sets, maps and elements of maps that are not wanted.
@@ -198,6 +206,16 @@ func (t *Table) chain(name string) *chain {
 	return one
 }
 
+func (t *Table) set(name string) *set {
+	s := t.sets[name]
+	if s == nil {
+		s = &set{name: name, kind: ASet, removal: &t.removal}
+		s.forget()
+		t.sets[name] = s
+	}
+	return s
+}
+
 // member returns a set or map that is wanted.
 func (t *Table) member(name string) *set {
 	s := t.sets[name]
@@ -208,10 +226,7 @@ func (t *Table) member(name string) *set {
 }
 
 func (t *Table) wantSet(kind Kind, name string, h header) {
-	s := t.sets[name]
-	if s == nil {
-		s = t.newSet(name)
-	}
+	s := t.set(name)
 	if s.wanted == nil || *s.wanted != h {
 		delete(t.refused, Object{Kind: s.kind, Name: name})
 		s.begin(kind, h)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,9 @@ func (m *Messages) Size() int { return len(m.b) }
 
 // Reset forgets the messages and keeps the memory.
 func (m *Messages) Reset() { m.b, m.begin, m.count = m.b[:0], 0, 0 }
+
+// Grow makes room for so many bytes more.
+func (m *Messages) Grow(bytes int) { m.b = slices.Grow(m.b, bytes) }
 
 // Bytes returns the messages as they stand. It is valid until the next Begin or
 // Reset.

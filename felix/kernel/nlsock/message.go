@@ -56,7 +56,11 @@ func (r *Request) BigUint32(kind uint16, v uint32) *Request {
 
 // String adds a text that ends with NUL.
 func (r *Request) String(kind uint16, s string) *Request {
-	return r.Attr(kind, append([]byte(s), 0))
+	r.b = binary.NativeEndian.AppendUint16(r.b, uint16(unix.SizeofRtAttr+len(s)+1))
+	r.b = binary.NativeEndian.AppendUint16(r.b, kind)
+	r.b = append(append(r.b, s...), 0)
+	r.pad()
+	return r
 }
 
 // Text adds a text, or bytes held as one, without NUL.
