@@ -6,7 +6,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // its addresses, and peers learn the block as one route to that node. Its name
 // is its CIDR with dashes (10.244.0.64/26 is 10-244-0-64-26, IPv6 groups are
 // written out), so that creating the object is the claim: the API server lets
-// exactly one node win. Korat writes blocks, people read them.
+// exactly one node win. A block inside of another was given away by that one's
+// owner: an address belongs to the narrowest block that contains it. Korat
+// writes blocks, people read them.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -68,10 +70,66 @@ type BlockSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	JournalID string `json:"journalID"`
+
+	// Requests are what other nodes ask the owner for: to give up a part of the
+	// block, because their pools are exhausted or a pod asks for an address of
+	// it. The owner answers by creating the part as a block of the other node,
+	// and strikes the request, or by saying why not.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Requests []BlockRequest `json:"requests,omitempty"`
 }
 
-// BlockStatus says what the owner has handed out. Allocated, quarantined and
-// free add up to the size of the block.
+// BlockRequest is what a node asks the owner of a block for.
+type BlockRequest struct {
+	// CIDR is the part that is wanted: one address as /32 or /128, or all of the
+	// block, which an agent asks for that finds its own node's name on it. None:
+	// any part with free addresses, as large as prefixLength says or smaller.
+	// +optional
+	CIDR CIDR `json:"cidr,omitempty"`
+
+	// PrefixLength is that of the largest part that is wanted.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=128
+	PrefixLength int32 `json:"prefixLength,omitempty"`
+
+	// Node, nodeUID and journalID are who asks, as in the spec of a block.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node"`
+
+	// NodeUID is the UID of the Node object of who asks.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	NodeUID string `json:"nodeUID"`
+
+	// JournalID names the journal of who asks.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	JournalID string `json:"journalID"`
+
+	// Pod is for whom an address is wanted, as "namespace/name".
+	// +optional
+	// +kubebuilder:validation:MaxLength=317
+	Pod string `json:"pod,omitempty"`
+
+	// Number tells what a node asks now from what it asked before.
+	// +required
+	Number int64 `json:"number"`
+
+	// Refused is the owner's answer if it does not give the part: why not.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Refused string `json:"refused,omitempty"`
+}
+
+// BlockStatus says what the owner has handed out. Allocated, quarantined, free,
+// reserved and given add up to the size of the block.
 type BlockStatus struct {
 	// Conditions of the block. Accepted: name, range and pool fit together.
 	// +optional
@@ -99,6 +157,20 @@ type BlockStatus struct {
 	// +kubebuilder:validation:Maximum=4096
 	Free int32 `json:"free"`
 
+	// Reserved is how many free addresses an IPReservation takes from pods that
+	// do not ask for them.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4096
+	Reserved int32 `json:"reserved,omitempty"`
+
+	// Given is how many addresses other nodes have of this block, as blocks
+	// inside of it.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4096
+	Given int32 `json:"given,omitempty"`
+
 	// Addresses are those that pods hold, each once, in ascending order. At
 	// most 4096, the size of the largest block.
 	// +optional
@@ -106,9 +178,17 @@ type BlockStatus struct {
 	// +listMapKey=address
 	// +kubebuilder:validation:MaxItems=4096
 	Addresses []BlockAddress `json:"addresses,omitempty"`
+
+	// Kept are quarantined addresses that are held for the return of a pod that
+	// asked for that, each once, in ascending order.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=4096
+	Kept []BlockAddress `json:"kept,omitempty"`
 }
 
-// BlockAddress is an address and the pod that holds it.
+// BlockAddress is an address and the pod that holds it, or for which it is kept.
 type BlockAddress struct {
 	// Address is the pod's address, such as 10.244.0.65.
 	// +required

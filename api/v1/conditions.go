@@ -24,6 +24,10 @@ const (
 	// BGPPeer and on a NodeNetwork.
 	ConditionEstablished = "Established"
 
+	// ConditionSufficient says that a pool will last: at the pace of the last
+	// hours its last block is not claimed within a day. On an IPPool.
+	ConditionSufficient = "Sufficient"
+
 	// ConditionProgrammed says that the kernels have it. On a policy: on every
 	// node with an endpoint that it selects. On a HostEndpoint: on its node.
 	ConditionProgrammed = "Programmed"
@@ -75,6 +79,21 @@ const (
 	// ReasonOverlap, with Ready false on an IPPool: its range overlaps that of
 	// an older pool, which goes first.
 	ReasonOverlap = "Overlap"
+
+	// ReasonDeleting, with Ready false on an IPPool: it is being deleted, and
+	// the message says which blocks hold it.
+	ReasonDeleting = "Deleting"
+	// ReasonSufficient, with Sufficient true: the pool will last.
+	ReasonSufficient = "Sufficient"
+	// ReasonRunningOut, with Sufficient false: the message says when the last
+	// block is claimed, at the pace of the last hours.
+	ReasonRunningOut = "RunningOut"
+	// ReasonNearlyFull, with Sufficient false: less than a tenth of the blocks is
+	// left.
+	ReasonNearlyFull = "NearlyFull"
+	// ReasonNoPool, with Accepted false on an IPReservation: its ranges touch no
+	// IPPool.
+	ReasonNoPool = "NoPool"
 
 	// ReasonProgrammed, with Ready true on a NodeNetwork: the kernel is as
 	// desired. With Programmed true: every kernel that needs it has it.

@@ -30,6 +30,13 @@ const (
 	// its peer.
 	DefaultHoldTime = 90 * time.Second
 
+	// DefaultCooldown is how long a freed address rests: longer than the SYN-SENT
+	// and the unreplied UDP timeouts of conntrack.
+	DefaultCooldown = 30 * time.Second
+
+	// PoolFinalizer holds an IPPool that is deleted until no block of it is left.
+	PoolFinalizer = "korat.dev/addresses"
+
 	// DefaultRestartTime is how long peers keep a node's routes while its
 	// agent restarts.
 	DefaultRestartTime = 120 * time.Second

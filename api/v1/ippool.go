@@ -18,6 +18,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,priority=1,description="Whether pods leave the cluster under an address of their node."
 // +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,priority=1
+// +kubebuilder:printcolumn:name="Sufficient",type=string,JSONPath=`.status.conditions[?(@.type=="Sufficient")].status`,priority=1,description="Whether the pool will last."
+// +kubebuilder:printcolumn:name="Assignment",type=string,JSONPath=`.spec.assignment`,priority=1
+// +kubebuilder:printcolumn:name="Namespaces",type=string,JSONPath=`.spec.namespaceSelector`,priority=1,description="Selector of the namespaces whose pods use the pool, empty for all."
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.spec.nodeSelector`,priority=1,description="Selector of the nodes that may use the pool, empty for all."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type IPPool struct {
@@ -75,12 +78,79 @@ type IPPoolSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	NodeSelector string `json:"nodeSelector,omitempty"`
+
+	// NamespaceSelector limits the pool to pods of namespaces whose labels it
+	// matches, for example "team == 'payments'". Empty, the default, is all
+	// namespaces. Pods that name the pool in an annotation get an address of it
+	// wherever they are. A selector that does not parse makes the pool not Ready.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	NamespaceSelector string `json:"namespaceSelector,omitempty"`
+
+	// Assignment says who gets addresses. Automatic, the default: every pod that
+	// the selectors choose. Manual: only pods that name the pool, or an address
+	// in it, in an annotation of theirs or of their namespace or in the
+	// configuration of the CNI plugin.
+	// +optional
+	// +kubebuilder:validation:Enum=Automatic;Manual
+	Assignment PoolAssignment `json:"assignment,omitempty"`
+
+	// AllowedUses are what addresses of the pool are for: Pods, Tunnel (the
+	// nodes' ends of tunnels) and LoadBalancer (services). Default Pods and
+	// Tunnel. Addresses that are in use stay when a use is taken away.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=3
+	AllowedUses []PoolUse `json:"allowedUses,omitempty"`
+
+	// Cooldown is how long a freed address rests before another pod may get it,
+	// 1s to 1h. Default 30s, which is longer than a connection or a name lookup
+	// for the last pod is still tried.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s') && self <= duration('1h')`,message="expected 1s to 1h"
+	Cooldown *metav1.Duration `json:"cooldown,omitempty"`
+
+	// MaxBlocksPerNode is how many blocks of the pool one node may claim. A node
+	// that has as many and no free address in them starts no more pods from this
+	// pool. Default 0: as many as there are.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65536
+	MaxBlocksPerNode int32 `json:"maxBlocksPerNode,omitempty"`
 }
+
+// PoolAssignment says who gets addresses of a pool.
+type PoolAssignment string
+
+// The values of IPPoolSpec.Assignment.
+const (
+	AssignAutomatic PoolAssignment = "Automatic"
+	AssignManual    PoolAssignment = "Manual"
+)
+
+// PoolUse is what an address of a pool is for.
+//
+// +kubebuilder:validation:Enum=Pods;Tunnel;LoadBalancer
+type PoolUse string
+
+// The values of IPPoolSpec.AllowedUses.
+const (
+	UsePods         PoolUse = "Pods"
+	UseTunnel       PoolUse = "Tunnel"
+	UseLoadBalancer PoolUse = "LoadBalancer"
+)
 
 // IPPoolStatus says how full a pool is. The counts are sums over the pool's
 // blocks and lag behind them by some seconds.
 type IPPoolStatus struct {
-	// Conditions of the pool. Ready: nodes can claim blocks from it.
+	// Conditions of the pool. Ready: nodes can claim blocks from it. Sufficient:
+	// it will last, as far as the last hours tell.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -99,8 +169,8 @@ type IPPoolStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	Blocks int32 `json:"blocks"`
 
-	// Capacity is how many addresses the pool has, or 9223372036854775807 if
-	// there are more than that.
+	// Capacity is how many addresses the pool has without those of
+	// IPReservations, or 9223372036854775807 if there are more than that.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Capacity int64 `json:"capacity"`
@@ -110,6 +180,17 @@ type IPPoolStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Allocated int64 `json:"allocated"`
+
+	// Quarantined is how many freed addresses rest before they are used again.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Quarantined int64 `json:"quarantined,omitempty"`
+
+	// Reserved is how many addresses of the pool IPReservations take from pods
+	// that do not ask for them, or 9223372036854775807 if more than that.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Reserved int64 `json:"reserved,omitempty"`
 
 	// Used is allocated and capacity in one, for people: "12/65536". A
 	// capacity that has no exact number here is written as a power, "12/2^80".

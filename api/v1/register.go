@@ -20,6 +20,7 @@ var AddToScheme = SchemeBuilder.AddToScheme
 func addKnownTypes(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&IPPool{}, &IPPoolList{},
+		&IPReservation{}, &IPReservationList{},
 		&Block{}, &BlockList{},
 		&NodeNetwork{}, &NodeNetworkList{},
 		&BGPConfiguration{}, &BGPConfigurationList{},

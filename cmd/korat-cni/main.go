@@ -30,6 +30,9 @@ type conf struct {
 	types.NetConf
 	// Socket is the path of the agent's socket; wire.DefaultSocket if empty.
 	Socket string `json:"socket"`
+	// IPv4Pools and IPv6Pools name the pools of pods that no annotation tells.
+	IPv4Pools []string `json:"ipv4Pools"`
+	IPv6Pools []string `json:"ipv6Pools"`
 }
 
 func main() {
@@ -125,6 +128,7 @@ func parse(cmd wire.Command, args *skel.CmdArgs) (*conf, wire.Request, error) {
 			fmt.Sprintf("socket is %q, expected the absolute path of the agent's socket", c.Socket), "")
 	}
 	req := wire.Request{Command: cmd, ContainerID: args.ContainerID, Netns: args.Netns, IfName: args.IfName, Pod: args.ContainerID}
+	req.Pools4, req.Pools6 = c.IPv4Pools, c.IPv6Pools
 	for pair := range strings.SplitSeq(args.Args, ";") {
 		switch k, v, _ := strings.Cut(pair, "="); k {
 		case "K8S_POD_NAMESPACE":

@@ -82,6 +82,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, books.Close()) }()
+	if damage := books.Damage(); damage != nil {
+		c.Log.Error("the books of addresses were damaged and are made anew from what runs", "error", damage)
+	}
 	host, err := pod.NewHost()
 	if err != nil {
 		return err
@@ -106,9 +109,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer kernel.close()
 	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
-	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{})}
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients.Core)}
 	cni := cniserver.New(cniserver.Config{
-		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host,
+		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
 		Status: board, Box: box, Log: c.Log.With("part", "cni"),
 	})
 	if err := cni.Recover(); err != nil {
@@ -130,6 +133,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return (&upkeep{node: node, cni: cni, log: c.Log.With("part", "upkeep")}).run(ctx) })
+	g.Go(func() error { return allocator.Serve(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
 	if c.CNI.ConfDir != "" {
 		g.Go(func() error {

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/koratnet/korat/bgp"
@@ -26,10 +29,27 @@ type tee struct {
 
 // Post hands events to both.
 func (t *tee) Post(evs ...event.Event) {
-	for _, ev := range evs {
+	for _, ev := range narrowFirst(evs) {
 		t.node.hear(ev)
 	}
 	t.Mailbox.Post(evs...)
+}
+
+// narrowFirst puts the blocks of a listing into such an order that a block comes
+// after those inside of it: what of it is another's is known when it is opened.
+func narrowFirst(evs []event.Event) []event.Event {
+	bits := func(ev event.Event) int {
+		if b, ok := ev.Value.(*event.Block); ok {
+			return b.CIDR.Bits()
+		}
+		return -1
+	}
+	if len(evs) < 2 || bits(evs[0]) < 0 && bits(evs[1]) < 0 {
+		return evs
+	}
+	evs = slices.Clone(evs)
+	slices.SortStableFunc(evs, func(a, b event.Event) int { return cmp.Compare(bits(b), bits(a)) })
+	return evs
 }
 
 // Synced hands the mark to both.
@@ -44,6 +64,7 @@ type local struct {
 	board         *status.Board
 	speaker       *gobgp.Speaker
 	allocator     *assign.Allocator
+	directory     *directory
 	ledger        *report.Ledger
 	listed        chan struct{} // closed when the API server has told all
 
@@ -66,15 +87,24 @@ func (l *local) hear(ev event.Event) {
 		}
 	case *event.Pool:
 		l.allocator.SetPool(ev.Key.Name, &v.Pool)
+	case *event.Reservation:
+		l.allocator.SetReservation(ev.Key.Name, v.Nets)
 	case *event.Block:
 		l.remember(ev.Key.Name, v.Block)
 		l.allocator.SetBlock(v.Block)
+		l.allocator.SetStanding(v.CIDR, v.Standing)
+	case *event.Namespace:
+		l.directory.setNamespace(ev.Key.Name, v)
 	case *event.Pod:
 		l.hearPod(ev.Key.Name, v)
 	case nil:
 		switch ev.Key.Kind {
 		case event.PodKind:
 			l.hearPod(ev.Key.Name, nil)
+		case event.NamespaceKind:
+			l.directory.setNamespace(ev.Key.Name, nil)
+		case event.ReservationKind:
+			l.allocator.SetReservation(ev.Key.Name, nil)
 		case event.PoolKind:
 			l.allocator.SetPool(ev.Key.Name, nil)
 		case event.BlockKind:
@@ -87,6 +117,7 @@ func (l *local) hear(ev event.Event) {
 func (l *local) hearPod(name string, p *event.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.directory.setPod(name, p, l.name)
 	if p == nil || p.Node != l.name {
 		delete(l.pods, name)
 		return
@@ -135,7 +166,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	snap := l.board.Snapshot()
 	f := report.Facts{
 		Addresses: withSubnet(addrs), ASN: config.ASN, Backend: backend, Version: l.version,
-		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: l.board.Ready(),
+		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem()),
 	}
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced

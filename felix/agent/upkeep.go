@@ -26,7 +26,8 @@ type upkeep struct {
 }
 
 // run works until ctx ends. It begins when the API server has told all; only
-// after it has tried once to get the node's former blocks back new ones are claimed.
+// after it has tried once to get the node's former blocks back, which takes as long
+// as another agent of this node's name has to say that it lives, new ones are claimed.
 func (u *upkeep) run(ctx context.Context) error {
 	select {
 	case <-u.node.listed:
@@ -41,7 +42,9 @@ func (u *upkeep) run(ctx context.Context) error {
 		once, cancel := context.WithTimeout(ctx, upkeepEvery)
 		err := u.recover(once, &adopted)
 		cancel()
-		u.node.allocator.Listed()
+		if err != nil || !u.node.allocator.Challenging() {
+			u.node.allocator.Listed()
+		}
 		if time.Since(collected) >= collectEvery {
 			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()
@@ -61,14 +64,14 @@ func (u *upkeep) run(ctx context.Context) error {
 // takes these over.
 func (u *upkeep) recover(ctx context.Context, adopted *bool) error {
 	former := u.node.allocator.Former()
-	if *adopted && len(former) == 0 {
+	if *adopted && len(former) == 0 && u.node.allocator.Problem() == nil {
 		return nil
 	}
 	if err := u.cni.Adopt(u.node.podsIn(former)); err != nil {
 		return err
 	}
 	*adopted = true
-	return u.node.allocator.TakeOver(ctx)
+	return u.node.allocator.TakeOver(ctx, former)
 }
 
 func (u *upkeep) giveBack(ctx context.Context) error {

@@ -6,29 +6,51 @@ import (
 	"github.com/koratnet/korat/felix/event"
 )
 
-// blocks knows the blocks that this node owns.
+// blocks knows the blocks that this node owns, and those inside of them that it
+// gave to others: an address belongs to the narrowest block that contains it.
 type blocks struct {
 	node    string
 	own     cover
-	changed map[netip.Prefix]struct{} // came or went in this flush
+	others  cover
+	changed map[netip.Prefix]struct{} // own ones, and parts of these, that came or went in this flush
 }
 
 func newBlocks(node string) blocks {
-	return blocks{node: node, own: newCover(), changed: map[netip.Prefix]struct{}{}}
+	return blocks{node: node, own: newCover(), others: newCover(), changed: map[netip.Prefix]struct{}{}}
 }
 
 func (b *blocks) drain(in *table[event.Block]) {
 	for name, was := range in.was {
 		is := in.now[name]
-		if was != nil && was.Owner.Node == b.node {
-			b.own.remove(was.CIDR)
-			b.changed[was.CIDR] = struct{}{}
+		if was != nil {
+			b.of(was).remove(was.CIDR)
+			b.mark(was)
 		}
-		if is != nil && is.Owner.Node == b.node {
-			b.own.add(is.CIDR)
-			b.changed[is.CIDR] = struct{}{}
+		if is != nil {
+			b.of(is).add(is.CIDR)
+			b.mark(is)
 		}
 	}
+}
+
+func (b *blocks) of(x *event.Block) *cover {
+	if x.Owner.Node == b.node {
+		return &b.own
+	}
+	return &b.others
+}
+
+// mark notes what changes what this node speaks for.
+func (b *blocks) mark(x *event.Block) {
+	if x.Owner.Node == b.node || b.own.contains(x.CIDR) {
+		b.changed[x.CIDR] = struct{}{}
+	}
+}
+
+// mine reports whether the addresses of p are this node's to speak for.
+func (b *blocks) mine(p netip.Prefix) bool {
+	own := b.own.narrowest(p)
+	return own >= 0 && own >= b.others.narrowest(p)
 }
 
 func (b *blocks) settle() { forget(&b.changed) }

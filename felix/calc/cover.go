@@ -26,13 +26,17 @@ func (c *cover) remove(p netip.Prefix) {
 func (c *cover) has(p netip.Prefix) bool { return c.count[p] > 0 }
 
 // contains reports whether p lies in a prefix of c or is one of them.
-func (c *cover) contains(p netip.Prefix) bool {
+func (c *cover) contains(p netip.Prefix) bool { return c.narrowest(p) >= 0 }
+
+// narrowest returns the length of the longest prefix of c that p lies in or is,
+// -1 if there is none.
+func (c *cover) narrowest(p netip.Prefix) int {
 	for bits := p.Bits(); bits >= 0; bits-- {
 		if c.length[bits] > 0 && c.has(netip.PrefixFrom(p.Addr(), bits).Masked()) {
-			return true
+			return bits
 		}
 	}
-	return false
+	return -1
 }
 
 // single returns the prefix of full length that holds only a.

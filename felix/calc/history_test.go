@@ -49,7 +49,7 @@ func (r *run) flush() {
 	r.Helper()
 	d := r.engine.Flush()
 	want := oracle{"me", r.told}.world(r.heard)
-	if was := r.world.Settings; d.Settings != nil && was.Backend != "" && (d.Settings.Backend != was.Backend || d.Settings.Flavour != was.Flavour) {
+	if was := r.world.Settings; d.Settings != nil && was.Backend != "" && d.Settings.Backend != was.Backend {
 		r.repeats(d, want)
 	} else {
 		for _, s := range r.world.Redundant(d) {

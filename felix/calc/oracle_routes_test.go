@@ -38,10 +38,16 @@ func (o oracle) route(w *desiredtest.World) {
 
 func (o oracle) importable(p netip.Prefix) bool {
 	inside := func(outer netip.Prefix) bool { return outer.Bits() <= p.Bits() && outer.Contains(p.Addr()) }
+	// The narrowest block around p says whose it is; of two, one that is ours.
+	mine, narrowest := false, -1
 	for _, b := range all[*event.Block](o.state) {
-		if b.Owner.Node == o.node && inside(b.CIDR) {
-			return false
+		ours := b.Owner.Node == o.node
+		if bits := b.CIDR.Bits(); inside(b.CIDR) && (bits > narrowest || bits == narrowest && ours) {
+			mine, narrowest = ours, bits
 		}
+	}
+	if mine {
+		return false
 	}
 	for _, pool := range all[*event.Pool](o.state) {
 		if inside(pool.CIDR) {

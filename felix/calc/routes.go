@@ -17,7 +17,8 @@ import (
 //     route: it would stand in the pod's place;
 //  3. what neighbours announce, as long as it lies in a pool and not in an own
 //     block: nobody else speaks for our addresses, and no neighbour can take
-//     the node's other routes, its default route above all.
+//     the node's other routes, its default route above all. A part of an own
+//     block that was given to another node is that node's to speak for.
 type routes struct {
 	self  []netip.Addr // addresses of this node
 	dirty map[netip.Prefix]struct{}
@@ -77,7 +78,7 @@ func (r *routes) want(p netip.Prefix, in *inputs, pools *pools, blocks *blocks, 
 			return &desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
 		}
 	}
-	if blocks.own.contains(p) {
+	if blocks.mine(p) {
 		if blocks.own.has(p) && !p.IsSingleIP() {
 			return &desired.Route{Prefix: p, Kind: desired.Unreachable}
 		}

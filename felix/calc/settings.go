@@ -61,8 +61,7 @@ func (s *settings) drain(in *inputs) {
 	}
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
-	was := s.said.last
-	s.again = s.begun && (now.Backend != was.Backend || now.Flavour != was.Flavour)
+	s.again = s.begun && now.Backend != s.said.last.Backend
 	s.begun, s.inside = true, inside
 	s.said.say(now)
 }

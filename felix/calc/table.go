@@ -108,7 +108,7 @@ func newInputs() inputs {
 		// Policies are compared by their outputs: a changed one is compiled anew.
 		policies: newTable(func(a, b *event.Policy) bool { return a.Policy == b.Policy }),
 		pools:    newTable(identical[event.Pool]),
-		blocks:   newTable(identical[event.Block]),
+		blocks:   newTable(func(a, b *event.Block) bool { return a.Block == b.Block }),
 		nodes: newTable(func(a, b *event.Node) bool {
 			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Others, b.Others)
 		}),
@@ -184,6 +184,7 @@ func (in *inputs) put(ev event.Event) {
 		in.configurations.put(ev)
 	case event.LocalInterfaceKind:
 		in.interfaces.put(ev)
+	case event.ReservationKind: // concerns who hands out addresses, not who has them
 	default:
 		panic("bug: event of an unknown kind: " + ev.Key.Name)
 	}

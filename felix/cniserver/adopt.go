@@ -152,8 +152,8 @@ func (s *Server) adopt(h ipam.Handle, w podnet.Wired) error {
 
 // adopted returns the adopted attachment on iface.
 func (s *Server) adopted(iface string) (journal.Attachment, bool) {
-	for h, at := range s.Journal.State().Attachments {
-		if h.Adopted() && at.HostInterface == iface {
+	for _, at := range s.Journal.On(iface) {
+		if at.Handle.Adopted() {
 			return at, true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -25,8 +26,11 @@ func (a *agent) loseState(pods ...cniserver.Pod) {
 	if err := a.server.Adopt(pods); err != nil {
 		a.t.Fatal(err)
 	}
-	if err := a.alloc.TakeOver(a.t.Context()); err != nil {
-		a.t.Fatal(err)
+	for range 2 { // at first it asks whether another agent is alive
+		if err := a.alloc.TakeOver(a.t.Context(), a.alloc.Former()); err != nil {
+			a.t.Fatal(err)
+		}
+		a.later.Add(int64(time.Minute))
 	}
 }
 

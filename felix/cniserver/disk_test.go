@@ -12,6 +12,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/ipam/journal"
 )
 
 func TestOnAFullDiskADDSaysSoAndLeavesNothing(t *testing.T) {
@@ -29,7 +30,7 @@ func TestOnAFullDiskADDSaysSoAndLeavesNothing(t *testing.T) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 	block := a.alloc.Usage()[0].CIDR
-	for a.books.Claim(block, "p") == nil { // until the journal's last page is full too
+	for a.books.Claim(block, journal.Claim{Pool: "p"}) == nil { // until the journal's last page is full too
 	}
 	second := newSandbox(t, "c1", "web")
 	_, err := c.AddNetworkList(t.Context(), a.conf("1.0.0"), second.rt)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/desired"
@@ -39,20 +40,26 @@ func (b *box) netns() string { return "/netns/" + b.id }
 // world is a cluster: an API server, machines, and their runtimes. Nothing in it
 // looks at how the agents keep their books.
 type world struct {
-	t      *testing.T
-	seed   uint64
-	step   int
-	r      *rand.Rand
-	now    time.Time
-	calm   bool // nothing fails any more
-	pool   netip.Prefix
-	uids   map[string]string // of Node objects
-	blocks map[netip.Prefix]ipam.Block
-	orphan map[ipam.Block]time.Time // since when the controller sees it so
-	all    []*machine
-	boxes  []*box
-	claims map[string][]netip.Addr // podIPs, by machine and pod
-	serial int
+	t           *testing.T
+	seed        uint64
+	step        int
+	r           *rand.Rand
+	now         time.Time
+	calm        bool // nothing fails any more
+	pools       map[string]*ipam.Pool
+	going       bool              // pool q is being deleted
+	uids        map[string]string // of Node objects
+	blocks      map[netip.Prefix]ipam.Block
+	wants       map[netip.Prefix][]ipam.Want // what is asked of blocks' owners
+	free        map[netip.Prefix]int         // as owners published it
+	kept        map[netip.Prefix]map[netip.Addr]string
+	orphan      map[ipam.Block]time.Time     // since when the controller sees it so
+	annotations map[string]map[string]string // of pods, by machine and pod
+	all         []*machine
+	boxes       []*box
+	claims      map[string][]netip.Addr // podIPs, by machine and pod
+	serial      int
+	seen        map[string]int // how often what happened, in all histories
 }
 
 func (w *world) String() string { return fmt.Sprintf("seed %d step %d", w.seed, w.step) }
@@ -61,11 +68,17 @@ func (w *world) next() string { w.serial++; return fmt.Sprint("s", w.serial) }
 
 func newHistory(t *testing.T, seed uint64, dir string) *world {
 	w := &world{
-		t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0), pool: netip.MustParsePrefix("10.0.0.0/27"),
+		t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0),
 		uids: map[string]string{}, blocks: map[netip.Prefix]ipam.Block{}, orphan: map[ipam.Block]time.Time{}, claims: map[string][]netip.Addr{},
+		wants: map[netip.Prefix][]ipam.Want{}, free: map[netip.Prefix]int{}, kept: map[netip.Prefix]map[netip.Addr]string{},
+		annotations: map[string]map[string]string{},
 	}
+	// Two thirds of the clusters have fewer blocks than their nodes want.
+	p := netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), 27+int(seed%3))
+	w.pools = map[string]*ipam.Pool{"p": {Name: "p", CIDR: p, BlockSize: 30}}
+	w.makePool()
 	for i := range 3 {
-		m := &machine{w: w, name: fmt.Sprint("n", i), disk: filepath.Join(dir, fmt.Sprint(seed, "-", i))}
+		m := &machine{w: w, impatient: func() {}, name: fmt.Sprint("n", i), disk: filepath.Join(dir, fmt.Sprint(seed, "-", i))}
 		m.netns, m.veths, m.ends = map[string]bool{}, nil, nil
 		w.all = append(w.all, m)
 		w.boot(m)
@@ -127,20 +140,35 @@ func (w *world) add(m *machine, pod string) {
 			b.ended = true
 		}
 	}
+	w.annotate(m.name + "/" + pod)
 	b := &box{m: m, pod: pod, id: w.next()}
 	m.netns[b.netns()] = true
 	w.boxes = append(w.boxes, b)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
+	m.impatient = cancel
 	if !m.listed {
 		cancel() // nobody waits for the API server here
 	}
 	reply := m.server.Handle(ctx, b.request(wire.Add))
 	if reply.Error != nil || !m.up {
+		if reply.Error != nil && strings.Contains(reply.Error.Details, ipam.ErrExhausted.Error()) {
+			w.seen["exhausted"]++
+		}
 		b.ended = true // the runtime will say DEL
 		return
 	}
 	b.addrs = reply.Added.Addrs
+	asked := w.annotations[m.name+"/"+pod]
+	if a := asked[annotation.IPAddresses]; a != "" {
+		w.seen["asked address"]++
+		if b.addrs[0].String() != a {
+			w.t.Fatalf("%s: %s/%s asked for %s and got %v", w, m.name, pod, a, b.addrs)
+		}
+	}
+	if asked[annotation.StickyAddress] != "" && w.returns(b.addrs[0], pod) {
+		w.seen["kept address"]++
+	}
 	w.claims[m.name+"/"+pod] = b.addrs
 }
 
@@ -161,35 +189,69 @@ func (w *world) forget(b *box) {
 	}
 }
 
-// inUse reports whether a pod claims an address of cidr.
+// inUse reports whether a pod claims an address of cidr, and not of a block inside.
 func (w *world) inUse(cidr netip.Prefix) bool {
 	for _, addrs := range w.claims {
-		if slices.ContainsFunc(addrs, cidr.Contains) {
+		if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return w.blockOf(a) == cidr }) {
 			return true
 		}
 	}
 	return false
 }
 
-// stranded counts the pods of m in blocks that m had when both its Node and its
-// journal were others. Nothing says that the machine is the same, so nobody hands
-// out of these; the controller deletes them when their last pod is gone.
-func (w *world) stranded(m *machine) (n int) {
-	for _, b := range w.boxes {
-		for cidr, x := range w.blocks {
-			o := x.Owner
-			former := o.Node == m.name && o.UID != w.uids[m.name] && o.Journal != m.books.State().ID
-			if b.m == m && former && slices.ContainsFunc(b.addrs, cidr.Contains) {
-				n++
-			}
+// blockOf returns the block that an address belongs to: the narrowest.
+func (w *world) blockOf(a netip.Addr) (best netip.Prefix) {
+	for cidr := range w.blocks {
+		if cidr.Contains(a) && (!best.IsValid() || cidr.Bits() > best.Bits()) {
+			best = cidr
 		}
 	}
-	return n
+	return best
 }
 
-// control is the controller: it deletes blocks whose Node has been gone for long.
+// partsOf returns the blocks inside of cidr.
+func (w *world) partsOf(cidr netip.Prefix) (parts []ipam.Block) {
+	for p, b := range w.blocks {
+		if p.Bits() > cidr.Bits() && cidr.Contains(p.Addr()) {
+			parts = append(parts, b)
+		}
+	}
+	return parts
+}
+
+func (w *world) remove(cidr netip.Prefix) {
+	delete(w.blocks, cidr)
+	delete(w.wants, cidr)
+	delete(w.free, cidr)
+	delete(w.kept, cidr)
+}
+
+// makePool makes the pool that comes and goes.
+func (w *world) makePool() {
+	w.pools["q"], w.going = &ipam.Pool{Name: "q", CIDR: netip.MustParsePrefix("10.0.1.0/29"), BlockSize: 30}, false
+}
+
+// annotate lets a pod ask for something, now and then.
+func (w *world) annotate(key string) {
+	delete(w.annotations, key)
+	switch w.r.IntN(6) {
+	case 0:
+		w.annotations[key] = map[string]string{annotation.StickyAddress: "5m"}
+	case 1:
+		want := netip.AddrFrom4([4]byte{10, 0, byte(w.r.IntN(4) / 3), byte(w.r.IntN(32))})
+		w.annotations[key] = map[string]string{annotation.IPAddresses: want.String()}
+	}
+}
+
+// control is the controller: it deletes blocks whose Node has been gone for long,
+// or leaves one of which others have parts to one of these; and pools when nobody
+// has a block of them any more.
 func (w *world) control() {
+	left := 0
 	for cidr, b := range w.blocks {
+		if b.Pool == "q" {
+			left++
+		}
 		if w.uids[b.Owner.Node] == b.Owner.UID {
 			delete(w.orphan, b)
 			continue
@@ -198,11 +260,36 @@ func (w *world) control() {
 		switch {
 		case !known:
 			w.orphan[b] = w.now
-		case w.now.Sub(since) >= blockGone && !w.inUse(cidr):
-			delete(w.blocks, cidr)
-			delete(w.orphan, b)
+			continue
+		case w.now.Sub(since) < blockGone || w.inUse(cidr):
+			continue
+		}
+		parts := w.partsOf(cidr)
+		heir := slices.IndexFunc(parts, func(p ipam.Block) bool { return w.uids[p.Owner.Node] == p.Owner.UID })
+		switch {
+		case heir >= 0:
+			b.Owner = parts[heir].Owner
+			w.blocks[cidr] = b
+			delete(w.wants, cidr)
+			w.seen["inherited"]++
+		case len(parts) == 0:
+			w.remove(cidr)
 		}
 	}
+	if w.going && left == 0 && w.pools["q"] != nil {
+		w.pools["q"] = nil
+		w.seen["pool gone"]++
+	}
+}
+
+// returns reports whether an address was kept for the pod, as far as was published.
+func (w *world) returns(a netip.Addr, pod string) bool {
+	for _, kept := range w.kept {
+		if kept[a] == "ns/"+pod {
+			return true
+		}
+	}
+	return false
 }
 
 // move is one step of chaos.
@@ -210,6 +297,11 @@ func (w *world) move() {
 	m := w.all[w.r.IntN(len(w.all))]
 	if !m.up {
 		if w.uids[m.name] == "" {
+			if w.step < m.back {
+				w.now = w.now.Add(time.Minute)
+				w.control()
+				return
+			}
 			w.boot(m)
 		} else {
 			m.start()
@@ -234,11 +326,19 @@ func (w *world) move() {
 		w.uids[m.name] = w.next()
 	case k == 15 && w.r.IntN(2) == 0: // it is deleted, and returns with its disk or without
 		w.off(m)
+		m.back = w.step + w.r.IntN(30)
 		if w.r.IntN(2) == 0 {
 			m.lose()
 		}
 	case k == 16:
 		m.start()
+	case k == 17 && w.pools["q"] == nil:
+		w.makePool()
+	case k == 17:
+		w.going = true
+		q := *w.pools["q"]
+		q.Disabled = true
+		w.pools["q"] = &q
 	default:
 		w.now = w.now.Add(time.Duration(w.r.IntN(90)) * time.Second)
 		_ = m.upkeep(w.t.Context())
@@ -272,7 +372,7 @@ func (w *world) settle() {
 		}
 		m.start()
 	}
-	for range 25 {
+	for range 40 {
 		w.now = w.now.Add(time.Minute)
 		for _, m := range w.all {
 			if err := m.upkeep(w.t.Context()); err != nil {
@@ -307,9 +407,16 @@ func (w *world) judge() {
 	}
 	owned := map[netip.Prefix]string{}
 	for _, m := range w.all {
-		held := w.stranded(m)
+		held := 0
 		for _, u := range m.alloc.Usage() {
 			owned[u.CIDR] = m.name
+			given := 0
+			for _, p := range w.partsOf(u.CIDR) {
+				given += 1 << (p.CIDR.Addr().BitLen() - p.CIDR.Bits())
+			}
+			if c := u.Counts; c.Given != given || c.Held+c.Resting+c.Free+c.Given != 1<<(32-u.CIDR.Bits()) {
+				w.t.Fatalf("%s: %s has %+v of %s, of which %d are others'", w, m.name, c, u.CIDR, given)
+			}
 			for a := range u.Held {
 				if held++; !running[m.name][a] {
 					w.t.Fatalf("%s: %s leaks %s, held by %v", w, m.name, a, u.Held[a])
@@ -323,11 +430,24 @@ func (w *world) judge() {
 			w.t.Fatalf("%s: %s holds %d addresses, records %d, and %d are in use", w, m.name, held, len(m.books.State().Attachments), len(running[m.name]))
 		}
 	}
+	if w.going && w.pools["q"] != nil && !w.usesPool("q") {
+		w.t.Fatalf("%s: pool q is not gone although nobody uses it: %v", w, w.blocks)
+	}
 	for cidr, b := range w.blocks {
 		if owned[cidr] != b.Owner.Node && !w.inUse(cidr) {
 			w.t.Fatalf("%s: block %s of %+v is nobody's", w, cidr, b.Owner)
 		}
 	}
+}
+
+// usesPool reports whether a pod claims an address of the pool.
+func (w *world) usesPool(name string) bool {
+	for _, addrs := range w.claims {
+		if slices.ContainsFunc(addrs, w.pools[name].CIDR.Contains) {
+			return true
+		}
+	}
+	return false
 }
 
 // Whatever happens, in whatever order, and wherever an agent is killed: no
@@ -339,9 +459,11 @@ func TestHistories(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	seen := map[string]int{}
 	for seed := range uint64(histories) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			w := newHistory(t, seed, dir)
+			w.seen = seen
 			defer func() {
 				for _, m := range w.all {
 					m.kill()
@@ -356,6 +478,12 @@ func TestHistories(t *testing.T) {
 		})
 		if t.Failed() {
 			return
+		}
+	}
+	t.Log(seen)
+	for _, what := range []string{"given", "asked address", "refused", "taken over", "inherited", "pool gone", "kept address", "exhausted"} {
+		if seen[what] == 0 {
+			t.Errorf("no history has %q: it judges nothing", what)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cniserver_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -38,13 +39,15 @@ type machine struct {
 	veths  map[string]pod.Wired // by host interface
 	ends   map[string]string    // host interface -> network namespace
 	heard  map[netip.Prefix]bool
+	back   int // the step before which it does not return
 	listed bool
 
-	up     bool // the agent runs
-	fuse   int  // writes until it is killed; negative: it is not
-	books  *journal.Journal
-	alloc  *assign.Allocator
-	server *cniserver.Server
+	impatient func() // who asks another node does not wait any longer
+	up        bool   // the agent runs
+	fuse      int    // writes until it is killed; negative: it is not
+	books     *journal.Journal
+	alloc     *assign.Allocator
+	server    *cniserver.Server
 }
 
 // write lets one write happen, or the agent die before or after it.
@@ -82,23 +85,28 @@ func (m *machine) start() {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	m.alloc = assign.New(disk{m}, m, func() time.Time { return m.w.now }, log)
 	m.server = cniserver.New(cniserver.Config{
-		RunDir: m.disk, MTU: 1500, Allocator: m.alloc, Journal: disk{m}, Wirer: m, Status: m, Box: m, Log: log,
+		RunDir: m.disk, MTU: 1500, Allocator: m.alloc, Journal: disk{m}, Wirer: m, Directory: m, Status: m, Box: m, Log: log,
 	})
 	_ = m.server.Recover() // what fails here the upkeep mends
 }
 
-// hear tells the agent what the API server knows.
+// hear tells the agent what the API server knows, in the order in which the agent
+// of a node hears a listing.
 func (m *machine) hear() {
 	m.alloc.SetNode(m.w.uids[m.name], selector.Labels(nil))
-	m.alloc.SetPool("p", &ipam.Pool{Name: "p", CIDR: m.w.pool, BlockSize: 30})
+	for name, p := range m.w.pools {
+		m.alloc.SetPool(name, p)
+	}
 	for cidr := range maps.Clone(m.heard) {
 		if _, there := m.w.blocks[cidr]; !there {
 			m.alloc.BlockGone(cidr)
 			delete(m.heard, cidr)
 		}
 	}
-	for cidr, b := range m.w.blocks {
-		m.alloc.SetBlock(b)
+	narrowFirst := slices.SortedFunc(maps.Keys(m.w.blocks), func(a, b netip.Prefix) int { return cmp.Compare(b.Bits(), a.Bits()) })
+	for _, cidr := range narrowFirst {
+		m.alloc.SetBlock(m.w.blocks[cidr])
+		m.alloc.SetStanding(cidr, ipam.Standing{Free: m.w.free[cidr], Kept: m.w.kept[cidr], Wants: slices.Clone(m.w.wants[cidr])})
 		m.heard[cidr] = true
 	}
 }
@@ -106,19 +114,29 @@ func (m *machine) hear() {
 // upkeep is what the agent does now and then.
 func (m *machine) upkeep(ctx context.Context) error {
 	m.hear()
-	err := m.server.Adopt(m.w.podsOf(m, m.alloc.Former()))
+	former := m.alloc.Former()
+	err := m.server.Adopt(m.w.podsOf(m, former))
 	if err == nil {
-		err = m.alloc.TakeOver(ctx)
+		err = m.alloc.TakeOver(ctx, former)
 	}
-	m.alloc.Listed()
-	m.listed = true
-	publish := func(b ipam.Block, _ assign.Usage) error {
-		if _, there := m.w.blocks[b.CIDR]; there {
+	if err != nil || !m.alloc.Challenging() {
+		m.alloc.Listed()
+		m.listed = true
+	}
+	publish := func(b ipam.Block, u assign.Usage) error {
+		if m.w.blocks[b.CIDR].Owner != b.Owner {
 			return nil
 		}
-		return m.Claim(ctx, b)
+		m.w.free[b.CIDR], m.w.kept[b.CIDR] = u.Free, u.Kept
+		return nil
 	}
-	return errors.Join(err, m.server.Collect(m.w.claimed), m.alloc.GiveBack(ctx), m.alloc.EachBlock(publish))
+	err = errors.Join(err, m.alloc.Answer(ctx), m.server.Collect(m.w.claimed), m.alloc.GiveBack(ctx))
+	return errors.Join(err, m.alloc.Reclaim(ctx), m.alloc.EachBlock(publish))
+}
+
+// Lookup is what the API server says of a pod of the machine.
+func (m *machine) Lookup(_ context.Context, _, pod string) cniserver.Listing {
+	return cniserver.Listing{Pod: m.w.annotations[m.name+"/"+pod], PodKnown: true, NamespaceKnown: true}
 }
 
 // destroy ends a network namespace; the kernel takes its veth along.
@@ -153,6 +171,9 @@ func (m *machine) Claim(_ context.Context, b ipam.Block) error {
 			return ipam.ErrConflict
 		}
 		m.w.blocks[b.CIDR] = b
+		if b.Owner.Node != m.name {
+			m.w.seen["given"]++
+		}
 		return nil
 	})
 }
@@ -163,6 +184,8 @@ func (m *machine) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) err
 			return ipam.ErrConflict
 		}
 		m.w.blocks[b.CIDR] = b
+		m.w.seen["taken over"]++
+		delete(m.w.wants, b.CIDR)
 		return nil
 	})
 }
@@ -170,8 +193,49 @@ func (m *machine) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) err
 func (m *machine) Release(_ context.Context, b ipam.Block) error {
 	return m.call(func() error {
 		if m.w.blocks[b.CIDR].Owner == b.Owner {
-			delete(m.w.blocks, b.CIDR)
+			m.w.remove(b.CIDR)
 		}
+		return nil
+	})
+}
+
+// Ask lays a want before the owner, who may answer at once. If not, who asks does
+// not wait: the answer comes when nobody expects it any more.
+func (m *machine) Ask(ctx context.Context, b ipam.Block, want ipam.Want) error {
+	err := m.call(func() error {
+		if there, ok := m.w.blocks[b.CIDR]; !ok || there.Owner != b.Owner {
+			return ipam.ErrConflict
+		}
+		wants := slices.DeleteFunc(slices.Clone(m.w.wants[b.CIDR]), func(o ipam.Want) bool { return o.By.Node == want.By.Node })
+		m.w.wants[b.CIDR] = append(wants, want)
+		return nil
+	})
+	for _, o := range m.w.all {
+		if o.name == b.Owner.Node && o != m && o.up && o.listed && m.w.r.IntN(3) > 0 {
+			o.hear()
+			_ = o.alloc.Answer(ctx)
+		}
+	}
+	m.hear()
+	m.impatient()
+	return err
+}
+
+func (m *machine) Answer(_ context.Context, b ipam.Block, done, refused []ipam.Want) error {
+	return m.call(func() error {
+		if there, ok := m.w.blocks[b.CIDR]; !ok || there.Owner != b.Owner {
+			return ipam.ErrConflict
+		}
+		wants := slices.DeleteFunc(slices.Clone(m.w.wants[b.CIDR]), func(o ipam.Want) bool { return slices.ContainsFunc(done, o.Same) })
+		for i, o := range wants {
+			for _, x := range refused {
+				if o.Same(x) {
+					wants[i].Refused = x.Refused
+					m.w.seen["refused"]++
+				}
+			}
+		}
+		m.w.wants[b.CIDR] = wants
 		return nil
 	})
 }
@@ -188,14 +252,23 @@ func (d disk) do(f func() error) error {
 
 func (d disk) State() journal.State                          { return d.m.books.State() }
 func (d disk) Find(h ipam.Handle) (journal.Attachment, bool) { return d.m.books.Find(h) }
-func (d disk) Claim(b netip.Prefix, pool string) error {
-	return d.do(func() error { return d.m.books.Claim(b, pool) })
+func (d disk) On(iface string) []journal.Attachment          { return d.m.books.On(iface) }
+func (d disk) Claim(b netip.Prefix, c journal.Claim) error {
+	return d.do(func() error { return d.m.books.Claim(b, c) })
+}
+
+func (d disk) Carve(part netip.Prefix, to ipam.Owner) error {
+	return d.do(func() error { return d.m.books.Carve(part, to) })
+}
+
+func (d disk) Return(part netip.Prefix) error {
+	return d.do(func() error { return d.m.books.Return(part) })
 }
 
 func (d disk) Drop(b netip.Prefix) error { return d.do(func() error { return d.m.books.Drop(b) }) }
 
-func (d disk) Detach(h ipam.Handle, until time.Time) error {
-	return d.do(func() error { return d.m.books.Detach(h, until) })
+func (d disk) Detach(h ipam.Handle, r journal.Rest) error {
+	return d.do(func() error { return d.m.books.Detach(h, r) })
 }
 
 func (d disk) Attach(a journal.Attachment) (g uint64, err error) {

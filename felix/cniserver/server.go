@@ -27,6 +27,7 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
 
 	podnet "github.com/koratnet/korat/felix/pod"
 )
@@ -37,19 +38,21 @@ const addTimeout = 30 * time.Second
 
 // Allocator hands out addresses; ipam/assign implements it.
 type Allocator interface {
-	Assign(context.Context, ipam.Handle) ([]netip.Addr, error)
+	Assign(context.Context, ipam.Handle, ipam.Request) ([]netip.Addr, error)
 	Hold(ipam.Handle, []netip.Addr) error
 	Undo(ipam.Handle, []netip.Addr)
-	RestUntil() time.Time
-	Release(h ipam.Handle, addrs []netip.Addr, until time.Time)
+	// Rest says how long addresses rest that h gives back now, kept for keep for its return.
+	Rest(h ipam.Handle, addrs []netip.Addr, keep time.Duration) journal.Rest
+	Release(ipam.Handle, []netip.Addr, journal.Rest)
 }
 
 // Journal records attachments; ipam/journal implements it.
 type Journal interface {
 	State() journal.State
 	Find(ipam.Handle) (journal.Attachment, bool)
+	On(hostInterface string) []journal.Attachment
 	Attach(journal.Attachment) (generation uint64, err error)
-	Detach(ipam.Handle, time.Time) error
+	Detach(ipam.Handle, journal.Rest) error
 }
 
 // Wirer attaches pods; felix/pod implements it.
@@ -76,6 +79,20 @@ type Box interface {
 	Synced(event.Source)
 }
 
+// Directory knows what the API server says of pods; felix/agent implements it.
+type Directory interface {
+	// Lookup waits a moment for a pod that is not known yet.
+	Lookup(ctx context.Context, namespace, pod string) Listing
+}
+
+// Listing is what the API server says of a pod and its namespace. What nobody
+// could tell is not Known: then the annotations are empty, and may not be.
+type Listing struct {
+	Pod, Namespace           map[string]string // annotations
+	PodKnown, NamespaceKnown bool
+	Labels                   selector.Labels // of the namespace
+}
+
 // Config is what a Server needs; every field is required.
 type Config struct {
 	RunDir    string // holds the socket and the tombstones
@@ -83,6 +100,7 @@ type Config struct {
 	Allocator Allocator
 	Journal   Journal
 	Wirer     Wirer
+	Directory Directory
 	Status    Status
 	Box       Box
 	Log       *slog.Logger
@@ -230,7 +248,8 @@ func cniError(err error) *wire.Error {
 		return &wire.Error{Code: types.ErrInvalidEnvironmentVariables, Message: "CNI_NETNS", Details: err.Error()}
 	case errors.Is(err, journal.ErrNotRecorded):
 		return &wire.Error{Code: types.ErrIOFailure, Message: "no address changes hands without a record on the node's disk", Details: err.Error()}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ipam.ErrNoPool), errors.Is(err, ipam.ErrExhausted):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ipam.ErrNoPool), errors.Is(err, ipam.ErrExhausted),
+		errors.Is(err, ipam.ErrTaken), errors.Is(err, ipam.ErrRival):
 		return &wire.Error{Code: types.ErrTryAgainLater, Message: "try again later", Details: err.Error()}
 	}
 	return &wire.Error{Code: types.ErrInternal, Message: "korat agent", Details: err.Error()}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,7 @@ type agent struct {
 	alloc  *assign.Allocator
 	server *cniserver.Server
 	books  *journal.Journal
+	later  atomic.Int64 // how far its clock is ahead, in nanoseconds
 	stop   func()
 }
 
@@ -78,7 +80,7 @@ func (a *agent) start() {
 		a.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	alloc := assign.New(a.books, a.api, time.Now, log)
+	alloc := assign.New(a.books, a.api, func() time.Time { return time.Now().Add(time.Duration(a.later.Load())) }, log)
 	a.alloc = alloc
 	alloc.SetNode("uid", selector.Labels(nil))
 	alloc.SetPool("p", &ipam.Pool{Name: "p", CIDR: netip.MustParsePrefix("10.9.0.0/24"), BlockSize: 26})

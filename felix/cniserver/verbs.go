@@ -40,7 +40,7 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 		at, known, err = s.inherit(r)
 	}
 	if err == nil && !known {
-		at, err = s.assign(ctx, h, iface, r.Netns)
+		at, err = s.assign(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -57,20 +57,6 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 		return nil, err
 	}
 	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: s.MTU, Addrs: at.Addrs}, nil
-}
-
-// assign finds addresses and records them.
-func (s *Server) assign(ctx context.Context, h ipam.Handle, iface, netns string) (journal.Attachment, error) {
-	addrs, err := s.Allocator.Assign(ctx, h)
-	if err != nil {
-		return journal.Attachment{}, err
-	}
-	at := journal.Attachment{Handle: h, HostInterface: iface, Netns: netns, Addrs: addrs}
-	if at.Generation, err = s.Journal.Attach(at); err != nil {
-		s.Allocator.Undo(h, addrs)
-		return journal.Attachment{}, err
-	}
-	return at, nil
 }
 
 // goneTimeout bounds how long a DEL waits for routes and rules to go.
@@ -98,11 +84,11 @@ func (s *Server) detach(at journal.Attachment) error {
 
 // forget strikes at from the journal, then gives its addresses back.
 func (s *Server) forget(at journal.Attachment) error {
-	until := s.Allocator.RestUntil()
-	if err := s.Journal.Detach(at.Handle, until); err != nil {
+	rest := s.Allocator.Rest(at.Handle, at.Addrs, at.Keep)
+	if err := s.Journal.Detach(at.Handle, rest); err != nil {
 		return err
 	}
-	s.Allocator.Release(at.Handle, at.Addrs, until)
+	s.Allocator.Release(at.Handle, at.Addrs, rest)
 	return nil
 }
 
@@ -126,8 +112,8 @@ func (s *Server) del(r wire.Request) error {
 
 // current reports whether at is the latest attachment on its host interface.
 func (s *Server) current(at journal.Attachment) bool {
-	for _, other := range s.Journal.State().Attachments {
-		if other.HostInterface == at.HostInterface && other.Generation > at.Generation {
+	for _, other := range s.Journal.On(at.HostInterface) {
+		if other.Generation > at.Generation {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/ipam"
 )
 
 // DefaultBlockGrace is how long the Node of a block has to be gone before the
@@ -136,7 +137,7 @@ type sightings map[types.UID]sighting
 
 type sighting struct {
 	since time.Time
-	owner koratv1.BlockSpec
+	owner ipam.Owner
 }
 
 // due notes what is orphaned now, forgets what is not, and returns the blocks
@@ -148,8 +149,8 @@ func (s sightings) due(orphans []koratv1.Block, now time.Time, grace time.Durati
 		current[b.UID] = true
 		first, known := s[b.UID]
 		switch {
-		case !known || first.owner != b.Spec:
-			s[b.UID] = sighting{now, b.Spec}
+		case !known || first.owner != ownerOf(&b):
+			s[b.UID] = sighting{now, ownerOf(&b)}
 		case now.Sub(first.since) >= grace:
 			out = append(out, b)
 		}
@@ -160,6 +161,10 @@ func (s sightings) due(orphans []koratv1.Block, now time.Time, grace time.Durati
 		}
 	}
 	return out
+}
+
+func ownerOf(b *koratv1.Block) ipam.Owner {
+	return ipam.Owner{Node: b.Spec.Node, UID: b.Spec.NodeUID, Journal: b.Spec.JournalID}
 }
 
 func nodeUIDs(ctx context.Context, r client.Reader) (map[string]types.UID, error) {

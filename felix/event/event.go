@@ -42,6 +42,7 @@ const (
 	HostEndpointKind
 	NodeConfigurationKind
 	LocalInterfaceKind
+	ReservationKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -88,12 +89,16 @@ type Pod struct {
 	Labels          selector.Labels
 	Account         string // name of its service account; empty if none is known
 	Ports           []policy.NamedPort
+	// Annotations are those of Korat, by their whole names. The engine does not
+	// look at them.
+	Annotations map[string]string
 }
 
 // Namespace is a namespace with its labels.
 type Namespace struct {
-	Name   string
-	Labels selector.Labels
+	Name        string
+	Labels      selector.Labels
+	Annotations map[string]string // as a Pod's
 }
 
 // ServiceAccount is a service account with its labels.
@@ -128,8 +133,17 @@ type Pool struct {
 	Masquerade bool // its pods hide behind their node when they leave the cluster
 }
 
-// Block is a block with its owner.
-type Block struct{ ipam.Block }
+// Block is a block with its owner. The engine does not look at its standing.
+type Block struct {
+	ipam.Block
+	Standing ipam.Standing
+}
+
+// Reservation is what an IPReservation takes from pools. The engine does not look at it.
+type Reservation struct {
+	Name string
+	Nets []netip.Prefix
+}
 
 // Node is what the Kubernetes Node object says.
 type Node struct {
@@ -218,6 +232,7 @@ func (*Namespace) kind() Kind         { return NamespaceKind }
 func (*Policy) kind() Kind            { return PolicyKind }
 func (*Pool) kind() Kind              { return PoolKind }
 func (*Block) kind() Kind             { return BlockKind }
+func (*Reservation) kind() Kind       { return ReservationKind }
 func (*Node) kind() Kind              { return NodeKind }
 func (*NodeNetwork) kind() Kind       { return NodeNetworkKind }
 func (*Peer) kind() Kind              { return PeerKind }

@@ -12,11 +12,14 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/convert"
 	"github.com/koratnet/korat/policy/selector"
+
+	ipamkube "github.com/koratnet/korat/ipam/kube"
 )
 
 // The converters parse once into strict values. What an object says wrongly is
@@ -26,7 +29,7 @@ func namespacedName(o metav1.Object) string { return o.GetNamespace() + "/" + o.
 
 func namespace(obj any) (string, event.Value) {
 	n := obj.(*corev1.Namespace)
-	return n.Name, &event.Namespace{Name: n.Name, Labels: selector.MakeLabels(n.Labels)}
+	return n.Name, &event.Namespace{Name: n.Name, Labels: selector.MakeLabels(n.Labels), Annotations: annotation.Ours(n.Annotations)}
 }
 
 func node(obj any) (string, event.Value) {
@@ -55,6 +58,7 @@ func pod(obj any) (string, event.Value) {
 	v := &event.Pod{
 		Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Labels: selector.MakeLabels(p.Labels),
 		Account: p.Spec.ServiceAccountName, Ports: slices.Concat(namedPorts(p.Spec.InitContainers), namedPorts(p.Spec.Containers)),
+		Annotations: annotation.Ours(p.Annotations),
 	}
 	for _, ip := range p.Status.PodIPs {
 		v.Addrs = appendAddr(v.Addrs, ip.IP)
@@ -161,18 +165,50 @@ func policyOf[O any](converted func(O) (*policy.Policy, []convert.Problem)) func
 	}
 }
 
+// pool: one that is being deleted gives nothing out any more, and neither does one
+// of which nobody can tell for whom it is.
 func pool(obj any) (string, event.Value) {
 	o := obj.(*koratv1.IPPool)
 	cidr, err := netip.ParsePrefix(string(o.Spec.CIDR))
 	if err != nil {
 		return o.Name, nil
 	}
-	v := &event.Pool{Pool: ipam.Pool{Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), Disabled: o.Spec.Disabled}, Masquerade: o.Spec.NATOutgoing}
+	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Pool: ipam.Pool{
+		Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), MaxBlocks: int(o.Spec.MaxBlocksPerNode),
+		Disabled: o.Spec.Disabled || o.DeletionTimestamp != nil, Manual: o.Spec.Assignment == koratv1.AssignManual,
+	}}
 	if v.BlockSize == 0 {
 		v.BlockSize = koratv1.DefaultBlockSize(cidr)
 	}
-	if v.Nodes, err = selector.Parse(o.Spec.NodeSelector); err != nil {
+	if o.Spec.Cooldown != nil {
+		v.Cooldown = o.Spec.Cooldown.Duration
+	}
+	for _, u := range o.Spec.AllowedUses {
+		v.Uses |= poolUses[u]
+	}
+	nodes, errNodes := selector.Parse(o.Spec.NodeSelector)
+	namespaces, errNamespaces := selector.Parse(o.Spec.NamespaceSelector)
+	v.Nodes = nodes
+	if o.Spec.NamespaceSelector != "" {
+		v.Namespaces = namespaces
+	}
+	if errNodes != nil || errNamespaces != nil {
 		v.Disabled = true // the range stays known; nothing new is handed out of it
+	}
+	return o.Name, v
+}
+
+var poolUses = map[koratv1.PoolUse]ipam.Use{
+	koratv1.UsePods: ipam.Pods, koratv1.UseTunnel: ipam.Tunnel, koratv1.UseLoadBalancer: ipam.LoadBalancer,
+}
+
+func reservation(obj any) (string, event.Value) {
+	o := obj.(*koratv1.IPReservation)
+	v := &event.Reservation{Name: o.Name}
+	for _, c := range o.Spec.CIDRs {
+		if p, err := netip.ParsePrefix(string(c)); err == nil {
+			v.Nets = append(v.Nets, p.Masked())
+		}
 	}
 	return o.Name, v
 }
@@ -183,7 +219,7 @@ func block(obj any) (string, event.Value) {
 	if err != nil || koratv1.BlockName(cidr) != o.Name {
 		return o.Name, nil
 	}
-	return o.Name, &event.Block{Block: ipam.Block{
+	return o.Name, &event.Block{Standing: ipamkube.Standing(o), Block: ipam.Block{
 		CIDR: cidr, Pool: o.Spec.Pool,
 		Owner: ipam.Owner{Node: o.Spec.Node, UID: o.Spec.NodeUID, Journal: o.Spec.JournalID},
 	}}

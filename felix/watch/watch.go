@@ -64,6 +64,7 @@ func feeds(c *kube.Clients) []feed {
 		{c.Discovery, "endpointslices", &discoveryv1.EndpointSlice{}, event.EndpointSliceKind, endpointSlice, nil},
 		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, policyOf(convert.NetworkPolicy), nil},
 		{c.Korat, "ippools", &koratv1.IPPool{}, event.PoolKind, pool, nil},
+		{c.Korat, "ipreservations", &koratv1.IPReservation{}, event.ReservationKind, reservation, nil},
 		{c.Korat, "blocks", &koratv1.Block{}, event.BlockKind, block, nil},
 		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork, nil},
 		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer, nil},

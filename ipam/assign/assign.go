@@ -1,6 +1,12 @@
 // Package assign hands out a node's addresses: from blocks that the node owns,
-// in memory, and by claiming another block through the API when they are full.
-// The caller records the result in the journal before anybody hears of it.
+// in memory, and, when they are full, by claiming another block through the API
+// or by asking other nodes for a part of theirs. The caller records the result
+// in the journal before anybody hears of it.
+//
+//	own.go       the blocks of this node          request.go  one address for a pod
+//	claim.go     one more block                   giveback.go empty blocks back
+//	borrow.go    asks other nodes for a part      donate.go   gives others a part
+//	takeover.go  blocks of this node's past, and the fence against a second agent
 package assign
 
 import (
@@ -8,30 +14,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/koratnet/korat/ipam"
-	"github.com/koratnet/korat/ipam/block"
 	"github.com/koratnet/korat/ipam/journal"
 	"github.com/koratnet/korat/policy/selector"
 )
 
-// Cooldown is how long a freed address rests: longer than the SYN-SENT and the
-// unreplied UDP timeouts of conntrack, so that packets for its last holder
-// have died.
-const Cooldown = 30 * time.Second
-
-// maxTries bounds how many candidates for a block are tried in one Assign. Each
-// failure means that another node was faster, which the watch tells soon.
-const maxTries = 32
-
-// Claimer makes a block the owner's, in the API: creating its object is the claim.
+// Claimer says in the API whose a block is: creating its object is the claim.
 type Claimer interface {
-	// Claim returns ipam.ErrConflict when the block exists already.
+	// Claim returns ipam.ErrConflict when the block exists already. A block
+	// inside of an own one is claimed for another: that is how it is given.
 	Claim(context.Context, ipam.Block) error
 	// TakeOver gives the block that from owns to b.Owner. It returns
 	// ipam.ErrConflict when from does not own it any more.
@@ -39,13 +34,21 @@ type Claimer interface {
 	// Release deletes the block if b.Owner owns it. That it does not, or that
 	// there is none, is success.
 	Release(ctx context.Context, b ipam.Block) error
+	// Ask lays w before the owner of b, in place of what w.By asked before. It
+	// returns ipam.ErrConflict when b.Owner does not own b any more, or there is none.
+	Ask(ctx context.Context, b ipam.Block, w ipam.Want) error
+	// Answer strikes what was asked of b, an own block, and writes why others are
+	// refused, as their Refused says.
+	Answer(ctx context.Context, b ipam.Block, done, refused []ipam.Want) error
 }
 
 // Journal records what blocks the node owns; ipam/journal implements it.
 type Journal interface {
 	State() journal.State
-	Claim(block netip.Prefix, pool string) error
+	Claim(netip.Prefix, journal.Claim) error
 	Drop(block netip.Prefix) error
+	Carve(part netip.Prefix, to ipam.Owner) error
+	Return(part netip.Prefix) error
 }
 
 // Allocator is safe for concurrent use. Make it with New.
@@ -55,18 +58,27 @@ type Allocator struct {
 	journal Journal
 	log     *slog.Logger
 	now     func() time.Time
+	asked   chan struct{} // has one when somebody may have asked for something
 
-	claiming sync.Mutex // who owns a block changes once at a time; held while the API is asked
+	claiming sync.Mutex // which blocks the node gets changes once at a time; held while the API is asked
 
-	mu     sync.Mutex // guards all below
-	labels selector.Labels
-	pools  map[string]ipam.Pool
-	taken  map[netip.Prefix]ipam.Block // blocks in the API, of all nodes
-	own    map[netip.Prefix]ownBlock
+	mu       sync.Mutex // guards all below
+	labels   selector.Labels
+	pools    map[string]ipam.Pool
+	reserved map[string][]netip.Prefix // by the reservation's name
+	taken    map[netip.Prefix]ipam.Block
+	standing map[netip.Prefix]ipam.Standing // of what is in taken, as far as told
+	own      map[netip.Prefix]ownBlock
+	order    []netip.Prefix // of own, as they are filled
+	given    map[netip.Prefix]gift
 	// idle tells since when own blocks are seen without an address in use or at rest.
 	idle map[netip.Prefix]time.Time
 	// leaving are blocks that were ours, until the API says that they are gone.
 	leaving map[netip.Prefix]ipam.Block
+	fence   map[netip.Prefix]challenge
+	rival   error         // why this agent must not assign; nil: it may
+	number  int64         // of the last Want
+	news    chan struct{} // closed, and made anew, when a block or what is asked of it changes
 	ready   chan struct{} // closed once the node and its pools may be known
 }
 
@@ -75,12 +87,19 @@ func New(j Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Al
 	s := j.State()
 	a := &Allocator{
 		owner: ipam.Owner{Node: s.Node, Journal: s.ID}, claimer: claimer, journal: j, log: log, now: now,
-		pools: map[string]ipam.Pool{}, taken: map[netip.Prefix]ipam.Block{}, own: map[netip.Prefix]ownBlock{},
+		asked: make(chan struct{}, 1),
+		pools: map[string]ipam.Pool{}, reserved: map[string][]netip.Prefix{},
+		taken: map[netip.Prefix]ipam.Block{}, standing: map[netip.Prefix]ipam.Standing{},
+		own: map[netip.Prefix]ownBlock{}, given: map[netip.Prefix]gift{},
 		idle: map[netip.Prefix]time.Time{}, leaving: map[netip.Prefix]ipam.Block{},
-		ready: make(chan struct{}),
+		fence: map[netip.Prefix]challenge{}, number: now().UnixNano(),
+		news: make(chan struct{}), ready: make(chan struct{}),
 	}
-	for cidr, pool := range s.Blocks {
-		a.open(s, cidr, pool)
+	for part, to := range s.Carved {
+		a.given[part] = gift{to: to, missing: now()}
+	}
+	for cidr, c := range s.Blocks {
+		a.open(s, cidr, c)
 	}
 	return a
 }
@@ -101,158 +120,118 @@ func (a *Allocator) SetPool(name string, p *ipam.Pool) {
 		return
 	}
 	a.pools[name] = *p
+	for cidr, b := range a.own {
+		if b.pool != name {
+			continue
+		}
+		a.shorten(b)
+		if b.restricted == p.Restricted() {
+			continue
+		}
+		// While no pool is known, after a restart without the API server, the journal
+		// has to tell who may have the addresses.
+		if err := a.journal.Claim(cidr, journal.Claim{Pool: name, Restricted: p.Restricted()}); err != nil {
+			a.log.Warn("journal does not know who may use the block", "block", cidr.String(), "error", err)
+			continue
+		}
+		b.restricted = p.Restricted()
+		a.own[cidr] = b
+	}
+}
+
+// SetReservation tells which ranges a reservation takes from everybody who does
+// not ask for the very address; none: it is gone.
+func (a *Allocator) SetReservation(name string, ranges []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserved[name] = ranges
+	if len(ranges) == 0 {
+		delete(a.reserved, name)
+	}
+	for _, b := range a.own {
+		b.Reserve(a.reservedIn(b.CIDR()))
+	}
+}
+
+// reservedIn returns the reserved ranges that touch cidr.
+func (a *Allocator) reservedIn(cidr netip.Prefix) (in []netip.Prefix) {
+	for _, ranges := range a.reserved {
+		for _, p := range ranges {
+			if p.Overlaps(cidr) {
+				in = append(in, p)
+			}
+		}
+	}
+	return in
 }
 
 // SetBlock tells of a block in the API. A block of our own that the journal
-// lacks was claimed or taken over just before a crash: what is in use of it the
-// journal knew before.
+// lacks was claimed, taken over or given to us, and not recorded before a crash:
+// what is in use of it the journal knew before.
 func (a *Allocator) SetBlock(b ipam.Block) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer a.tell()
 	a.taken[b.CIDR] = b
 	if b.Owner != a.owner {
 		delete(a.leaving, b.CIDR)
+		a.leave(b)
 		return
 	}
+	a.leave(b) // an own block around it has no say in it
 	_, known := a.own[b.CIDR]
 	if _, leaves := a.leaving[b.CIDR]; known || leaves {
 		return
 	}
-	if err := a.journal.Claim(b.CIDR, b.Pool); err != nil {
+	if err := a.adopt(b); err != nil {
 		a.log.Warn("block claimed before a restart is not used", "block", b.CIDR.String(), "error", err)
-		return
 	}
-	a.open(a.journal.State(), b.CIDR, b.Pool)
+}
+
+// SetStanding tells what nodes say about the block.
+func (a *Allocator) SetStanding(cidr netip.Prefix, s ipam.Standing) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.tell()
+	a.standing[cidr] = s
+	if _, ours := a.own[cidr]; ours && len(s.Wants) > 0 {
+		a.wake()
+	}
 }
 
 // BlockGone tells that a block is no more in the API.
 func (a *Allocator) BlockGone(cidr netip.Prefix) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer a.tell()
 	delete(a.taken, cidr)
+	delete(a.standing, cidr)
 	delete(a.leaving, cidr)
+	delete(a.fence, cidr)
 }
 
-// Listed tells that SetNode, SetPool and SetBlock have been called for all
-// that exists. Assign waits for it when it needs to claim a block.
+// tell wakes who waits for news of blocks. The caller holds mu.
+func (a *Allocator) tell() {
+	close(a.news)
+	a.news = make(chan struct{})
+}
+
+// wake makes Serve look.
+func (a *Allocator) wake() {
+	select {
+	case a.asked <- struct{}{}:
+	default:
+	}
+}
+
+// Listed tells that SetNode, SetPool, SetReservation and SetBlock have been called
+// for all that exists. Assign waits for it when it needs to claim a block.
 func (a *Allocator) Listed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.listed() {
 		close(a.ready)
 	}
-}
-
-// Assign gives h one address of each family that the node has: those of its
-// enabled pools, or of its blocks while the pools are not known. All or nothing.
-// Errors: ipam.ErrNoPool, ipam.ErrExhausted, or what the API server said.
-func (a *Allocator) Assign(ctx context.Context, h ipam.Handle) ([]netip.Addr, error) {
-	families := a.families()
-	if len(families) == 0 {
-		if err := a.waitListed(ctx); err != nil {
-			return nil, fmt.Errorf("the node owns no block and the API server has not told of pools yet: %w", err)
-		}
-		if families = a.families(); len(families) == 0 {
-			return nil, fmt.Errorf("%w for node %s: create an IPPool, or correct nodeSelector or disabled of those there are", ipam.ErrNoPool, a.owner.Node)
-		}
-	}
-	var addrs []netip.Addr
-	for _, bits := range families {
-		addr, err := a.assign(ctx, h, bits)
-		if err != nil {
-			a.Undo(h, addrs)
-			return nil, err
-		}
-		addrs = append(addrs, addr)
-	}
-	return addrs, nil
-}
-
-// Hold gives h the addresses that it has already, as far as they are the node's.
-func (a *Allocator) Hold(h ipam.Handle, addrs []netip.Addr) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var errs []error
-	for _, addr := range addrs {
-		if b := a.blockOf(addr); b != nil {
-			delete(a.idle, b.CIDR())
-			errs = append(errs, b.Hold(addr, h))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Undo takes back what Assign gave and nobody has used: no rest is needed.
-func (a *Allocator) Undo(h ipam.Handle, addrs []netip.Addr) { a.Release(h, addrs, a.now()) }
-
-// RestUntil returns how long an address rests that is released now.
-func (a *Allocator) RestUntil() time.Time { return a.now().Add(Cooldown) }
-
-// Release puts the addresses of h to rest until the given time. The journal
-// knows of it already: what it still counts as held nobody else may get.
-func (a *Allocator) Release(h ipam.Handle, addrs []netip.Addr, until time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, addr := range addrs {
-		if b := a.blockOf(addr); b != nil {
-			b.Release(addr, h, until)
-		}
-	}
-}
-
-// Usage is the state of one own block.
-type Usage struct {
-	CIDR                netip.Prefix
-	Held                map[netip.Addr]ipam.Handle
-	Allocated           int
-	Quarantined, Unused int
-}
-
-// Usage returns the state of the node's blocks, sorted.
-func (a *Allocator) Usage() []Usage {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := a.now()
-	all := make([]Usage, 0, len(a.own))
-	for _, cidr := range slices.SortedFunc(maps.Keys(a.own), netip.Prefix.Compare) {
-		all = append(all, usage(a.own[cidr], now))
-	}
-	return all
-}
-
-func usage(b ownBlock, now time.Time) Usage {
-	u := Usage{CIDR: b.CIDR(), Held: map[netip.Addr]ipam.Handle{}}
-	b.Held(func(addr netip.Addr, h ipam.Handle) { u.Held[addr] = h })
-	u.Allocated, u.Quarantined, u.Unused = b.Counts(now)
-	return u
-}
-
-// EachBlock calls f for every block of the node, with its owner as it is claimed
-// in the API. While f runs the block stays the node's as far as it depends on the
-// node. The errors are joined.
-func (a *Allocator) EachBlock(f func(ipam.Block, Usage) error) error {
-	var errs []error
-	for _, u := range a.Usage() {
-		errs = append(errs, a.withBlock(u.CIDR, f))
-	}
-	return errors.Join(errs...)
-}
-
-func (a *Allocator) withBlock(cidr netip.Prefix, f func(ipam.Block, Usage) error) error {
-	a.claiming.Lock()
-	defer a.claiming.Unlock()
-	a.mu.Lock()
-	own, known := a.own[cidr]
-	b := ipam.Block{CIDR: cidr, Pool: own.pool, Owner: a.owner}
-	var u Usage
-	if known {
-		u = usage(own, a.now())
-	}
-	a.mu.Unlock()
-	if !known {
-		return nil
-	}
-	return f(b, u)
 }
 
 // listed reports whether Listed was called.
@@ -274,96 +253,61 @@ func (a *Allocator) waitListed(ctx context.Context) error {
 	}
 }
 
-// families returns the address lengths (32, 128) that pods of this node get.
-func (a *Allocator) families() []int {
+// Hold gives h the addresses that it has already, as far as they are the node's.
+func (a *Allocator) Hold(h ipam.Handle, addrs []netip.Addr) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	has := map[int]bool{}
-	for _, p := range a.usablePools() {
-		has[p.CIDR.Addr().BitLen()] = true
-	}
-	if len(a.pools) == 0 {
-		for cidr := range a.own {
-			has[cidr.Addr().BitLen()] = true
+	var errs []error
+	for _, addr := range addrs {
+		if b, ours := a.blockOf(addr); ours {
+			delete(a.idle, b.CIDR())
+			errs = append(errs, b.Hold(addr, h))
 		}
 	}
-	return slices.Sorted(maps.Keys(has))
+	return errors.Join(errs...)
 }
 
-// assign finds one address of the family with addresses of bits bits.
-func (a *Allocator) assign(ctx context.Context, h ipam.Handle, bits int) (netip.Addr, error) {
-	if addr, ok := a.fromOwn(h, bits); ok {
-		return addr, nil
-	}
-	a.claiming.Lock()
-	defer a.claiming.Unlock()
-	if addr, ok := a.fromOwn(h, bits); ok { // somebody claimed while we waited
-		return addr, nil
-	}
-	if err := a.waitListed(ctx); err != nil {
-		return netip.Addr{}, fmt.Errorf("the node's blocks are full and the API server has not told of pools yet: %w", err)
-	}
-	if err := a.claim(ctx, bits); err != nil {
-		return netip.Addr{}, err
-	}
-	addr, ok := a.fromOwn(h, bits)
-	if !ok {
-		return netip.Addr{}, errors.New("addresses of a block that was just claimed are gone already: try again")
-	}
-	return addr, nil
+// Undo takes back what Assign gave and nobody has used: no rest is needed.
+func (a *Allocator) Undo(h ipam.Handle, addrs []netip.Addr) {
+	a.Release(h, addrs, journal.Rest{Until: a.now()})
 }
 
-// fromOwn looks through the blocks in the order of their addresses, so that
-// late blocks empty first and can be given back.
-func (a *Allocator) fromOwn(h ipam.Handle, bits int) (netip.Addr, bool) {
+// Rest returns how long the addresses of h rest that are released now: the
+// longest cooldown of their pools, or keep, for the return of the pod.
+func (a *Allocator) Rest(h ipam.Handle, addrs []netip.Addr, keep time.Duration) journal.Rest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := a.now()
-	for _, cidr := range slices.SortedFunc(maps.Keys(a.own), netip.Prefix.Compare) {
-		if cidr.Addr().BitLen() != bits || !a.usable(cidr) {
-			continue
-		}
-		if addr, ok := a.own[cidr].Assign(h, now); ok {
-			delete(a.idle, cidr)
-			return addr, true
-		}
+	rest, disabled := time.Duration(0), false
+	for _, addr := range addrs {
+		b, _ := a.blockOf(addr)
+		p := a.pools[b.pool]
+		rest = max(rest, p.Rests())
+		disabled = disabled || p.Disabled
 	}
-	return netip.Addr{}, false
+	if keep > rest && !disabled {
+		return journal.Rest{Until: a.now().Add(keep), Pod: h.PodName()}
+	}
+	return journal.Rest{Until: a.now().Add(rest)}
 }
 
-// usable reports whether the own block may be handed out of: the API says that
-// it is ours, as far as it was heard, and its pool is enabled here, as far as pools are known.
-func (a *Allocator) usable(cidr netip.Prefix) bool {
-	b, known := a.taken[cidr]
-	if !known && a.listed() { // deleted: it may become another's at any time
-		return false
-	}
-	if o := a.owner; known && (b.Owner.Node != o.Node || b.Owner.Journal != o.Journal || o.UID != "" && b.Owner.UID != o.UID) {
-		return false
-	}
-	p, known := a.pools[a.own[cidr].pool]
-	return len(a.pools) == 0 || known && a.selects(p)
-}
-
-func (a *Allocator) selects(p ipam.Pool) bool {
-	return !p.Disabled && (p.Nodes == nil || p.Nodes.Matches(a.labels))
-}
-
-func (a *Allocator) usablePools() []ipam.Pool {
-	var out []ipam.Pool
-	for _, name := range slices.Sorted(maps.Keys(a.pools)) {
-		if p := a.pools[name]; a.selects(p) {
-			out = append(out, p)
+// Release puts the addresses of h to rest. The journal knows of it already: what
+// it still counts as held nobody else may get.
+func (a *Allocator) Release(h ipam.Handle, addrs []netip.Addr, r journal.Rest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, addr := range addrs {
+		if b, ours := a.blockOf(addr); ours {
+			b.Release(addr, h, r.Until, r.Pod)
 		}
 	}
-	return out
 }
 
-func (a *Allocator) blockOf(addr netip.Addr) *block.Block {
-	for cidr, b := range a.own {
-		if cidr.Contains(addr) {
-			return b.Block
-		}
+// Problem says why this agent assigns nothing although it could; nil if it does.
+func (a *Allocator) Problem() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rival != nil {
+		return fmt.Errorf("addresses: %w", a.rival)
 	}
 	return nil
 }

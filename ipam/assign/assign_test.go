@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,10 +22,46 @@ import (
 // lose replies.
 type world struct {
 	blocks map[netip.Prefix]ipam.Owner
+	wants  map[netip.Prefix][]ipam.Want
 	fail   error // the next claim fails with it
+	claims int   // tried
+	onAsk  func(cidr netip.Prefix)
+}
+
+func (w *world) Ask(_ context.Context, b ipam.Block, want ipam.Want) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if w.blocks[b.CIDR] != b.Owner {
+		return ipam.ErrConflict
+	}
+	w.wants[b.CIDR] = append(slices.DeleteFunc(w.wants[b.CIDR], func(o ipam.Want) bool { return o.By.Node == want.By.Node }), want)
+	if w.onAsk != nil {
+		w.onAsk(b.CIDR)
+	}
+	return nil
+}
+
+func (w *world) Answer(_ context.Context, b ipam.Block, done, refused []ipam.Want) error {
+	if w.fail != nil {
+		return w.fail
+	}
+	if w.blocks[b.CIDR] != b.Owner {
+		return ipam.ErrConflict
+	}
+	w.wants[b.CIDR] = slices.DeleteFunc(w.wants[b.CIDR], func(o ipam.Want) bool { return slices.ContainsFunc(done, o.Same) })
+	for i, o := range w.wants[b.CIDR] {
+		for _, r := range refused {
+			if o.Same(r) {
+				w.wants[b.CIDR][i].Refused = r.Refused
+			}
+		}
+	}
+	return nil
 }
 
 func (w *world) Claim(_ context.Context, b ipam.Block) error {
+	w.claims++
 	if w.fail != nil {
 		return w.fail
 	}
@@ -43,6 +80,7 @@ func (w *world) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) error
 		return ipam.ErrConflict
 	}
 	w.blocks[b.CIDR] = b.Owner
+	delete(w.wants, b.CIDR)
 	return nil
 }
 
@@ -52,6 +90,7 @@ func (w *world) Release(_ context.Context, b ipam.Block) error {
 	}
 	if w.blocks[b.CIDR] == b.Owner {
 		delete(w.blocks, b.CIDR)
+		delete(w.wants, b.CIDR)
 	}
 	return nil
 }
@@ -69,7 +108,7 @@ func (w *world) node(t *testing.T, name, dir string, c *clock, pools ...ipam.Poo
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { j.Close() })
+	t.Cleanup(func() { _ = j.Close() }) // it may be closed
 	a := New(j, w, c.now, quiet)
 	a.SetNode("uid-"+name, selector.MakeLabels(map[string]string{"name": name}))
 	for _, p := range pools {
@@ -84,6 +123,7 @@ func (w *world) node(t *testing.T, name, dir string, c *clock, pools ...ipam.Poo
 func (w *world) hear(a *Allocator) {
 	for cidr, o := range w.blocks {
 		a.SetBlock(ipam.Block{CIDR: cidr, Pool: "p", Owner: o})
+		a.SetStanding(cidr, ipam.Standing{Wants: w.wants[cidr]})
 	}
 }
 
@@ -106,23 +146,23 @@ func handle(i int) ipam.Handle {
 }
 
 func newWorld() (*world, *clock) {
-	return &world{blocks: map[netip.Prefix]ipam.Owner{}}, &clock{time.Unix(1_000_000, 0)}
+	return &world{blocks: map[netip.Prefix]ipam.Owner{}, wants: map[netip.Prefix][]ipam.Want{}}, &clock{time.Unix(1_000_000, 0)}
 }
 
 func TestADualStackNodeGetsBothFamiliesOrNothing(t *testing.T) {
 	w, c := newWorld()
 	a := w.node(t, "n", t.TempDir(), c, pool("p4", "10.0.0.0/30", 30), pool("p6", "fd00::/126", 127))
 	for i := range 4 {
-		addrs, err := a.Assign(t.Context(), handle(i))
+		addrs, err := a.Assign(t.Context(), handle(i), ipam.Request{})
 		if err != nil || len(addrs) != 2 || !addrs[0].Is4() || !addrs[1].Is6() {
 			t.Fatalf("pod %d: got %v, %v", i, addrs, err)
 		}
 	}
-	if addrs, err := a.Assign(t.Context(), handle(9)); !errors.Is(err, ipam.ErrExhausted) {
+	if addrs, err := a.Assign(t.Context(), handle(9), ipam.Request{}); !errors.Is(err, ipam.ErrExhausted) {
 		t.Fatalf("got %v, %v from full pools", addrs, err)
 	}
 	for _, u := range a.Usage() {
-		if u.Allocated+u.Quarantined+u.Unused == 0 || u.Quarantined != 0 {
+		if u.Counts.Held+u.Resting+u.Free == 0 || u.Resting != 0 {
 			t.Fatalf("usage %+v", u)
 		}
 	}
@@ -132,7 +172,7 @@ func TestWithoutAPoolTheErrorSaysWhatToDo(t *testing.T) {
 	w, c := newWorld()
 	p := pool("p", "10.0.0.0/24", 26)
 	p.Nodes = selector.Equals("name", "other")
-	if _, err := w.node(t, "n", t.TempDir(), c, p).Assign(t.Context(), handle(1)); !errors.Is(err, ipam.ErrNoPool) {
+	if _, err := w.node(t, "n", t.TempDir(), c, p).Assign(t.Context(), handle(1), ipam.Request{}); !errors.Is(err, ipam.ErrNoPool) {
 		t.Fatalf("got %v, want ErrNoPool", err)
 	}
 }
@@ -141,7 +181,7 @@ func TestPodsStartFromAnOwnedBlockWhileTheAPIServerIsAway(t *testing.T) {
 	w, c := newWorld()
 	dir := t.TempDir()
 	a := w.node(t, "n", dir, c, pool("p", "10.0.0.0/24", 30))
-	if _, err := a.Assign(t.Context(), handle(1)); err != nil {
+	if _, err := a.Assign(t.Context(), handle(1), ipam.Request{}); err != nil {
 		t.Fatal(err)
 	}
 	w.fail = errors.New("connection refused")
@@ -152,13 +192,13 @@ func TestPodsStartFromAnOwnedBlockWhileTheAPIServerIsAway(t *testing.T) {
 	}
 	again := New(j, w, c.now, quiet) // knows the journal only
 	for i := range 4 {
-		if _, err := again.Assign(t.Context(), handle(10+i)); err != nil {
+		if _, err := again.Assign(t.Context(), handle(10+i), ipam.Request{}); err != nil {
 			t.Fatalf("pod %d: %v", i, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := again.Assign(ctx, handle(99)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := again.Assign(ctx, handle(99), ipam.Request{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v when the block is full and the API server away", err)
 	}
 }
@@ -176,7 +216,7 @@ func TestBlocksOfOverlappingPoolsDoNotOverlap(t *testing.T) {
 			}
 		}
 		for k := range 20 {
-			addrs, err := a.Assign(t.Context(), handle(100*i+k))
+			addrs, err := a.Assign(t.Context(), handle(100*i+k), ipam.Request{})
 			if errors.Is(err, ipam.ErrExhausted) {
 				break
 			}
@@ -220,7 +260,7 @@ func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {
 			switch k := r.IntN(10); {
 			case k < 6:
 				h := handle(step)
-				addrs, err := nodes[i].Assign(t.Context(), h)
+				addrs, err := nodes[i].Assign(t.Context(), h, ipam.Request{})
 				if errors.Is(err, ipam.ErrExhausted) {
 					continue
 				}
@@ -241,14 +281,14 @@ func TestNoAddressIsHeldTwiceInTheCluster(t *testing.T) {
 				n := r.IntN(len(all))
 				x := all[n]
 				all = append(all[:n], all[n+1:]...)
-				until := nodes[x.node].RestUntil()
-				if err := nodes[x.node].journal.(*journal.Journal).Detach(x.h, until); err != nil {
+				rest := nodes[x.node].Rest(x.h, x.addrs, 0)
+				if err := nodes[x.node].journal.(*journal.Journal).Detach(x.h, rest); err != nil {
 					t.Fatal(err)
 				}
-				nodes[x.node].Release(x.h, x.addrs, until)
+				nodes[x.node].Release(x.h, x.addrs, rest)
 				for _, a := range x.addrs {
 					delete(holder, a)
-					restUntil[a] = until
+					restUntil[a] = rest.Until
 				}
 			default: // killed and started again
 				nodes[i].journal.(*journal.Journal).Close()

@@ -11,41 +11,50 @@ import (
 	"github.com/koratnet/korat/ipam"
 )
 
-// maxBlockAddresses is the size of the largest block, a /20 or /116.
-const maxBlockAddresses = 4096
+// maxTries bounds how many candidates for a block are tried in one Assign. Each
+// failure means that another node was faster, which the watch tells soon.
+const maxTries = 32
 
 // claim makes one more block ours, from the first pool of the family that has
 // a free one, and records it.
-func (a *Allocator) claim(ctx context.Context, bits int) error {
+func (a *Allocator) claim(ctx context.Context, r ipam.Request, bits int) error {
 	a.mu.Lock()
-	owner, pools := a.owner, a.usablePools()
+	owner, pools := a.owner, a.eligible(r, bits)
 	a.mu.Unlock()
 	if owner.UID == "" {
 		return fmt.Errorf("the Node object %q is not known yet, so no block can be claimed: try again", owner.Node)
 	}
-	tries := 0
+	tries, why := 0, ""
 	for _, p := range pools {
-		if p.CIDR.Addr().BitLen() != bits {
+		if a.atLimit(p) {
+			why = fmt.Sprintf(", and the node has its %d blocks of pool %s, which its maxBlocksPerNode allows", p.MaxBlocks, p.Name)
 			continue
 		}
 		for ; tries < maxTries; tries++ {
-			cidr, ok := a.candidate(p)
+			cidr, ok := a.candidate(p, tries)
 			if !ok {
 				break // this pool is full
 			}
-			b := ipam.Block{CIDR: cidr, Pool: p.Name, Owner: owner}
-			err := a.claimer.Claim(ctx, b)
+			err := a.take(ctx, ipam.Block{CIDR: cidr, Pool: p.Name, Owner: owner})
 			if errors.Is(err, ipam.ErrConflict) {
-				a.lost(cidr)
 				continue
 			}
-			if err != nil {
-				return fmt.Errorf("claim block %s of pool %s: %w", cidr, p.Name, err)
-			}
-			return a.won(b)
+			return err
 		}
 	}
-	return fmt.Errorf("%w: no pool that selects node %s has a free block (%d tries): add an IPPool or free addresses", ipam.ErrExhausted, owner.Node, tries)
+	return fmt.Errorf("%w: no pool for this pod on node %s has a free block (%d tries)%s: add an IPPool or free addresses", ipam.ErrExhausted, owner.Node, tries, why)
+}
+
+// take claims b.
+func (a *Allocator) take(ctx context.Context, b ipam.Block) error {
+	err := a.claimer.Claim(ctx, b)
+	if errors.Is(err, ipam.ErrConflict) {
+		a.lost(b.CIDR)
+	}
+	if err != nil {
+		return fmt.Errorf("claim block %s of pool %s: %w", b.CIDR, b.Pool, err)
+	}
+	return a.won(b)
 }
 
 // lost remembers that another node was faster, until the watch says who.
@@ -58,67 +67,122 @@ func (a *Allocator) lost(cidr netip.Prefix) {
 }
 
 func (a *Allocator) won(b ipam.Block) error {
-	if err := a.journal.Claim(b.CIDR, b.Pool); err != nil {
-		return err // SetBlock adopts it when the disk is well again
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken[b.CIDR] = b
-	if _, known := a.own[b.CIDR]; !known { // the watch may have been faster
-		a.open(a.journal.State(), b.CIDR, b.Pool)
+	if _, known := a.own[b.CIDR]; known { // the watch may have been faster
+		return nil
 	}
-	return nil
+	return a.adopt(b) // if not: SetBlock does when the disk is well again
 }
 
-// candidate returns a free block of p. Each node starts to look at another
-// place, a function of its name, so that nodes that start together seldom meet.
-func (a *Allocator) candidate(p ipam.Pool) (netip.Prefix, bool) {
+// atLimit reports whether the node has as many blocks of p as one may. Parts of
+// other nodes' blocks do not count.
+func (a *Allocator) atLimit(p ipam.Pool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := uint64(1) << min(p.BlockSize-p.CIDR.Bits(), 62)
+	n := 0
+	for cidr, b := range a.own {
+		if b.pool == p.Name && cidr.Bits() == p.BlockSize {
+			n++
+		}
+	}
+	return p.MaxBlocks > 0 && n >= p.MaxBlocks
+}
+
+// candidate returns a free block of p. Each node looks at another place at each
+// try, a function of its name, so that nodes that start together seldom meet,
+// and those that met do not meet again.
+func (a *Allocator) candidate(p ipam.Pool, try int) (netip.Prefix, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	h := fnv.New64a()
-	h.Write([]byte(a.owner.Node))
-	start := h.Sum64() % n
-	// A known block takes away one candidate, or as many as a block can have
-	// addresses where pools overlap. So this is bounded by what exists.
-	most := uint64(len(a.taken)+len(a.own)+1) * maxBlockAddresses
-	for i := uint64(0); i < min(n, most); i++ {
-		if cidr := nth(p, (start+i)%n); a.free(p, cidr) {
+	fmt.Fprint(h, a.owner.Node, "/", try)
+	n := uint64(1) << min(p.BlockSize-p.CIDR.Bits(), 62)
+	start := mix(h.Sum64()) % n
+	odd := a.oddIn(p)
+	// A block of the pool's size takes away one candidate, a wider one or a
+	// reservation as many as it has. So this is bounded by what exists.
+	for i, tried := uint64(0), 0; i < n && tried <= maxScan; i++ {
+		cidr := nth(p, (start+i)%n)
+		if p, covered := coveredBy(odd, cidr); covered {
+			i += skip(p, cidr, n)
+			tried++
+			continue
+		}
+		_, taken := a.taken[cidr]
+		if _, own := a.own[cidr]; !taken && !own {
 			return cidr, true
 		}
 	}
 	return netip.Prefix{}, false
 }
 
-// free reports whether no block that is known covers cidr, a block of p, or a
-// part of it. Only blocks of another pool can do so other than by being equal,
-// when an operator made pools that overlap.
-func (a *Allocator) free(p ipam.Pool, cidr netip.Prefix) bool {
-	_, taken := a.taken[cidr]
-	_, own := a.own[cidr]
-	if taken || own {
-		return false
-	}
-	for name, other := range a.pools {
-		if name != p.Name && other.CIDR.Overlaps(cidr) {
-			return !a.overlapsAny(cidr)
-		}
-	}
-	return true
+// maxScan bounds how many obstacles other than ordinary blocks one search passes.
+const maxScan = 1 << 16
+
+// mix spreads the bits of h: those of FNV are alike for names that are.
+func mix(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
-func (a *Allocator) overlapsAny(cidr netip.Prefix) bool {
-	for known := range a.taken {
-		if known.Overlaps(cidr) {
-			return true
+// oddIn returns what else than blocks of p's size takes candidates of p away:
+// parts that were given, blocks of pools that overlap, and reservations.
+func (a *Allocator) oddIn(p ipam.Pool) (odd []netip.Prefix) {
+	for cidr := range a.taken {
+		if cidr.Bits() != p.BlockSize && cidr.Overlaps(p.CIDR) {
+			odd = append(odd, cidr)
 		}
 	}
-	for known := range a.own {
-		if known.Overlaps(cidr) {
-			return true
+	for cidr := range a.own {
+		if cidr.Bits() != p.BlockSize && cidr.Overlaps(p.CIDR) {
+			odd = append(odd, cidr)
 		}
 	}
-	return false
+	for _, r := range a.reservedIn(p.CIDR) {
+		if r.Bits() <= p.BlockSize {
+			odd = append(odd, r)
+		}
+	}
+	return odd
+}
+
+func coveredBy(odd []netip.Prefix, cidr netip.Prefix) (netip.Prefix, bool) {
+	for _, p := range odd {
+		if p.Overlaps(cidr) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// skip returns how many candidates after cidr, of n, p covers too.
+func skip(p, cidr netip.Prefix, n uint64) uint64 {
+	if p.Bits() >= cidr.Bits() {
+		return 0
+	}
+	shift := cidr.Bits() - p.Bits()
+	if shift >= 62 {
+		return n
+	}
+	size := uint64(1) << shift
+	return size - 1 - index(cidr)%size
+}
+
+// index returns the number of cidr among all prefixes of its length, modulo 2^64.
+func index(cidr netip.Prefix) uint64 {
+	if cidr.Addr().Is4() {
+		b := cidr.Addr().As4()
+		return uint64(binary.BigEndian.Uint32(b[:])) >> (32 - cidr.Bits())
+	}
+	b := cidr.Addr().As16()
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	shift := 128 - cidr.Bits()
+	return lo>>shift | hi<<(64-shift)
 }
 
 // nth returns block number i of p.

@@ -43,13 +43,12 @@ func (a *Allocator) dropIdle() error {
 	}
 	var errs []error
 	for _, cidr := range a.surplus(a.now()) {
+		b := ipam.Block{CIDR: cidr, Pool: a.own[cidr].pool, Owner: a.owner}
 		if err := a.journal.Drop(cidr); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		b := ipam.Block{CIDR: cidr, Pool: a.own[cidr].pool, Owner: a.owner}
-		delete(a.own, cidr)
-		delete(a.idle, cidr)
+		a.close(cidr)
 		if a.taken[cidr].Owner == a.owner {
 			a.leaving[cidr] = b
 		}
@@ -59,16 +58,21 @@ func (a *Allocator) dropIdle() error {
 }
 
 // surplus notes which own blocks are empty and returns those that have been for
-// long and are not needed. Blocks that must not be handed out of are never needed.
+// long and are not needed. Blocks that must not be handed out of are never needed,
+// nor are parts of others' blocks, nor those of pools that are not for everybody.
+// One of which a part was given away is not empty.
 func (a *Allocator) surplus(now time.Time) []netip.Prefix {
 	var out []netip.Prefix
 	kept := map[int]bool{}   // by address length
 	var spare []netip.Prefix // in the order in which they are filled
 	for cidr := range maps.Keys(a.own) {
-		held, resting, free := a.own[cidr].Counts(now)
-		if held+resting > 0 {
+		c := a.own[cidr].Counts(now)
+		if !a.valid(cidr) { // another's, with all that is in it
+			c.Given, c.Resting = 0, 0
+		}
+		if c.Held+c.Resting+c.Given > 0 {
 			delete(a.idle, cidr)
-			if free > 0 && a.usable(cidr) {
+			if c.Free > 0 && a.needed(cidr) {
 				kept[cidr.Addr().BitLen()] = true
 			}
 			continue
@@ -79,7 +83,7 @@ func (a *Allocator) surplus(now time.Time) []netip.Prefix {
 			a.idle[cidr] = now
 		}
 		switch long := now.Sub(since) >= idleGrace; {
-		case a.usable(cidr):
+		case a.needed(cidr):
 			spare = append(spare, cidr)
 		case long:
 			out = append(out, cidr)
@@ -94,6 +98,15 @@ func (a *Allocator) surplus(now time.Time) []netip.Prefix {
 		kept[bits] = true
 	}
 	return out
+}
+
+// needed reports whether any pod of the node may get an address of the own block.
+func (a *Allocator) needed(cidr netip.Prefix) bool {
+	if !a.usable(cidr, ipam.Request{}, cidr.Addr().BitLen()) {
+		return false
+	}
+	p, known := a.pools[a.own[cidr].pool]
+	return !known || cidr.Bits() == p.BlockSize
 }
 
 func (a *Allocator) leavers() []ipam.Block {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
 )
 
@@ -20,7 +21,7 @@ func filled(t *testing.T) (*world, *clock, *Allocator, string, map[int]netip.Add
 	a := w.node(t, "n", dir, c, pool("p", "10.0.0.0/29", 31))
 	got := map[int]netip.Addr{}
 	for i := range 6 {
-		addrs, err := a.Assign(t.Context(), handle(i))
+		addrs, err := a.Assign(t.Context(), handle(i), ipam.Request{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +41,7 @@ func (w *world) tellGone(a *Allocator) {
 func TestEmptyBlocksAreGivenBackAfterTheGraceAndOneIsKept(t *testing.T) {
 	w, c, a, dir, got := filled(t)
 	for i, addr := range got {
-		a.Release(handle(i), []netip.Addr{addr}, a.RestUntil())
+		a.Release(handle(i), []netip.Addr{addr}, a.Rest(handle(i), []netip.Addr{addr}, 0))
 	}
 	look := func(want int) {
 		t.Helper()
@@ -52,11 +53,11 @@ func TestEmptyBlocksAreGivenBackAfterTheGraceAndOneIsKept(t *testing.T) {
 		}
 	}
 	look(3) // they rest
-	c.t = c.t.Add(Cooldown)
+	c.t = c.t.Add(ipam.DefaultCooldown)
 	look(3) // seen empty for the first time
 	c.t = c.t.Add(idleGrace - 1)
 	look(3)
-	if addrs, err := a.Assign(t.Context(), handle(7)); err != nil {
+	if addrs, err := a.Assign(t.Context(), handle(7), ipam.Request{}); err != nil {
 		t.Fatal(err)
 	} else {
 		a.Undo(handle(7), addrs) // its block was in use meanwhile, and is the one that is kept
@@ -67,7 +68,7 @@ func TestEmptyBlocksAreGivenBackAfterTheGraceAndOneIsKept(t *testing.T) {
 	c.t = c.t.Add(2 * idleGrace)
 	look(1)
 	for i := range 6 { // what was given back can be claimed again
-		if _, err := a.Assign(t.Context(), handle(10+i)); err != nil {
+		if _, err := a.Assign(t.Context(), handle(10+i), ipam.Request{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,7 +83,7 @@ func TestABlockWithFreeAddressesIsKeptBesideAFullOne(t *testing.T) {
 	blocks := slices.SortedFunc(maps.Keys(w.blocks), netip.Prefix.Compare)
 	for i, addr := range got {
 		if !blocks[0].Contains(addr) { // which stays full
-			a.Release(handle(i), []netip.Addr{addr}, c.t)
+			a.Release(handle(i), []netip.Addr{addr}, journal.Rest{Until: c.t})
 		}
 	}
 	for range 3 {
@@ -99,7 +100,7 @@ func TestABlockWithFreeAddressesIsKeptBesideAFullOne(t *testing.T) {
 func TestABlockThatLeavesIsNeitherHandedOutOfNorLost(t *testing.T) {
 	w, c, a, dir, got := filled(t)
 	for i, addr := range got {
-		a.Release(handle(i), []netip.Addr{addr}, c.t)
+		a.Release(handle(i), []netip.Addr{addr}, journal.Rest{Until: c.t})
 	}
 	_ = a.GiveBack(t.Context())
 	c.t = c.t.Add(idleGrace)
@@ -136,7 +137,7 @@ func TestABlockOfAPoolThatIsDisabledIsGivenBackWhenItIsEmpty(t *testing.T) {
 	p.Disabled = true
 	a.SetPool("p", &p)
 	for i, addr := range got {
-		a.Release(handle(i), []netip.Addr{addr}, c.t)
+		a.Release(handle(i), []netip.Addr{addr}, journal.Rest{Until: c.t})
 	}
 	_ = a.GiveBack(t.Context())
 	c.t = c.t.Add(idleGrace + time.Second)

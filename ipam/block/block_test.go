@@ -29,7 +29,7 @@ func TestFirstAndLastAddressOfABlockAreUsable(t *testing.T) {
 func TestAFreedAddressRestsAndThenIsReusedLast(t *testing.T) {
 	b := New(netip.MustParsePrefix("10.0.0.0/31"))
 	first, _ := b.Assign(handle("a"), t0)
-	b.Release(first, handle("a"), t0.Add(30*time.Second))
+	b.Release(first, handle("a"), t0.Add(30*time.Second), "")
 	if a, _ := b.Assign(handle("b"), t0.Add(time.Second)); a == first {
 		t.Fatalf("%s was handed out again at once", a)
 	}
@@ -45,11 +45,11 @@ func TestALateReleaseOfAnEarlierSandboxDoesNotFreeItsSuccessor(t *testing.T) {
 	b := New(netip.MustParsePrefix("10.0.0.0/32"))
 	old, now := handle("a"), ipam.Handle{Namespace: "ns", Pod: "a", Sandbox: "second"}
 	a, _ := b.Assign(old, t0)
-	b.Release(a, old, t0)
+	b.Release(a, old, t0, "")
 	if got, ok := b.Assign(now, t0); !ok || got != a {
 		t.Fatalf("got %v %v", got, ok)
 	}
-	if b.Release(a, old, t0) {
+	if b.Release(a, old, t0, "") {
 		t.Fatal("the first sandbox released the address of the second")
 	}
 }
@@ -75,15 +75,15 @@ func TestBooksBalanceOverRandomHistories(t *testing.T) {
 				continue
 			}
 			for a, h := range held {
-				if !b.Release(a, h, now.Add(30*time.Second)) {
+				if !b.Release(a, h, now.Add(30*time.Second), "") {
 					t.Fatalf("release of held %s refused", a)
 				}
 				delete(held, a)
 				until[a] = now.Add(30 * time.Second)
 				break
 			}
-			if n, r, f := b.Counts(now); n != len(held) || n+r+f != Size(cidr) {
-				t.Fatalf("held %d (want %d), resting %d, free %d of %d", n, len(held), r, f, Size(cidr))
+			if c := b.Counts(now); c.Held != len(held) || c.Held+c.Resting+c.Free != Size(cidr) {
+				t.Fatalf("%+v, want %d held of %d", c, len(held), Size(cidr))
 			}
 		}
 	})

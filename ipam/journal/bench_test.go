@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -53,7 +52,7 @@ func BenchmarkDurable(b *testing.B) {
 						if on {
 							_, err = j.Attach(Attachment{Handle: h, HostInterface: "kor0123456789a", Addrs: []netip.Addr{addr}})
 						} else {
-							err = j.Detach(h, time.Time{})
+							err = j.Detach(h, Rest{})
 						}
 					}
 					return err

@@ -69,6 +69,9 @@ func (j *Journal) lead(g *group) {
 func (j *Journal) write(lines []byte) error {
 	err := j.mend()
 	if err == nil {
+		err = j.restore()
+	}
+	if err == nil {
 		_, err = j.file.Write(lines)
 	}
 	if err == nil {
@@ -80,6 +83,21 @@ func (j *Journal) write(lines []byte) error {
 	}
 	j.size += int64(len(lines))
 	return nil
+}
+
+// restore writes the whole file again if somebody else touched it: what is in
+// memory is what was answered for.
+func (j *Journal) restore() error {
+	if j.intact() {
+		return nil
+	}
+	old := j.file
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.compact(); err != nil {
+		return err
+	}
+	return old.Close()
 }
 
 // mend cuts off what a failed write left. While that fails nothing is written:

@@ -14,15 +14,12 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,52 +28,36 @@ import (
 
 // Attachment is one pod's connection: what CNI ADD made and CNI DEL takes away.
 type Attachment struct {
-	Handle        ipam.Handle  `json:"handle"`
-	HostInterface string       `json:"hostInterface"`
-	Netns         string       `json:"netns,omitempty"` // path of the pod's namespace, for repairs
-	Addrs         []netip.Addr `json:"addrs"`
-	Generation    uint64       `json:"generation"` // grows with every attachment of the node
+	Handle        ipam.Handle   `json:"handle"`
+	HostInterface string        `json:"hostInterface"`
+	Netns         string        `json:"netns,omitempty"` // path of the pod's namespace, for repairs
+	Addrs         []netip.Addr  `json:"addrs"`
+	Keep          time.Duration `json:"keep,omitempty"` // how long Addrs are held for the pod's return
+	Generation    uint64        `json:"generation"`     // grows with every attachment of the node
+}
+
+// Rest says how long an address is not handed out.
+type Rest struct {
+	Until time.Time `json:"until"`
+	Pod   string    `json:"pod,omitempty"` // namespace/name for whose return it is kept; empty: nobody's
+}
+
+// Claim says what a block is for.
+type Claim struct {
+	Pool string `json:"pool"`
+	// Restricted: the pool is not for everybody (ipam.Pool.Restricted).
+	Restricted bool `json:"restricted,omitempty"`
 }
 
 // State is what the records add up to.
 type State struct {
-	ID          string                     // random, made with the file: ipam.Owner.Journal
-	Node        string                     // node name the file was made for
-	Blocks      map[netip.Prefix]string    // owned blocks -> pool
-	Attachments map[ipam.Handle]Attachment // live ones
-	Resting     map[netip.Addr]time.Time   // freed addresses -> end of their rest
-	Generation  uint64                     // the greatest so far
-}
-
-// record is one line. Exactly one of its pointers is set.
-type record struct {
-	Open   *openRecord   `json:"open,omitempty"`
-	Claim  *claimRecord  `json:"claim,omitempty"`
-	Drop   *netip.Prefix `json:"drop,omitempty"`
-	Attach *Attachment   `json:"attach,omitempty"`
-	Detach *detachRecord `json:"detach,omitempty"`
-	Rest   *restRecord   `json:"rest,omitempty"`
-}
-
-type openRecord struct {
-	ID         string `json:"id"`
-	Node       string `json:"node"`
-	Generation uint64 `json:"generation"`
-}
-
-type claimRecord struct {
-	Block netip.Prefix `json:"block"`
-	Pool  string       `json:"pool"`
-}
-
-type detachRecord struct {
-	Handle ipam.Handle `json:"handle"`
-	Until  time.Time   `json:"until"` // end of the rest of its addresses
-}
-
-type restRecord struct {
-	Addr  netip.Addr `json:"addr"`
-	Until time.Time  `json:"until"`
+	ID          string                      // random, made with the file: ipam.Owner.Journal
+	Node        string                      // node name the file was made for
+	Blocks      map[netip.Prefix]Claim      // owned blocks
+	Carved      map[netip.Prefix]ipam.Owner // parts of owned blocks, and to whom they are given
+	Attachments map[ipam.Handle]Attachment  // live ones
+	Resting     map[netip.Addr]Rest         // freed addresses
+	Generation  uint64                      // the greatest so far
 }
 
 // compactFrom is the size, in bytes, from which on the file is rewritten when it
@@ -85,7 +66,9 @@ const compactFrom = 1 << 20
 
 // Journal is an open journal. It is safe for concurrent use.
 type Journal struct {
-	path string
+	path    string
+	lock    *os.File // held while open: no second agent writes here
+	damaged error    // what was wrong with an earlier file, which was moved away
 
 	writing sync.Mutex // guards the file: one group is written at a time. Taken before mu
 	file    *os.File
@@ -95,8 +78,9 @@ type Journal struct {
 
 	mu     sync.Mutex // guards all below
 	state  State
-	last   uint64 // the greatest generation that was given, on disk or not
-	gather *group // who comes now joins it; nil: who comes now leads one
+	on     map[string]map[ipam.Handle]struct{} // attachments by host interface
+	last   uint64                              // the greatest generation that was given, on disk or not
+	gather *group                              // who comes now joins it; nil: who comes now leads one
 }
 
 var (
@@ -104,46 +88,79 @@ var (
 	ErrOtherNode = errors.New("journal belongs to another node")
 	// ErrNotRecorded: the disk did not take a record, so what it says did not happen.
 	ErrNotRecorded = errors.New("journal cannot be written")
+	// ErrInUse: another agent has the journal open.
+	ErrInUse = errors.New("journal is in use by another agent")
 )
 
-// Open reads the journal in dir, or makes one for node. A damaged record that
-// is not a torn end is an error that names the line: guessing could hand an
-// address out twice.
+// Open reads the journal in dir, or makes one for node. A file with damaged
+// records, other than a torn end, is moved away and a new one is begun, as if it
+// had been lost: guessing could hand an address out twice, and what runs tells
+// which addresses are in use. Damage says what happened. Errors: ErrOtherNode,
+// ErrInUse, or those of the disk.
 func Open(dir, node string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal directory: %w", err)
 	}
-	j := &Journal{path: filepath.Join(dir, "journal"), state: State{
-		Blocks: map[netip.Prefix]string{}, Attachments: map[ipam.Handle]Attachment{}, Resting: map[netip.Addr]time.Time{},
-	}}
-	data, err := os.ReadFile(j.path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		var id [8]byte
-		rand.Read(id[:])
-		j.state.ID, j.state.Node = hex.EncodeToString(id[:]), node
-	case err != nil:
-		return nil, fmt.Errorf("journal: %w", err)
-	default:
-		if err := j.replay(data); err != nil {
-			return nil, fmt.Errorf("journal %s: %w", j.path, err)
-		}
-		if j.state.Node != node {
-			return nil, fmt.Errorf("journal %s was made by node %q and this is %q: %w; give each node a state directory of its own", j.path, j.state.Node, node, ErrOtherNode)
-		}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{path: filepath.Join(dir, "journal"), lock: lock}
+	if err := j.read(node); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	if err := j.compact(); err != nil {
-		return nil, fmt.Errorf("journal %s: %w", j.path, err)
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", j.path, err), lock.Close())
 	}
 	j.last = j.state.Generation
 	return j, nil
 }
 
+// read replays the file, or begins anew.
+func (j *Journal) read(node string) error {
+	j.begin(node)
+	data, err := os.ReadFile(j.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.state.ID, j.state.Node = "", ""
+	if damage := j.replay(data); damage != nil {
+		away := j.path + ".damaged"
+		if err := os.Rename(j.path, away); err != nil {
+			return fmt.Errorf("journal %s: %w", j.path, errors.Join(damage, err))
+		}
+		j.damaged = fmt.Errorf("journal %s: %w; it was moved to %s and a new one is begun", j.path, damage, away)
+		j.begin(node)
+	}
+	if j.state.Node != node {
+		return fmt.Errorf("journal %s was made by node %q and this is %q: %w; give each node a state directory of its own", j.path, j.state.Node, node, ErrOtherNode)
+	}
+	return nil
+}
+
+// begin forgets everything and makes a new identity.
+func (j *Journal) begin(node string) {
+	var id [8]byte
+	rand.Read(id[:])
+	j.on = map[string]map[ipam.Handle]struct{}{}
+	j.state = State{
+		ID: hex.EncodeToString(id[:]), Node: node,
+		Blocks: map[netip.Prefix]Claim{}, Carved: map[netip.Prefix]ipam.Owner{},
+		Attachments: map[ipam.Handle]Attachment{}, Resting: map[netip.Addr]Rest{},
+	}
+}
+
+// Damage tells what was wrong with the file that Open found, or nil.
+func (j *Journal) Damage() error { return j.damaged }
+
 // Close closes the file. Nothing is lost: every record is synced already.
 func (j *Journal) Close() error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
-	return j.file.Close()
+	return errors.Join(j.file.Close(), j.lock.Close())
 }
 
 // State returns a copy of the state.
@@ -151,7 +168,8 @@ func (j *Journal) State() State {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.state
-	s.Blocks, s.Attachments, s.Resting = maps.Clone(s.Blocks), maps.Clone(s.Attachments), maps.Clone(s.Resting)
+	s.Blocks, s.Carved = maps.Clone(s.Blocks), maps.Clone(s.Carved)
+	s.Attachments, s.Resting = maps.Clone(s.Attachments), maps.Clone(s.Resting)
 	return s
 }
 
@@ -163,14 +181,34 @@ func (j *Journal) Find(h ipam.Handle) (Attachment, bool) {
 	return a, ok
 }
 
-// Claim records that the node owns block, cut from pool. The error of this and
+// On returns the attachments on a host interface: more than one while a sandbox
+// is being replaced. It costs the same however many the node has.
+func (j *Journal) On(hostInterface string) []Attachment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var out []Attachment
+	for h := range j.on[hostInterface] {
+		out = append(out, j.state.Attachments[h])
+	}
+	return out
+}
+
+// Claim records that the node owns block, cut from c.Pool. The error of this and
 // of all that follow is ErrNotRecorded.
-func (j *Journal) Claim(block netip.Prefix, pool string) error {
-	return j.append(record{Claim: &claimRecord{block, pool}})
+func (j *Journal) Claim(block netip.Prefix, c Claim) error {
+	return j.append(record{Claim: &claimRecord{block, c}})
 }
 
 // Drop records that the node owns block no more.
 func (j *Journal) Drop(block netip.Prefix) error { return j.append(record{Drop: &block}) }
+
+// Carve records that the part of an owned block is given to another.
+func (j *Journal) Carve(part netip.Prefix, to ipam.Owner) error {
+	return j.append(record{Carve: &carveRecord{part, to}})
+}
+
+// Return records that a part that was given away is the node's again.
+func (j *Journal) Return(part netip.Prefix) error { return j.append(record{Return: &part}) }
 
 // Attach records a under a new Generation, which it returns.
 func (j *Journal) Attach(a Attachment) (generation uint64, err error) {
@@ -180,9 +218,9 @@ func (j *Journal) Attach(a Attachment) (generation uint64, err error) {
 	return a.Generation, nil
 }
 
-// Detach records that h is gone and its addresses rest until the given time.
-func (j *Journal) Detach(h ipam.Handle, until time.Time) error {
-	return j.append(record{Detach: &detachRecord{h, until}})
+// Detach records that h is gone and its addresses rest as r says.
+func (j *Journal) Detach(h ipam.Handle, r Rest) error {
+	return j.append(record{Detach: &detachRecord{h, r}})
 }
 
 func (j *Journal) apply(r record) {
@@ -191,23 +229,63 @@ func (j *Journal) apply(r record) {
 	case r.Open != nil:
 		s.ID, s.Node, s.Generation = r.Open.ID, r.Open.Node, max(s.Generation, r.Open.Generation)
 	case r.Claim != nil:
-		s.Blocks[r.Claim.Block] = r.Claim.Pool
+		s.Blocks[r.Claim.Block] = r.Claim.Claim
 	case r.Drop != nil:
-		delete(s.Blocks, *r.Drop)
-		maps.DeleteFunc(s.Resting, func(a netip.Addr, _ time.Time) bool { return r.Drop.Contains(a) })
+		j.drop(*r.Drop)
+	case r.Carve != nil:
+		s.Carved[r.Carve.Part] = r.Carve.To
+		maps.DeleteFunc(s.Resting, func(a netip.Addr, _ Rest) bool { return r.Carve.Part.Contains(a) })
+	case r.Return != nil:
+		delete(s.Carved, *r.Return)
 	case r.Attach != nil:
-		s.Attachments[r.Attach.Handle] = *r.Attach
-		s.Generation = max(s.Generation, r.Attach.Generation)
-		for _, a := range r.Attach.Addrs {
-			delete(s.Resting, a)
-		}
+		j.attach(*r.Attach)
 	case r.Detach != nil:
-		for _, a := range s.Attachments[r.Detach.Handle].Addrs {
-			s.Resting[a] = r.Detach.Until
+		at := s.Attachments[r.Detach.Handle]
+		for _, a := range at.Addrs {
+			s.Resting[a] = r.Detach.Rest
 		}
-		delete(s.Attachments, r.Detach.Handle)
+		j.detach(r.Detach.Handle)
 	case r.Rest != nil:
-		s.Resting[r.Rest.Addr] = r.Rest.Until
+		s.Resting[r.Rest.Addr] = r.Rest.Rest
+	}
+}
+
+// drop forgets a block and what is in it, but for what another own block inside has.
+func (j *Journal) drop(block netip.Prefix) {
+	s := &j.state
+	delete(s.Blocks, block)
+	elsewhere := func(a netip.Addr) bool {
+		for own := range s.Blocks {
+			if own.Contains(a) {
+				return true
+			}
+		}
+		return false
+	}
+	maps.DeleteFunc(s.Resting, func(a netip.Addr, _ Rest) bool { return block.Contains(a) && !elsewhere(a) })
+	maps.DeleteFunc(s.Carved, func(p netip.Prefix, _ ipam.Owner) bool { return block.Overlaps(p) && !elsewhere(p.Addr()) })
+}
+
+func (j *Journal) attach(a Attachment) {
+	s := &j.state
+	s.Attachments[a.Handle] = a
+	s.Generation = max(s.Generation, a.Generation)
+	for _, addr := range a.Addrs {
+		delete(s.Resting, addr)
+	}
+	on := j.on[a.HostInterface]
+	if on == nil {
+		on = map[ipam.Handle]struct{}{}
+		j.on[a.HostInterface] = on
+	}
+	on[a.Handle] = struct{}{}
+}
+
+func (j *Journal) detach(h ipam.Handle) {
+	iface := j.state.Attachments[h].HostInterface
+	delete(j.state.Attachments, h)
+	if delete(j.on[iface], h); len(j.on[iface]) == 0 {
+		delete(j.on, iface)
 	}
 }
 
@@ -222,7 +300,7 @@ func (j *Journal) replay(data []byte) error {
 		case len(rest) == 0:
 			return j.checkOpened() // torn end
 		default:
-			return fmt.Errorf("line %d is damaged (%w): restore the file, or move it away, so that the node starts with blocks of its own", n, err)
+			return fmt.Errorf("line %d is damaged (%w)", n, err)
 		}
 		data = rest
 	}
@@ -231,74 +309,7 @@ func (j *Journal) replay(data []byte) error {
 
 func (j *Journal) checkOpened() error {
 	if j.state.ID == "" {
-		return errors.New("first record is missing: move the file away, so that the node starts with blocks of its own")
+		return errors.New("first record is missing")
 	}
 	return nil
-}
-
-// compact rewrites the file to what the state needs. The caller holds writing.
-func (j *Journal) compact() error {
-	buf := encode(record{Open: &openRecord{j.state.ID, j.state.Node, j.state.Generation}})
-	for _, p := range slices.SortedFunc(maps.Keys(j.state.Blocks), netip.Prefix.Compare) {
-		buf = append(buf, encode(record{Claim: &claimRecord{p, j.state.Blocks[p]}})...)
-	}
-	for a, until := range j.state.Resting {
-		buf = append(buf, encode(record{Rest: &restRecord{a, until}})...)
-	}
-	for _, a := range j.state.Attachments {
-		buf = append(buf, encode(record{Attach: &a})...)
-	}
-	tmp := j.path + ".new"
-	if err := writeSynced(tmp, buf); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, j.path); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(j.path)); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	j.file, j.size, j.packed = f, int64(len(buf)), int64(len(buf))
-	return nil
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-func encode(r record) []byte {
-	text, err := json.Marshal(r)
-	if err != nil {
-		panic("bug: journal record: " + err.Error())
-	}
-	return fmt.Appendf(nil, "%08x %s\n", crc32.ChecksumIEEE(text), text)
-}
-
-func decode(line []byte) (record, error) {
-	sum, text, ok := bytes.Cut(line, []byte{' '})
-	if !ok || string(sum) != fmt.Sprintf("%08x", crc32.ChecksumIEEE(text)) {
-		return record{}, errors.New("checksum does not fit")
-	}
-	var r record
-	if err := json.Unmarshal(text, &r); err != nil {
-		return record{}, err
-	}
-	return r, nil
 }

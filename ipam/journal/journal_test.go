@@ -25,15 +25,23 @@ var (
 	pod   = ipam.Handle{Namespace: "ns", Pod: "p", Sandbox: "c1", Interface: "eth0"}
 )
 
+// open opens the journal in dir as an agent does that starts: whoever had it
+// open before is gone.
 func open(t *testing.T, dir string) *Journal {
 	t.Helper()
+	if before := opened[dir]; before != nil {
+		before.Close()
+	}
 	j, err := Open(dir, "n1")
 	if err != nil {
 		t.Fatal(err)
 	}
+	opened[dir] = j
 	t.Cleanup(func() { j.Close() })
 	return j
 }
+
+var opened = map[string]*Journal{}
 
 func fill(t *testing.T, j *Journal) {
 	t.Helper()
@@ -41,7 +49,9 @@ func fill(t *testing.T, j *Journal) {
 	gone := ipam.Handle{Namespace: "ns", Pod: "gone", Sandbox: "c0"}
 	_, errA := j.Attach(Attachment{Handle: gone, HostInterface: "kor1", Addrs: []netip.Addr{addr.Next()}})
 	_, errB := j.Attach(Attachment{Handle: pod, HostInterface: "kor2", Addrs: []netip.Addr{addr}})
-	if err := errors.Join(j.Claim(block, "default"), errA, errB, j.Detach(gone, until)); err != nil {
+	if err := errors.Join(j.Claim(block, Claim{Pool: "default"}), errA, errB, j.Detach(gone, Rest{Until: until, Pod: "ns/gone"}),
+		j.Carve(netip.MustParsePrefix("10.0.0.32/30"), ipam.Owner{Node: "n2", UID: "u", Journal: "j"}),
+		j.Carve(netip.MustParsePrefix("10.0.0.48/30"), ipam.Owner{Node: "n2"}), j.Return(netip.MustParsePrefix("10.0.0.48/30"))); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -56,7 +66,7 @@ func TestWhatWasRecordedIsThereAfterARestart(t *testing.T) {
 	j := open(t, dir)
 	fill(t, j)
 	want := j.State()
-	if len(want.Attachments) != 1 || len(want.Resting) != 1 || want.Generation != 2 {
+	if len(want.Attachments) != 1 || len(want.Resting) != 1 || len(want.Carved) != 1 || want.Generation != 2 {
 		t.Fatalf("unexpected state %+v", want)
 	}
 	for range 2 { // the second time it reads what the first compacted
@@ -87,23 +97,85 @@ func TestATornLastLineIsDropped(t *testing.T) {
 	}
 }
 
-func TestADamagedLineInTheMiddleIsAnErrorThatNamesIt(t *testing.T) {
-	dir := t.TempDir()
-	j := open(t, dir)
-	fill(t, j)
-	data, _ := os.ReadFile(j.path)
-	data[len(data)/2] ^= 1
-	if err := os.WriteFile(j.path, data, 0o600); err != nil {
-		t.Fatal(err)
+// What is damaged is not guessed at: the node begins anew, with an identity of
+// which nothing is known, and the old file stays for people to read.
+func TestADamagedFileIsMovedAwayAndNamed(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"a flipped bit":      func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"foreign content":    func([]byte) []byte { return []byte("hello\nworld\n") },
+		"its beginning lost": func(b []byte) []byte { return b[200:] },
+		"empty":              func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir)
+			fill(t, j)
+			was := j.State().ID
+			j.Close()
+			data, _ := os.ReadFile(j.path)
+			data = spoil(data)
+			if err := os.WriteFile(j.path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			j = open(t, dir)
+			if err := j.Damage(); err == nil || !strings.Contains(err.Error(), j.path+".damaged") {
+				t.Fatalf("got %v, want the place of the old file", err)
+			}
+			if s := j.State(); s.ID == was || s.Node != "n1" || len(s.Blocks)+len(s.Attachments) != 0 {
+				t.Errorf("state after damage: %+v", s)
+			}
+			if kept, err := os.ReadFile(j.path + ".damaged"); err != nil || string(kept) != string(data) {
+				t.Errorf("the old file is not kept: %v", err)
+			}
+		})
 	}
-	if _, err := Open(dir, "n1"); err == nil || !strings.Contains(err.Error(), "line ") {
-		t.Fatalf("got %v, want an error that names the line", err)
+}
+
+// Whatever somebody does to the file while the agent runs, the next start knows
+// all that was answered for.
+func TestAFileThatSomebodyTouchesIsWrittenAgain(t *testing.T) {
+	for name, touch := range map[string]func(path string) error{
+		"deleted":  os.Remove,
+		"replaced": func(p string) error { return errors.Join(os.WriteFile(p+"2", []byte("x"), 0o600), os.Rename(p+"2", p)) },
+		"emptied":  func(p string) error { return os.Truncate(p, 0) },
+		"appended to": func(p string) error {
+			f, err := os.OpenFile(p, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteString("hello\n")
+			return errors.Join(err, f.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir)
+			fill(t, j)
+			if err := touch(j.path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.Attach(Attachment{Handle: ipam.Handle{Pod: "late"}, Addrs: []netip.Addr{addr.Next()}}); err != nil {
+				t.Fatal(err)
+			}
+			want := j.State()
+			if diff := cmp.Diff(want, open(t, dir).State(), equal); diff != "" {
+				t.Fatal(diff)
+			}
+		})
+	}
+}
+
+func TestASecondAgentOnTheSameDirectoryIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	if _, err := Open(dir, "n1"); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("got %v, want ErrInUse and the directory", err)
 	}
 }
 
 func TestAnotherNodesJournalIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	open(t, dir)
+	open(t, dir).Close()
 	if _, err := Open(dir, "n2"); !errors.Is(err, ErrOtherNode) {
 		t.Fatalf("got %v, want ErrOtherNode", err)
 	}
@@ -112,31 +184,33 @@ func TestAnotherNodesJournalIsRefused(t *testing.T) {
 // A write that fails changes nothing, in memory and on disk.
 func TestAFailedWriteDidNotHappen(t *testing.T) {
 	dir := t.TempDir()
-	j := open(t, dir)
-	fill(t, j)
-	want := j.State()
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
 	}
-	well := j.file
-	j.file = full
-	for i := range 2 {
-		_, err := j.Attach(Attachment{Handle: ipam.Handle{Pod: "x"}})
-		if !errors.Is(err, ErrNotRecorded) || i == 0 && !errors.Is(err, syscall.ENOSPC) {
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	j := open(t, dir)
+	t.Cleanup(func() { j.Close(); delete(opened, dir) })
+	fill(t, j)
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	for j.Claim(block, Claim{Pool: "default"}) == nil { // until the file's last page is full too
+	}
+	want := j.State()
+	for range 2 {
+		if _, err := j.Attach(Attachment{Handle: ipam.Handle{Pod: "x"}}); !errors.Is(err, ErrNotRecorded) || !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("a write to a full disk: %v", err)
 		}
 	}
 	if diff := cmp.Diff(want, j.State(), equal); diff != "" {
 		t.Fatal(diff)
 	}
-	j.file = well
-	full.Close()
-	if err := j.Claim(block, "other"); err != nil {
+	if err := errors.Join(os.Remove(ballast), j.Claim(block, Claim{Pool: "other"})); err != nil {
 		t.Fatalf("the disk is well again: %v", err)
 	}
-	want.Blocks[block] = "other"
-	if diff := cmp.Diff(want, open(t, filepath.Dir(j.path)).State(), equal); diff != "" {
+	want.Blocks[block] = Claim{Pool: "other"}
+	if diff := cmp.Diff(want, open(t, dir).State(), equal); diff != "" {
 		t.Fatal(diff)
 	}
 }
@@ -169,7 +243,7 @@ func TestManyWritersShareSyncsAndLoseNothing(t *testing.T) {
 					return fmt.Errorf("%v was answered and is not there", h)
 				}
 				if i%2 == 1 {
-					if err := j.Detach(h, time.Time{}); err != nil {
+					if err := j.Detach(h, Rest{}); err != nil {
 						return err
 					}
 				}

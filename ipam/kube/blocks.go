@@ -4,10 +4,13 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,13 +22,29 @@ import (
 	"github.com/koratnet/korat/ipam/assign"
 )
 
+// publishAgain is how often a block's status is compared with what the API has
+// although the agent has nothing new to say: somebody may have edited it.
+const publishAgain = 10 * time.Minute
+
 // Blocks claims and publishes Blocks. It is safe for concurrent use.
 type Blocks struct {
 	client rest.Interface // of group korat.dev/v1
+
+	mu   sync.Mutex // guards said
+	said map[netip.Prefix]said
+}
+
+// said is what was last written about a block, or found to be there.
+type said struct {
+	owner  ipam.Owner
+	status koratv1.BlockStatus
+	at     time.Time
 }
 
 // NewBlocks returns Blocks that speak through client.
-func NewBlocks(client rest.Interface) *Blocks { return &Blocks{client} }
+func NewBlocks(client rest.Interface) *Blocks {
+	return &Blocks{client: client, said: map[netip.Prefix]said{}}
+}
 
 // Claim creates the object of b. The API server lets one creator win: that is
 // the whole claim. A claim whose reply got lost is recognised by its owner.
@@ -46,7 +65,7 @@ func (k *Blocks) Claim(ctx context.Context, b ipam.Block) error {
 	if err := k.client.Get().Resource("blocks").Name(name).Do(ctx).Into(&there); err != nil {
 		return err
 	}
-	if there.Spec == obj.Spec {
+	if owner(&there) == b.Owner && there.Spec.Pool == b.Pool {
 		return nil
 	}
 	return ipam.ErrConflict
@@ -71,6 +90,7 @@ func (k *Blocks) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) er
 		return ipam.ErrConflict
 	}
 	obj.Spec.NodeUID, obj.Spec.JournalID = b.Owner.UID, b.Owner.Journal
+	obj.Spec.Requests = nil
 	err = k.client.Put().Resource("blocks").Name(obj.Name).Body(&obj).Do(ctx).Error()
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return ipam.ErrConflict
@@ -101,47 +121,70 @@ func owner(b *koratv1.Block) ipam.Owner {
 	return ipam.Owner{Node: b.Spec.Node, UID: b.Spec.NodeUID, Journal: b.Spec.JournalID}
 }
 
-// Publish writes what is allocated in u to the block's status, if it differs
-// from what is there. A block whose object was deleted while pods hold
-// addresses of it is claimed again as b says.
+// Publish writes what is allocated in u to the block's status, if that is news.
+// The API server is asked only then, and now and then.
 func (k *Blocks) Publish(ctx context.Context, b ipam.Block, u assign.Usage) error {
-	var obj koratv1.Block
-	err := k.client.Get().Resource("blocks").Name(koratv1.BlockName(u.CIDR)).Do(ctx).Into(&obj)
-	if apierrors.IsNotFound(err) {
-		if err := k.Claim(ctx, b); err != nil {
-			return fmt.Errorf("block %s was deleted and cannot be claimed again: %w", u.CIDR, err)
-		}
-		err = k.client.Get().Resource("blocks").Name(koratv1.BlockName(u.CIDR)).Do(ctx).Into(&obj)
-	}
-	if err != nil {
-		return fmt.Errorf("block %s: %w", u.CIDR, err)
-	}
-	if obj.Spec.Node != b.Owner.Node || obj.Spec.JournalID != b.Owner.Journal {
-		return fmt.Errorf("block %s belongs to node %s: %w", u.CIDR, obj.Spec.Node, ipam.ErrConflict)
-	}
-	status := status(u)
-	status.Conditions = obj.Status.Conditions
-	if equality.Semantic.DeepEqual(obj.Status, status) {
+	next := said{b.Owner, status(u), time.Now()}
+	k.mu.Lock()
+	last := k.said[b.CIDR]
+	k.mu.Unlock()
+	if last.owner == next.owner && next.at.Sub(last.at) < publishAgain && equality.Semantic.DeepEqual(last.status, next.status) {
 		return nil
 	}
-	obj.Status = status
-	err = k.client.Put().Resource("blocks").Name(obj.Name).SubResource("status").Body(&obj).Do(ctx).Error()
-	if err != nil {
-		return fmt.Errorf("status of block %s: %w", u.CIDR, err)
+	if err := k.write(ctx, b, next.status); err != nil {
+		return fmt.Errorf("status of block %s: %w", b.CIDR, err)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.said[b.CIDR] = next
 	return nil
 }
 
-// PublishAll publishes every block of a's; the errors are joined.
+func (k *Blocks) write(ctx context.Context, b ipam.Block, s koratv1.BlockStatus) error {
+	var obj koratv1.Block
+	err := k.client.Get().Resource("blocks").Name(koratv1.BlockName(b.CIDR)).Do(ctx).Into(&obj)
+	if err != nil {
+		return err // a block that is gone is claimed again when the watch tells
+	}
+	if obj.Spec.Node != b.Owner.Node || obj.Spec.JournalID != b.Owner.Journal {
+		return fmt.Errorf("it belongs to node %s: %w", obj.Spec.Node, ipam.ErrConflict)
+	}
+	s.Conditions = obj.Status.Conditions
+	if equality.Semantic.DeepEqual(obj.Status, s) {
+		return nil
+	}
+	obj.Status = s
+	return k.client.Put().Resource("blocks").Name(obj.Name).SubResource("status").Body(&obj).Do(ctx).Error()
+}
+
+// PublishAll publishes every block of a's, and claims again those that somebody
+// deleted; the errors are joined.
 func (k *Blocks) PublishAll(ctx context.Context, a *assign.Allocator) error {
-	return a.EachBlock(func(b ipam.Block, u assign.Usage) error { return k.Publish(ctx, b, u) })
+	k.forget(a)
+	return errors.Join(a.Reclaim(ctx), a.EachBlock(func(b ipam.Block, u assign.Usage) error { return k.Publish(ctx, b, u) }))
+}
+
+// forget drops what was said about blocks that are not a's any more.
+func (k *Blocks) forget(a *assign.Allocator) {
+	own := map[netip.Prefix]bool{}
+	for _, u := range a.Usage() {
+		own[u.CIDR] = true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.said, func(cidr netip.Prefix, _ said) bool { return !own[cidr] })
 }
 
 func status(u assign.Usage) koratv1.BlockStatus {
-	s := koratv1.BlockStatus{Allocated: int32(u.Allocated), Quarantined: int32(u.Quarantined), Free: int32(u.Unused)}
+	s := koratv1.BlockStatus{
+		Allocated: int32(u.Counts.Held), Quarantined: int32(u.Resting), Free: int32(u.Free),
+		Reserved: int32(u.Reserved), Given: int32(u.Given),
+	}
 	for _, a := range slices.SortedFunc(maps.Keys(u.Held), netip.Addr.Compare) {
-		h := u.Held[a]
-		s.Addresses = append(s.Addresses, koratv1.BlockAddress{Address: a.String(), Pod: h.Namespace + "/" + h.Pod})
+		s.Addresses = append(s.Addresses, koratv1.BlockAddress{Address: a.String(), Pod: u.Held[a].PodName()})
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(u.Kept), netip.Addr.Compare) {
+		s.Kept = append(s.Kept, koratv1.BlockAddress{Address: a.String(), Pod: u.Kept[a]})
 	}
 	return s
 }

@@ -34,6 +34,9 @@ type Request struct {
 	// Kubernetes) the plugin puts the container's ID into Pod.
 	Namespace string `json:"namespace,omitempty"`
 	Pod       string `json:"pod,omitempty"`
+	// Pools4 and Pools6 name the pools of the plugin's configuration, in ADD.
+	Pools4 []string `json:"pools4,omitempty"`
+	Pools6 []string `json:"pools6,omitempty"`
 	// Addrs are the addresses of the previous result, in CHECK.
 	Addrs []netip.Addr `json:"addrs,omitempty"`
 	// Valid are the attachments that exist, in GC: all others are removed.
