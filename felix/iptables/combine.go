@@ -7,7 +7,7 @@ import "slices"
 // Where OR-lists are few and short they are multiplied out, one rule per
 // combination. Else, and wherever something is excluded, the packet carries the
 // answer so far in a mark: every rule that follows may only clear it.
-func (c criteria) rules(target string) []string {
+func (c criteria) rules(m marks, target string) []string {
 	combinations, block := [][]string{nil}, 1
 	for _, list := range c.any {
 		var longer [][]string
@@ -18,22 +18,22 @@ func (c criteria) rules(target string) []string {
 		}
 		combinations, block = longer, block+len(list)+2
 		if len(combinations) > block {
-			return c.marked(c.any, nil, target)
+			return c.marked(m, c.any, nil, target)
 		}
 	}
 	if len(c.none) > 0 {
-		return c.marked(nil, combinations, target)
+		return c.marked(m, nil, combinations, target)
 	}
 	return c.final("", combinations, target)
 }
 
 // once says c so that at most one of the rules has the target for a packet: it is
 // not the end of the packet's way.
-func (c criteria) once(target string) []string {
+func (c criteria) once(m marks, target string) []string {
 	if len(c.any) > 0 {
-		return c.marked(c.any, nil, target)
+		return c.marked(m, c.any, nil, target)
 	}
-	return c.rules(target)
+	return c.rules(m, target)
 }
 
 // final writes one rule per combination.
@@ -47,29 +47,29 @@ func (c criteria) final(marked string, combinations [][]string, target string) [
 
 // marked writes a mark block for the lists and for what is excluded, and then
 // the final rules, which ask for the mark.
-func (c criteria) marked(lists, combinations [][]string, target string) []string {
+func (c criteria) marked(m marks, lists, combinations [][]string, target string) []string {
 	var lines []string
 	for i, list := range lists {
-		bit := uint32(blockMark)
+		bit := m.block
 		if i == 0 {
-			bit = everyMark
+			bit = m.every
 		}
 		lines = append(lines, clearMark(bit))
 		for _, alternative := range list {
 			lines = append(lines, words(c.proto, alternative, setMark(bit)))
 		}
 		if i > 0 {
-			lines = append(lines, words(noMark(blockMark), clearMark(everyMark)))
+			lines = append(lines, words(noMark(m.block), clearMark(m.every)))
 		}
 	}
 	if len(lists) == 0 {
-		lines = append(lines, setMark(everyMark))
+		lines = append(lines, setMark(m.every))
 	}
 	for _, excluded := range c.none {
-		lines = append(lines, words(c.proto, excluded, clearMark(everyMark)))
+		lines = append(lines, words(c.proto, excluded, clearMark(m.every)))
 	}
 	if combinations == nil {
 		combinations = [][]string{nil}
 	}
-	return append(lines, c.final(mark(everyMark), combinations, target)...)
+	return append(lines, c.final(mark(m.every), combinations, target)...)
 }

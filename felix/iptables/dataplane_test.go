@@ -35,4 +35,6 @@ func eachBackend(t *testing.T, test func(t *testing.T, b dataplanetest.Backend))
 	}
 }
 
+func TestKernelAgreesWithTheLaw(t *testing.T) { eachBackend(t, dataplanetest.Differential) }
+
 func TestNoAttackPasses(t *testing.T) { eachBackend(t, dataplanetest.Attacks) }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
 )
 
 // maxLeaf is how many interfaces a chain of the trie lists before it branches.
@@ -14,15 +15,20 @@ const maxLeaf = 16
 // a trie over the characters after the common prefix, shared prefixes skipped.
 // It depends on the names alone, not on the order in which they came. ifaces is
 // sorted and has each name once.
-func dispatch(ifaces []string) []chain {
+func (s style) dispatch(ifaces []string) []chain {
+	unknown := func(d policy.Direction) verdict { return s.deny(desired.Reason{Cause: desired.Unknown, Direction: d}) }
 	return append(
-		trie{fromPodChain, "-i", fromPrefix}.branch("", ifaces),
-		trie{toPodChain, "-o", toPrefix}.branch("", ifaces)...)
+		trie{fromPodChain, "-i", fromPrefix, unknown(policy.Egress)}.branch("", ifaces),
+		trie{toPodChain, "-o", toPrefix, unknown(policy.Ingress)}.branch("", ifaces)...)
 }
 
-// trie is one of the two tries: where it begins, which interface it looks at and
-// what the names of the chains at its leaves begin with.
-type trie struct{ root, flag, leaf string }
+// trie is one of the two tries: where it begins, which interface it looks at,
+// what the names of the chains at its leaves begin with, and what becomes of
+// interfaces that are not in it.
+type trie struct {
+	root, flag, leaf string
+	unknown          verdict
+}
 
 // branch returns the chain for the interfaces that go on with path after the
 // common prefix, and the chains below it.
@@ -42,7 +48,9 @@ func (t trie) branch(path string, ifaces []string) []chain {
 		rules = append(rules, rule{spec: t.flag + " " + desired.InterfacePrefix + next + "+ -g " + t.root + "-" + next})
 		below = append(below, t.branch(next, group)...)
 	}
-	rules = append(rules, rule{spec: "-j DROP", note: "unknown interface"})
+	last := t.unknown.when("")
+	last.note = "unknown interface"
+	rules = append(rules, last)
 	return append([]chain{newChain(name, rules)}, below...)
 }
 

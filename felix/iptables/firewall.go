@@ -10,52 +10,67 @@ import (
 	"strings"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
 // Config is what a Firewall needs.
 type Config struct {
 	Family  ir.Family // IPv4 or IPv6
-	Flavour Flavour   // Auto: asked of Detect at the first Resync
+	Flavour Flavour   // where Settings do not say; Auto: asked of Detect at the first Resync
 	Log     *slog.Logger
 }
 
-// Firewall keeps the chains of one family. It is a reconciler and a gate of
-// felix/apply, and used by one goroutine at a time. The programs that it starts
-// see the network namespace of the calling thread.
+// Firewall keeps the chains of one family. It is a reconciler, a gate and a
+// checker of felix/apply, and used by one goroutine at a time. The programs that
+// it starts, and its sockets, are of the network namespace of the calling thread.
 type Firewall struct {
-	cfg         Config
-	tool        tool
-	raw, filter *table
+	cfg  Config
+	tool tool
+
+	raw, mangle, filter, nat *table
+	libraries                map[*table]*library
 
 	endpoints map[string]*desired.Endpoint
+	hosts     map[string]*desired.HostEndpoint
 	programs  map[ir.ProgramID]*ir.Program
-	users     map[ir.ProgramID]map[string]struct{} // endpoints by the programs they name
-	programBy map[string]ir.ProgramID              // by chain, of those in users
-	unnamable map[string]error                     // endpoints whose interface cannot stand in a rule
-	tries     map[string]struct{}                  // chains of the tries that are wanted
-	moved     bool                                 // endpoints came or went since the tries were made
+	fixed     map[ir.SetID]map[ir.Member]struct{} // members of the sets that our own rules name
+	settings  desired.Settings
+	style     style
 
-	complete bool
-	// inherited are the chains that an earlier life of the agent left. Until all is
-	// known they are better than what we would write, and stay.
-	inherited map[string]struct{}
-	read      bool
+	unnamable map[string]error // endpoints whose interface cannot stand in a rule
+	marksErr  error            // why Settings.Marks are not used
+	moved     bool             // endpoints came or went since the tries were made
+	restyled  bool             // style is behind what is known
+
+	complete   bool
+	chosen     bool // the flavour is, for these settings:
+	chosenFor  desired.Flavour
+	read       bool
+	cleaned    bool   // nothing of ours is left in the other flavour
+	generation uint32 // of nf_tables, when the kernel was as the tables know it
 }
 
 // New makes a Firewall that knows nothing yet.
 func New(cfg Config) *Firewall {
 	f := &Firewall{
 		cfg: cfg, tool: tool{cfg.Family, cfg.Flavour},
-		endpoints: map[string]*desired.Endpoint{}, programs: map[ir.ProgramID]*ir.Program{},
-		users: map[ir.ProgramID]map[string]struct{}{}, programBy: map[string]ir.ProgramID{},
-		unnamable: map[string]error{}, tries: map[string]struct{}{}, inherited: map[string]struct{}{},
-		moved: true,
+		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
+		programs: map[ir.ProgramID]*ir.Program{}, fixed: map[ir.SetID]map[ir.Member]struct{}{},
+		settings: desired.DefaultSettings(), unnamable: map[string]error{},
+		libraries: map[*table]*library{}, moved: true,
 	}
-	f.raw = newTable("raw", &f.tool, rawHooks(), rawChains(cfg.Family))
-	f.filter = newTable("filter", &f.tool, filterHooks(), filterChains(cfg.Family))
+	f.raw, f.mangle = newTable("raw", &f.tool), newTable("mangle", &f.tool)
+	f.filter, f.nat = newTable("filter", &f.tool), newTable("nat", &f.tool)
+	for _, t := range []*table{f.raw, f.mangle, f.filter} {
+		f.libraries[t] = newLibrary(t)
+	}
+	f.restyle()
 	return f
 }
+
+// tables are in the order in which they are written.
+func (f *Firewall) tables() []*table { return []*table{f.raw, f.mangle, f.filter, f.nat} }
 
 // Name returns "iptables-ipv4" or "iptables-ipv6".
 func (f *Firewall) Name() string { return fmt.Sprintf("iptables-ipv%d", f.cfg.Family) }
@@ -63,8 +78,25 @@ func (f *Firewall) Name() string { return fmt.Sprintf("iptables-ipv%d", f.cfg.Fa
 // Want takes in what changed.
 func (f *Firewall) Want(d desired.Delta) {
 	if d.Complete && !f.complete {
-		f.complete, f.moved = true, true
-		clear(f.inherited)
+		f.complete, f.moved, f.restyled = true, true, true
+		for _, t := range f.tables() {
+			t.release()
+		}
+	}
+	if d.Settings != nil && !f.settings.Equal(*d.Settings) {
+		f.read = f.read && f.settings.Flavour == d.Settings.Flavour // else another kernel interface
+		f.settings, f.restyled = *d.Settings, true
+	}
+	for iface, e := range d.HostEndpoints {
+		f.restyled = true
+		if e == nil {
+			delete(f.hosts, iface)
+		} else {
+			f.hosts[iface] = e
+		}
+	}
+	for id, change := range d.Sets {
+		f.wantFixed(id, change)
 	}
 	for id, p := range d.Programs {
 		if p == nil {
@@ -72,8 +104,13 @@ func (f *Firewall) Want(d desired.Delta) {
 		} else {
 			f.programs[id] = p
 		}
-		if len(f.users[id]) > 0 {
-			f.filter.set(programOf(id, p, f.cfg.Family))
+	}
+	if f.restyled {
+		f.restyle()
+	}
+	for id := range d.Programs {
+		for _, l := range f.libraries {
+			l.renew(id, f.render)
 		}
 	}
 	for iface, e := range d.Endpoints {
@@ -81,102 +118,163 @@ func (f *Firewall) Want(d desired.Delta) {
 	}
 }
 
-// wantEndpoint renders an endpoint. One without an address of this family needs
-// no chains: to the tries it is unknown, and so closed.
-func (f *Firewall) wantEndpoint(iface string, e *desired.Endpoint) {
-	old := f.endpoints[iface]
-	delete(f.endpoints, iface)
-	delete(f.unnamable, iface)
-	if e != nil && !ifaceName.MatchString(iface) {
-		f.unnamable[iface] = fmt.Errorf("interface name %q: want %s and up to 12 of a-z and 0-9", iface, desired.InterfacePrefix)
-		e = nil
+// wantFixed keeps in mind whether the sets are there that our own rules name, and
+// whether there is something in them.
+func (f *Firewall) wantFixed(id ir.SetID, c *desired.SetChange) {
+	switch id {
+	case desired.ServicesSet, desired.MasqueradeSet, desired.InsideSet:
+	default:
+		return
 	}
-	shown := e != nil && len(familyAddrs(e, f.cfg.Family)) > 0
-	wasShown := old != nil && len(familyAddrs(old, f.cfg.Family)) > 0
-	if e != nil {
-		f.endpoints[iface] = e
+	if f.restyled = true; c.Gone {
+		delete(f.fixed, id)
+		return
 	}
-	// New references first, so that a chain in use by both is not touched.
-	if shown {
-		for id := range references(e) {
-			f.use(id, iface)
-		}
-		f.filter.set(fromPod(e, f.cfg.Family))
-		f.filter.set(toPod(e, f.cfg.Family))
+	if f.fixed[id] == nil || c.Whole {
+		f.fixed[id] = map[ir.Member]struct{}{}
 	}
-	if wasShown {
-		keep := map[ir.ProgramID]struct{}{}
-		if shown {
-			keep = references(e)
-		} else {
-			f.filter.unset(fromPrefix + iface)
-			f.filter.unset(toPrefix + iface)
-		}
-		for id := range references(old) {
-			if _, ok := keep[id]; !ok {
-				f.release(id, iface)
-			}
-		}
+	maps.Copy(f.fixed[id], c.Add)
+	for m := range c.Del {
+		delete(f.fixed[id], m)
 	}
-	f.moved = f.moved || shown != wasShown
 }
 
-func references(e *desired.Endpoint) map[ir.ProgramID]struct{} {
-	ids := map[ir.ProgramID]struct{}{}
-	for _, c := range []ir.Chain{e.Ingress, e.Egress} {
-		for _, t := range c.Tiers {
-			for _, id := range t.Programs {
-				ids[id] = struct{}{}
-			}
+// holds reports whether a fixed set has members of our family.
+func (f *Firewall) holds(id ir.SetID) bool {
+	for m := range f.fixed[id] {
+		if f.cfg.Family.Is(m.Prefix.Addr()) {
+			return true
 		}
 	}
-	return ids
+	return false
 }
 
-func (f *Firewall) use(id ir.ProgramID, iface string) {
-	if f.users[id] == nil {
-		f.users[id] = map[string]struct{}{}
-		f.programBy[programChain(id)] = id
-		f.filter.set(programOf(id, f.programs[id], f.cfg.Family))
+// restyle renders everything anew that is as settings, host endpoints and sets
+// say; what stays the same costs no write.
+func (f *Firewall) restyle() {
+	f.restyled = false
+	_, inside := f.fixed[desired.InsideSet]
+	s := style{
+		family: f.cfg.Family, settings: f.settings, hosts: newHosts(f.hosts), marks: f.marks(), formerly: f.style.formerly,
+		services:   f.holds(desired.ServicesSet),
+		masquerade: inside && f.holds(desired.MasqueradeSet),
 	}
-	f.users[id][iface] = struct{}{}
+	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {
+		s.formerly = f.style.marks.accept
+	}
+	everywhere := s.marks != f.style.marks || s.settings.DropRecords != f.style.settings.DropRecords || s.settings.Invalid != f.style.settings.Invalid
+	f.style = s
+	f.lay()
+	if !everywhere {
+		return
+	}
+	f.moved = true
+	for _, e := range f.endpoints {
+		f.wantEndpoint(e.Interface, e)
+	}
+	for _, l := range f.libraries {
+		for id := range l.users {
+			l.renew(id, f.render)
+		}
+	}
 }
 
-func (f *Firewall) release(id ir.ProgramID, iface string) {
-	delete(f.users[id], iface)
-	if len(f.users[id]) == 0 {
-		delete(f.users, id)
-		delete(f.programBy, programChain(id))
-		f.filter.unset(programChain(id))
+// lay gives the tables what is neither a pod's nor a policy's.
+func (f *Firewall) lay() {
+	for t, l := range map[*table]layer{f.raw: f.style.raw(), f.mangle: f.style.mangle(), f.filter: f.style.filter(), f.nat: f.style.nat()} {
+		t.hooks = l.hooks
+		t.replace("layer", l.chains)
+		if library := f.libraries[t]; library != nil {
+			library.lend(hostUser, f.style.hosts.programs(l.points...), f.render)
+		}
 	}
+}
+
+// hostUser leads to the policies of host endpoints. No interface is called so.
+const hostUser = "host endpoints"
+
+func (f *Firewall) render(id ir.ProgramID) chain { return f.style.programOf(id, f.programs[id]) }
+
+// marks returns those that the rules shall use: until all is known, those that an
+// earlier life's rules use, because these stay.
+func (f *Firewall) marks() marks {
+	if have := f.filter.have.marks; have != 0 && !f.complete {
+		if m, err := newMarks(have); err == nil {
+			return m
+		}
+	}
+	m, err := newMarks(f.settings.Marks)
+	f.marksErr = err
+	switch {
+	case err == nil:
+		return m
+	case f.style.marks != (marks{}):
+		return f.style.marks
+	}
+	m, _ = newMarks(desired.DefaultSettings().Marks)
+	return m
 }
 
 // Resync reads our chains back.
 func (f *Firewall) Resync(ctx context.Context) error {
-	if f.tool.flavour == Auto {
-		flavour, err := Detect(ctx)
-		if err != nil {
-			return err
-		}
-		f.tool.flavour = flavour
-		f.cfg.Log.Info("iptables flavour detected", "family", int(f.cfg.Family), "flavour", string(flavour))
-	}
-	if err := errors.Join(f.raw.read(ctx), f.filter.read(ctx)); err != nil {
+	if err := f.choose(ctx); err != nil {
 		return err
 	}
-	if !f.read && !f.complete {
-		for name := range f.filter.have.chains {
-			if closable.MatchString(name) {
-				f.inherited[name] = struct{}{}
-			}
+	if err := f.readAll(); err != nil {
+		return err
+	}
+	for _, t := range f.tables() {
+		clear(t.refused)
+		if !f.read && !f.complete {
+			t.inherit()
 		}
 	}
-	f.read, f.moved = true, true
+	if !f.read && f.filter.have.marks != 0 {
+		f.restyle()
+	}
+	f.read, f.moved, f.cleaned = true, true, false
 	return nil
 }
 
-// Apply writes what differs: the guard against forged sources first, then the
-// rest, each table in one transaction.
+// choose decides about the flavour. After a change, the other flavour is cleaned
+// when this one is in force.
+func (f *Firewall) choose(ctx context.Context) error {
+	if f.chosen && f.chosenFor == f.settings.Flavour {
+		return nil
+	}
+	want := flavourOf(f.settings.Flavour)
+	if want == Auto {
+		want = f.cfg.Flavour
+	}
+	if want == Auto {
+		var err error
+		if want, err = Detect(ctx); err != nil {
+			return err
+		}
+		f.cfg.Log.Info("iptables flavour detected", "family", int(f.cfg.Family), "flavour", string(want))
+	}
+	f.tool.flavour, f.chosen, f.chosenFor = want, true, f.settings.Flavour
+	return nil
+}
+
+func (f *Firewall) readAll() error {
+	var names []string
+	for _, t := range f.tables() {
+		t.known = false
+		names = append(names, t.name)
+	}
+	r, err := f.tool.read(names...)
+	if err != nil {
+		return err
+	}
+	for _, t := range f.tables() {
+		t.take(r.tables[t.name])
+	}
+	f.generation = r.generation
+	return nil
+}
+
+// Apply writes what differs, each table in one transaction.
 func (f *Firewall) Apply(ctx context.Context) error {
 	if !f.read {
 		if err := f.Resync(ctx); err != nil {
@@ -184,15 +282,86 @@ func (f *Firewall) Apply(ctx context.Context) error {
 		}
 	}
 	f.plant()
-	all := scope{sweep: f.complete, leave: func(string) bool { return false }}
-	if err := f.raw.apply(ctx, all); err != nil {
-		return err
+	err := f.write(ctx)
+	if err == nil && f.complete && !f.cleaned {
+		if err = f.evict(ctx, f.tool.flavour.other()); err == nil {
+			f.cleaned = true
+		}
 	}
-	errs := []error{f.filter.apply(ctx, scope{sweep: f.complete, leave: f.frozen})}
+	errs := []error{err, f.marksErr}
 	for _, iface := range slices.Sorted(maps.Keys(f.unnamable)) {
 		errs = append(errs, f.unnamable[iface])
 	}
+	for _, iface := range slices.Sorted(maps.Keys(f.hosts)) {
+		errs = append(errs, badHost(iface))
+	}
 	return errors.Join(errs...)
+}
+
+// write writes the tables: the guard against forged sources first.
+func (f *Firewall) write(ctx context.Context) error {
+	if f.settled() && !f.refused() {
+		return nil
+	}
+	before, err := f.tool.generation()
+	if err != nil {
+		return err
+	}
+	writes := f.writes()
+	if f.style.formerly != 0 {
+		err = f.changeOver(ctx)
+	} else {
+		err = f.writeTables(ctx, f.raw, f.mangle, f.filter, f.nat)
+	}
+	after, genErr := f.tool.generation()
+	if genErr == nil && before == f.generation && after == before+uint32(f.writes()-writes) {
+		f.generation = after // nobody else has written
+	}
+	return errors.Join(err, genErr)
+}
+
+// changeOver writes other marks: first who listens to the accept mark understands
+// both, then who says it changes, then the old one is forgotten. So nothing is
+// held up on its way from table to table, and nothing let in for another reason.
+func (f *Firewall) changeOver(ctx context.Context) error {
+	if err := f.writeTables(ctx, f.filter, f.mangle, f.raw, f.nat); err != nil {
+		return err
+	}
+	f.style.formerly = 0
+	f.lay()
+	return f.writeTables(ctx, f.mangle, f.filter)
+}
+
+// writeTables writes tables one after another. What fails in raw, where forged
+// packets are dropped, holds back the rest.
+func (f *Firewall) writeTables(ctx context.Context, tables ...*table) error {
+	var errs []error
+	for _, t := range tables {
+		err := t.apply(ctx, f.complete)
+		if errs = append(errs, err); err != nil && t == f.raw {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Firewall) settled() bool {
+	for _, t := range f.tables() {
+		if !t.settled(f.complete) {
+			return false
+		}
+	}
+	return f.style.formerly == 0
+}
+
+// writes returns how often the kernel has taken something.
+func (f *Firewall) writes() int {
+	return f.raw.writes + f.mangle.writes + f.filter.writes + f.nat.writes
+}
+
+// refused reports whether the kernel did not take some chains.
+func (f *Firewall) refused() bool {
+	return slices.ContainsFunc(f.tables(), func(t *table) bool { return len(t.refused) > 0 })
 }
 
 // plant makes the tries. Until all is known they also lead to the chains that are
@@ -215,77 +384,5 @@ func (f *Firewall) plant() {
 			}
 		}
 	}
-	old := f.tries
-	f.tries = map[string]struct{}{}
-	for _, c := range dispatch(slices.Sorted(maps.Keys(known))) {
-		f.tries[c.name] = struct{}{}
-		f.filter.set(c)
-	}
-	for name := range old {
-		if _, ok := f.tries[name]; !ok {
-			f.filter.unset(name)
-		}
-	}
-}
-
-// frozen reports whether a chain stays as an earlier life of the agent left it.
-// The chains of an endpoint do while they are of the same attachment, which their
-// first rule tells.
-func (f *Firewall) frozen(name string) bool {
-	if _, ok := f.inherited[name]; !ok {
-		return false
-	}
-	have, there := f.filter.have.chains[name]
-	if !there {
-		return false
-	}
-	if strings.HasPrefix(name, fromPrefix) || strings.HasPrefix(name, toPrefix) {
-		want, wanted := f.filter.want[name]
-		return !wanted || len(have) > 0 && have[0] == want.hashes[0]
-	}
-	return true
-}
-
-var errPending = errors.New("rules are not in the kernel yet")
-
-// Closed returns the endpoints whose rules, or whose policies' rules, are not in
-// the kernel as they should be.
-func (f *Firewall) Closed() map[string]error {
-	closed := maps.Clone(f.unnamable)
-	blame := func(iface string, err error) {
-		if _, wanted := f.endpoints[iface]; wanted && closed[iface] == nil {
-			closed[iface] = err
-		}
-	}
-	if !f.read || !f.raw.hooked() || !f.filter.hooked() || len(f.raw.dirty) > 0 {
-		for iface := range f.endpoints {
-			blame(iface, errPending)
-		}
-	}
-	for name := range f.filter.dirty {
-		if f.frozen(name) {
-			continue
-		}
-		err := errPending
-		if refused := f.filter.refused[name]; refused != nil {
-			err = fmt.Errorf("chain %s: %w", name, refused)
-		}
-		_, wanted := f.filter.want[name]
-		switch {
-		case !wanted: // a leftover harms nobody
-		case strings.HasPrefix(name, fromPrefix):
-			blame(strings.TrimPrefix(name, fromPrefix), err)
-		case strings.HasPrefix(name, toPrefix):
-			blame(strings.TrimPrefix(name, toPrefix), err)
-		case f.programBy[name] != ir.ProgramID{}:
-			for iface := range f.users[f.programBy[name]] {
-				blame(iface, err)
-			}
-		default: // a chain that all go through
-			for iface := range f.endpoints {
-				blame(iface, err)
-			}
-		}
-	}
-	return closed
+	f.filter.replace("tries", f.style.dispatch(slices.Sorted(maps.Keys(known))))
 }

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -12,6 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/xtables"
 	"github.com/koratnet/korat/policy/ir"
 )
 
@@ -25,6 +28,25 @@ const (
 	NFT    Flavour = "nft"
 	Legacy Flavour = "legacy"
 )
+
+// flavourOf returns the flavour that settings ask for.
+func flavourOf(f desired.Flavour) Flavour {
+	switch f {
+	case desired.NFTFlavour:
+		return NFT
+	case desired.LegacyFlavour:
+		return Legacy
+	}
+	return Auto
+}
+
+// other returns the flavour that is not f.
+func (f Flavour) other() Flavour {
+	if f == NFT {
+		return Legacy
+	}
+	return NFT
+}
 
 // hints are the chains by which kubelet tells every other program on the node
 // which flavour the node uses. They are in the mangle table.
@@ -56,43 +78,27 @@ func Detect(ctx context.Context) (Flavour, error) {
 }
 
 func hinted(ctx context.Context, t tool) (bool, error) {
-	if t.flavour == Legacy && !legacyTable(t.family, "mangle") {
-		return false, nil // to list a table that is not there would make it
+	if _, err := t.path("-restore"); err != nil {
+		return false, nil // not installed: we could not use it
 	}
-	out, err := t.save(ctx, "mangle")
-	if errors.Is(err, exec.ErrNotFound) || incompatible(err) {
-		return false, nil // not installed, or not for iptables: kubelet does not use it
+	found := false
+	look := func(chain string) bool {
+		found = found || slices.Contains(hints, chain)
+		return false
 	}
-	if err != nil && t.family == ir.IPv6 && Usable(ctx, t.family, t.flavour) != nil {
-		return false, nil // it does not work here: nor does it for others
+	if t.flavour == Legacy {
+		_, err := xtables.Legacy(t.family, "mangle", look)
+		return found, err
 	}
+	n, err := xtables.OpenNFT(t.family)
 	if err != nil {
 		return false, err
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
-		if name, _, ok := declared(lines.Bytes()); ok && slices.Contains(hints, name) {
-			return true, nil
-		}
+	defer n.Close()
+	if _, err = n.Table("mangle", look); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil // the kernel has no nf_tables
 	}
-	return false, nil
-}
-
-// legacyTable reports whether the legacy table is there in the namespace of this thread.
-func legacyTable(f ir.Family, name string) bool {
-	file := "/proc/thread-self/net/ip_tables_names"
-	if f == ir.IPv6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
-	}
-	names, err := os.ReadFile(file)
-	if err != nil {
-		return false // the file is not there without the module
-	}
-	for _, n := range strings.Fields(string(names)) {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return found, err
 }
 
 // tool starts the iptables programs of one family and flavour.
@@ -159,16 +165,15 @@ func (t tool) run(ctx context.Context, stdin []byte, suffix string, args ...stri
 	return stdout.Bytes(), nil
 }
 
-// save prints a table, in the words of iptables-save or of iptables -S. A table
-// that nobody has made yet is empty. Of nft, iptables-save takes a second of CPU
-// where some table has 10,000 chains, also to print another; and it prints
-// nothing, without an error, where others have put rules into the table that
-// iptables has no words for.
+// printed prints the rules of a chain, in the words that remove them.
+func (t tool) printed(ctx context.Context, table, chain string) ([]string, error) {
+	out, err := t.run(ctx, nil, "", "--wait", lockSeconds, "-t", table, "-S", chain)
+	return strings.Split(string(out), "\n"), err
+}
+
+// save prints a table, which makes it where it is not there.
 func (t tool) save(ctx context.Context, table string) ([]byte, error) {
-	if t.flavour == NFT {
-		return t.run(ctx, nil, "", "-t", table, "-S")
-	}
-	return t.run(ctx, nil, "-save", "-t", table)
+	return t.run(ctx, nil, "", "-t", table, "-S")
 }
 
 // incompatible reports whether a table could not be printed because of rules that
@@ -184,7 +189,12 @@ func (t tool) restore(ctx context.Context, script []byte) error {
 	return err
 }
 
-// head prints the first rule of a built-in chain.
-func (t tool) head(ctx context.Context, table, builtin string) ([]byte, error) {
-	return t.run(ctx, nil, "", "--wait", lockSeconds, "-t", table, "-S", builtin, "1")
+// head returns the comment of the first rule of a chain; not of legacy.
+func (t tool) head(table, chain string) (string, error) {
+	n, err := xtables.OpenNFT(t.family)
+	if err != nil {
+		return "", err
+	}
+	defer n.Close()
+	return n.Head(table, chain)
 }

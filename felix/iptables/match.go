@@ -27,22 +27,25 @@ func (c *criteria) everything() bool {
 	return c.proto == "" && c.all == "" && len(c.any) == 0 && len(c.none) == 0
 }
 
-// programRules returns the rules of a program in family f. Rules that match
-// nothing in this family leave no trace.
-func programRules(p *ir.Program, f ir.Family) []rule {
+// programRules returns the rules of a program. Those that match nothing in the
+// family leave no trace.
+func (s style) programRules(p *ir.Program) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
 		for _, proto := range protocols(r) {
 			r.Protocol = proto
-			c, ok := criteriaOf(r, f)
+			c, ok := criteriaOf(r, s.family)
 			if !ok {
 				continue
 			}
 			if !r.Action.Ends() {
-				rules = append(rules, specs(c.once(logTarget(p.ID, r.Origin))...)...)
+				rules = append(rules, specs(c.once(s.marks, logTarget(p.ID, r.Origin))...)...)
 				continue
 			}
-			rules = append(rules, specs(c.rules(target(r.Action))...)...)
+			v := s.verdict(p.ID, r)
+			for _, line := range c.rules(s.marks, v.target) {
+				rules = append(rules, rule{spec: line, tag: v.tag})
+			}
 			if c.everything() {
 				return rules // what follows cannot be reached
 			}

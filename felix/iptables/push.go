@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // plan is what one write to the kernel shall change, all at once.
@@ -12,6 +13,7 @@ type plan struct {
 	make  map[string]chain
 	drop  []string // sorted
 	hooks bool     // put our jumps in place
+	sweep bool     // and take them from where they are not wanted
 }
 
 func (p *plan) set(c chain) {
@@ -88,7 +90,7 @@ func (t *table) exclude(p *plan, r *refusal) bool {
 
 // isolate writes chains, those that cannot be written as closed ones.
 func (t *table) isolate(ctx context.Context, chains []chain) error {
-	p := plan{}
+	var p plan
 	for _, c := range chains {
 		p.set(c)
 	}
@@ -125,7 +127,9 @@ func (t *table) write(ctx context.Context, p plan) error {
 		s.fill(c)
 	}
 	if p.hooks {
-		t.writeHooks(s)
+		if err := t.writeHooks(ctx, s, p.sweep); err != nil {
+			return err
+		}
 	}
 	for _, name := range p.drop {
 		s.line(name, "-X "+name)
@@ -140,6 +144,7 @@ func (t *table) write(ctx context.Context, p plan) error {
 		}
 		return err
 	}
+	t.writes++
 	t.wrote(p, chains)
 	return nil
 }
@@ -164,11 +169,22 @@ func (t *table) complete(p plan) []chain {
 	return chains
 }
 
-func (t *table) writeHooks(s *script) {
-	by := t.hooksByChain()
+// writeHooks puts our jumps where they belong, and removes those that are there,
+// whoever of us has put them there. They are removed by what they say: their
+// place may have changed since they were read.
+func (t *table) writeHooks(ctx context.Context, s *script, sweep bool) error {
+	by := t.hooksByChain(sweep)
 	for _, builtin := range slices.Sorted(maps.Keys(by)) {
-		for _, spec := range t.have.hooks[builtin].specs {
-			s.line("", "-D "+spec)
+		if len(t.have.hooks[builtin].hashes) > 0 {
+			printed, err := t.tool.printed(ctx, t.name, builtin)
+			if err != nil {
+				return err
+			}
+			for _, line := range printed {
+				if ruleHash(line) != "" {
+					s.line("", "-D"+strings.TrimPrefix(line, "-A"))
+				}
+			}
 		}
 		for _, h := range by[builtin] {
 			if h.first {
@@ -178,6 +194,7 @@ func (t *table) writeHooks(s *script) {
 			}
 		}
 	}
+	return nil
 }
 
 func (t *table) wrote(p plan, chains []chain) {
@@ -192,11 +209,10 @@ func (t *table) wrote(p plan, chains []chain) {
 	if !p.hooks {
 		return
 	}
-	for builtin, hooks := range t.hooksByChain() {
+	for builtin, hooks := range t.hooksByChain(p.sweep) {
 		h := hooked{}
 		for _, want := range hooks {
-			h.hash = append(h.hash, want.chain.hashes[0])
-			h.specs = append(h.specs, builtin+" "+want.chain.body(0))
+			h.hashes = append(h.hashes, want.chain.hashes[0])
 			if want.first {
 				h.first = want.chain.hashes[0]
 			}

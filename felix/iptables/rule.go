@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,9 @@ import (
 type rule struct {
 	spec string // matches and target in the words of iptables
 	note string // for people: what the chain is for, printed in the comment
+	// tag is that of desired.Reason where the rule leads to a chain that drops for
+	// it; such a chain is there while rules lead to it.
+	tag string
 }
 
 // chain is a chain with its rules, and the hash that each carries.
@@ -35,7 +39,21 @@ func newChain(name string, rules []rule) chain {
 
 // closedChain is what stands for a chain that cannot be as it should: nothing passes.
 func closedChain(name, why string) chain {
-	return newChain(name, []rule{{spec: "-j DROP", note: why}})
+	return newChain(name, []rule{{spec: dropNow, note: why}})
+}
+
+// dropNow drops and tells nobody.
+const dropNow = "-j DROP"
+
+// tags returns the reasons for which c drops, each once.
+func (c chain) tags() []string {
+	var tags []string
+	for _, r := range c.rules {
+		if r.tag != "" && !slices.Contains(tags, r.tag) {
+			tags = append(tags, r.tag)
+		}
+	}
+	return tags
 }
 
 // body returns rule i as it stands after "-A chain ".
@@ -63,29 +81,26 @@ func printable(note string) string {
 	return note[:min(len(note), 200)]
 }
 
-// ruleHash returns the hash in the comment of a rule printed by iptables-save,
-// or "" when the rule is not ours.
+// commentHash returns the hash in the comment of a rule, or "" when the rule is
+// not ours.
+func commentHash(comment string) string {
+	rest, ok := strings.CutPrefix(comment, hashPrefix)
+	if !ok {
+		return ""
+	}
+	hash, _, _ := strings.Cut(rest, " ")
+	return hash
+}
+
+// ruleHash returns the hash in a rule that iptables printed, or "".
 func ruleHash(line string) string {
 	_, rest, ok := strings.Cut(line, " --comment ")
 	if !ok {
 		return ""
 	}
-	rest, ok = strings.CutPrefix(strings.TrimPrefix(rest, `"`), hashPrefix)
-	if !ok {
-		return ""
-	}
-	if end := strings.IndexAny(rest, " \""); end >= 0 {
-		rest = rest[:end]
-	}
-	return rest
+	text, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
+	return commentHash(text)
 }
-
-// mark matches packets of which the bits are set, noMark packets of which they
-// are clear; setMark and clearMark are targets.
-func mark(bits uint32) string      { return fmt.Sprintf("-m mark --mark %#x/%#x", bits, bits) }
-func noMark(bits uint32) string    { return fmt.Sprintf("-m mark --mark 0x0/%#x", bits) }
-func setMark(bits uint32) string   { return fmt.Sprintf("-j MARK --set-xmark %#x/%#x", bits, bits) }
-func clearMark(bits uint32) string { return fmt.Sprintf("-j MARK --set-xmark 0x0/%#x", bits) }
 
 // words joins the parts of a spec that are not empty.
 func words(parts ...string) string {
@@ -97,6 +112,13 @@ func words(parts ...string) string {
 	}
 	return strings.Join(kept, " ")
 }
+
+// verdict is a target that ends a packet's way, and the tag if it is a drop that
+// is told.
+type verdict struct{ target, tag string }
+
+// when writes the rule that has verdict v for what match matches.
+func (v verdict) when(match string) rule { return rule{spec: words(match, v.target), tag: v.tag} }
 
 func specs(lines ...string) []rule {
 	rules := make([]rule, len(lines))

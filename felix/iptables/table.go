@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // table keeps our chains of one table as wanted, and our jumps in its built-in chains.
@@ -14,37 +15,74 @@ type table struct {
 	tool  *tool
 	hooks []hook
 
-	want    map[string]chain
+	want   map[string]chain
+	groups map[string][]string // names of the chains that are replaced together
+	drops  map[string]int      // chains in want that drop for a reason, by tag
+
 	have    content
 	known   bool                // have is what the kernel holds
 	dirty   map[string]struct{} // chains that differ between want and have
 	refused map[string]error    // dirty chains that the kernel did not take; not tried again before the next read
+	// inherited are the chains that an earlier life of the agent left. Until all is
+	// known they are better than what we would write, and stay.
+	inherited map[string]struct{}
+	writes    int // transactions that the kernel took
 }
 
-func newTable(name string, t *tool, hooks []hook, chains []chain) *table {
-	tb := &table{
-		name: name, tool: t, hooks: hooks,
-		want: map[string]chain{}, dirty: map[string]struct{}{}, refused: map[string]error{},
+func newTable(name string, t *tool) *table {
+	return &table{
+		name: name, tool: t, want: map[string]chain{}, groups: map[string][]string{}, drops: map[string]int{},
+		dirty: map[string]struct{}{}, refused: map[string]error{}, inherited: map[string]struct{}{},
 	}
-	for _, c := range chains {
-		tb.set(c)
-	}
-	return tb
 }
 
 func (t *table) set(c chain) {
-	if old, ok := t.want[c.name]; ok && slices.Equal(old.hashes, c.hashes) {
+	old, ok := t.want[c.name]
+	if ok && slices.Equal(old.hashes, c.hashes) {
 		return
 	}
 	t.want[c.name] = c
+	for _, tag := range c.tags() {
+		if t.drops[tag]++; t.drops[tag] == 1 {
+			t.set(dropFor(tag))
+		}
+	}
+	t.letGo(old)
 	delete(t.refused, c.name)
 	t.compare(c.name)
 }
 
 func (t *table) unset(name string) {
+	old := t.want[name]
 	delete(t.want, name)
+	t.letGo(old)
 	delete(t.refused, name)
 	t.compare(name)
+}
+
+// letGo forgets the chains that drop for reasons which only c had.
+func (t *table) letGo(c chain) {
+	for _, tag := range c.tags() {
+		if t.drops[tag]--; t.drops[tag] == 0 {
+			delete(t.drops, tag)
+			t.unset(dropChain(tag))
+		}
+	}
+}
+
+// replace sets chains and unsets those that the group had before.
+func (t *table) replace(group string, chains []chain) {
+	names := make([]string, len(chains))
+	for i, c := range chains {
+		names[i] = c.name
+		t.set(c)
+	}
+	for _, name := range t.groups[group] {
+		if !slices.Contains(names, name) {
+			t.unset(name)
+		}
+	}
+	t.groups[group] = names
 }
 
 func (t *table) compare(name string) {
@@ -58,14 +96,19 @@ func (t *table) compare(name string) {
 }
 
 // read takes in what the kernel holds.
-func (t *table) read(ctx context.Context) error {
+func (t *table) read() error {
 	t.known = false
-	out, err := t.tool.save(ctx, t.name)
+	r, err := t.tool.read(t.name)
 	if err != nil {
 		return fmt.Errorf("table %s: %w", t.name, err)
 	}
-	t.have, t.known = parseSave(out), true
+	t.take(r.tables[t.name])
 	clear(t.refused)
+	return nil
+}
+
+func (t *table) take(c content) {
+	t.have, t.known = c, true
 	clear(t.dirty)
 	for name := range t.want {
 		t.compare(name)
@@ -73,12 +116,45 @@ func (t *table) read(ctx context.Context) error {
 	for name := range t.have.chains {
 		t.compare(name)
 	}
-	return nil
 }
 
-// hooked reports whether our jumps are where they belong, each once, and nowhere else.
-func (t *table) hooked() bool {
-	for builtin, want := range t.hooksByChain() {
+// inherit makes the chains that are there stay until release. The tries are made
+// of what is there and of what is known.
+func (t *table) inherit() {
+	for name := range t.have.chains {
+		if !trieName.MatchString(name) {
+			t.inherited[name] = struct{}{}
+		}
+	}
+}
+
+func (t *table) release() { clear(t.inherited) }
+
+// frozen reports whether a chain stays as an earlier life of the agent left it:
+// if nobody else has changed it since. The chains of an endpoint do while they
+// are of the same attachment, which their first rule tells.
+func (t *table) frozen(name string) bool {
+	if _, ok := t.inherited[name]; !ok {
+		return false
+	}
+	have, there := t.have.chains[name]
+	if !there || slices.Contains(have, "") {
+		return false
+	}
+	switch {
+	case strings.HasPrefix(name, fromPrefix), strings.HasPrefix(name, toPrefix):
+		want, wanted := t.want[name]
+		return !wanted || len(have) > 0 && have[0] == want.hashes[0]
+	case strings.HasPrefix(name, ingressPrefix), strings.HasPrefix(name, egressPrefix):
+		return true
+	}
+	return len(have) > 0
+}
+
+// hooked reports whether our jumps are where they belong, each once, and, in a
+// sweep, nowhere else.
+func (t *table) hooked(sweep bool) bool {
+	for builtin, want := range t.hooksByChain(sweep) {
 		have := t.have.hooks[builtin]
 		var hashes []string
 		for _, h := range want {
@@ -87,19 +163,21 @@ func (t *table) hooked() bool {
 				return false
 			}
 		}
-		if !slices.Equal(slices.Sorted(slices.Values(hashes)), slices.Sorted(slices.Values(have.hash))) {
+		if !slices.Equal(slices.Sorted(slices.Values(hashes)), slices.Sorted(slices.Values(have.hashes))) {
 			return false
 		}
 	}
 	return true
 }
 
-// hooksByChain returns the jumps that every built-in chain shall have: none is
-// for chains in which another version of ours left some.
-func (t *table) hooksByChain() map[string][]hook {
+// hooksByChain returns the jumps that built-in chains shall have: in a sweep none
+// is for chains in which we want none and had some.
+func (t *table) hooksByChain(sweep bool) map[string][]hook {
 	by := map[string][]hook{}
-	for builtin := range t.have.hooks {
-		by[builtin] = nil
+	if sweep {
+		for builtin := range t.have.hooks {
+			by[builtin] = nil
+		}
 	}
 	for _, h := range t.hooks {
 		by[h.builtin] = append(by[h.builtin], h)
@@ -107,25 +185,20 @@ func (t *table) hooksByChain() map[string][]hook {
 	return by
 }
 
-// scope says what apply may touch.
-type scope struct {
-	sweep bool              // chains of ours that nobody wants may go
-	leave func(string) bool // these chains stay as they are for now
-}
-
 // maxRounds bounds how often apply fights another program for the head of a
 // built-in chain before it leaves that to the next retry.
 const maxRounds = 3
 
-// apply makes the kernel hold what is wanted. It writes nothing when it does.
-func (t *table) apply(ctx context.Context, s scope) error {
+// apply makes the kernel hold what is wanted, all but what is frozen; in a sweep
+// it removes what is ours and not wanted. It writes nothing where nothing differs.
+func (t *table) apply(ctx context.Context, sweep bool) error {
 	for range maxRounds {
 		if !t.known {
-			if err := t.read(ctx); err != nil {
+			if err := t.read(); err != nil {
 				return err
 			}
 		}
-		p := t.pending(s)
+		p := t.pending(sweep)
 		if p.empty() {
 			return t.refusals()
 		}
@@ -133,7 +206,7 @@ func (t *table) apply(ctx context.Context, s scope) error {
 			t.known = false
 			return fmt.Errorf("table %s: %w", t.name, err)
 		}
-		if err := t.check(ctx); err != nil {
+		if err := t.check(); err != nil {
 			return err
 		}
 	}
@@ -152,15 +225,15 @@ func (t *table) refusals() error {
 }
 
 // pending says what is to be done.
-func (t *table) pending(s scope) plan {
-	p := plan{hooks: !t.hooked()}
+func (t *table) pending(sweep bool) plan {
+	p := plan{hooks: !t.hooked(sweep), sweep: sweep}
 	for name := range t.dirty {
 		c, wanted := t.want[name]
 		switch {
-		case t.refused[name] != nil || s.leave(name):
+		case t.refused[name] != nil || t.frozen(name):
 		case wanted:
 			p.set(c)
-		case s.sweep:
+		case sweep:
 			p.drop = append(p.drop, name)
 		}
 	}
@@ -168,19 +241,28 @@ func (t *table) pending(s scope) plan {
 	return p
 }
 
-// check looks whether our jumps are still first, now that we have written:
-// another program may have put its own there meanwhile, or may have written
-// back a table that it had read before. If so, the table is read again.
-func (t *table) check(ctx context.Context) error {
+// settled reports whether there is nothing to be done.
+func (t *table) settled(sweep bool) bool {
+	p := t.pending(sweep)
+	return t.known && p.empty()
+}
+
+// check looks whether our jumps are still first, now that we have written: another
+// program may have put its own there since we read. If so, the table is read
+// again. Where that would take a program's start, it is left to Firewall.Check.
+func (t *table) check() error {
+	if t.tool.flavour == Legacy {
+		return nil
+	}
 	for _, h := range t.hooks {
 		if !h.first {
 			continue
 		}
-		out, err := t.tool.head(ctx, t.name, h.builtin)
+		head, err := t.tool.head(t.name, h.builtin)
 		if err != nil {
-			return fmt.Errorf("table %s: look at the head of %s: %w", t.name, h.builtin, err)
+			return fmt.Errorf("table %s: %w", t.name, err)
 		}
-		if ruleHash(string(out)) != h.chain.hashes[0] {
+		if commentHash(head) != h.chain.hashes[0] {
 			t.known = false
 		}
 	}

@@ -6,19 +6,41 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
-// target ends a packet's way through the policy.
-func target(a policy.Action) string {
-	switch a {
-	case policy.Allow:
-		return "-g " + allowChain
-	case policy.Pass:
-		return "-g " + passChain
+// deny drops a packet, and tells why where that is wanted: in a chain of its own,
+// so that packets which are not denied do not pay for it.
+func (s style) deny(r desired.Reason) verdict {
+	if !s.settings.DropRecords {
+		return verdict{target: dropNow}
 	}
-	return "-j DROP"
+	tag := r.Tag()
+	return verdict{"-g " + dropChain(tag), tag}
+}
+
+// recordBytes is how much of a denied packet is told: its headers.
+const recordBytes = 128
+
+// dropFor returns the chain that tells the listeners of desired.DropGroup of a
+// packet and drops it. Where nobody listens the telling costs little.
+func dropFor(tag string) chain {
+	return newChain(dropChain(tag), specs(
+		fmt.Sprintf(`-j NFLOG --nflog-group %d --nflog-prefix "%s" --nflog-size %d`, desired.DropGroup, tag, recordBytes),
+		dropNow))
+}
+
+// verdict is what a rule of a program does.
+func (s style) verdict(id ir.ProgramID, r ir.Rule) verdict {
+	switch r.Action {
+	case policy.Allow:
+		return verdict{target: "-g " + allowChain}
+	case policy.Pass:
+		return verdict{target: "-g " + passChain}
+	}
+	return s.deny(desired.Reason{Cause: desired.ByRule, Direction: id.Direction, Policy: id.Policy, Rule: r.Origin})
 }
 
 // How much one rule may write to the kernel's log: a flood of packets must not

@@ -1,0 +1,93 @@
+package iptables
+
+import (
+	"fmt"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// hook is a rule of ours in a built-in chain.
+type hook struct {
+	builtin string
+	first   bool // at the head, before everybody; else at the tail
+	chain   chain
+}
+
+func newHook(builtin string, first bool, target string) hook {
+	return hook{builtin, first, newChain(builtin, specs("-j "+target))}
+}
+
+// ICMPv6 types. A pod may ask for and answer to neighbours, look for routers and
+// join groups whatever its policy says; it is never a router.
+var (
+	neighbourTypes = []int{130, 131, 132, 133, 135, 136, 143}
+	routerTypes    = []int{134, 137} // router advertisement, redirect
+)
+
+func icmp6(kind int) string { return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d", kind) }
+
+// raw is before conntrack: a forged packet must not change the state of somebody
+// else's connection. Here host endpoints also decide what is not tracked at all.
+func (s style) raw() layer {
+	in, out := s.untrackedIn(), s.untrackedOut()
+	l := layer{hooks: []hook{newHook("PREROUTING", true, preroutingChain)}}
+	arriving := specs("-i " + anyPod + " -g " + podSourceChain)
+	if s.hosts.early(policy.Ingress) {
+		// From here on, the accept mark of what did not come from a pod is ours.
+		arriving = append(arriving, rule{spec: clearMark(s.marks.all())})
+	}
+	arriving = append(arriving, s.hostRules(in)...)
+	l.chains = []chain{newChain(preroutingChain, arriving), newChain(podSourceChain, s.podSources())}
+	if s.hosts.any(in.pick) {
+		l.points = append(l.points, in)
+	}
+	if s.hosts.any(out.pick) {
+		l.points = append(l.points, out)
+		l.hooks = append(l.hooks, newHook("OUTPUT", true, outputChain))
+		leaving := specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")
+		l.chains = append(l.chains, newChain(outputChain, append(leaving, s.hostRules(out)...)))
+	}
+	for _, p := range l.points {
+		l.chains = append(l.chains, s.hostChains(p)...)
+	}
+	if len(l.points) > 0 {
+		l.chains = append(append(l.chains, s.markChains()...), newChain(noTrackChain, specs("-j CT --notrack")))
+	}
+	return l
+}
+
+// untrackedIn and untrackedOut switch connection tracking off for what a rule has
+// allowed, and leave it the accept mark: nobody asks this endpoint again.
+func (s style) untrackedIn() point {
+	return point{
+		flag: "-i", prefix: hostInPrefix, failsafe: append(s.failsafeIn("-j RETURN"), s.repliesIn("-j RETURN")...),
+		pick:  byTiers(func(e *desired.HostEndpoint) ir.Chain { return e.Untracked.Ingress }),
+		way:   way{direction: policy.Ingress, done: "-g " + noTrackChain},
+		after: specs(clearMark(s.marks.all())),
+	}
+}
+
+func (s style) untrackedOut() point {
+	return point{
+		flag: "-o", prefix: hostOutPrefix, failsafe: append(s.failsafeOut("-j RETURN"), s.repliesOut("-j RETURN")...),
+		pick:  byTiers(func(e *desired.HostEndpoint) ir.Chain { return e.Untracked.Egress }),
+		way:   way{direction: policy.Egress, done: "-g " + noTrackChain},
+		after: specs(clearMark(s.marks.all())),
+	}
+}
+
+// podSources drops what a pod never sends.
+func (s style) podSources() []rule {
+	var rules []rule
+	if s.family == ir.IPv6 {
+		router := s.deny(desired.Reason{Cause: desired.Router, Direction: policy.Egress})
+		for _, t := range routerTypes {
+			rules = append(rules, router.when(icmp6(t)))
+		}
+	}
+	source := s.forged().when("-m rpfilter --validmark --invert")
+	source.note = "forged source"
+	return append(rules, source)
+}
