@@ -68,6 +68,7 @@ func (l *Loop) Poke(p Poke) { l.inbox.poke(p) }
 func (l *Loop) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer l.switcher.end()
 	for started := false; ; {
 		select {
 		case <-ctx.Done():
@@ -97,6 +98,7 @@ func (l *Loop) pass(ctx context.Context, d desired.Delta, pokes map[Poke]struct{
 		l.log.Warn("kernel notifications were lost, reading everything again")
 	}
 	l.choose(ctx, d)
+	l.hearOthers()
 	closed := l.unguarded()
 	for i, fixed := range l.phases {
 		phase := slices.Concat(fixed, l.switcher.at(i))

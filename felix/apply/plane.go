@@ -13,8 +13,12 @@ type Part struct {
 	// Phases stand beside those of the Loop's Config, index by index. There may be
 	// fewer.
 	Phases []Phase
+	// Watch, if not nil, calls tell whenever somebody else changed what the part
+	// keeps in the kernel, until ctx ends: the next Apply mends it. It runs on a
+	// goroutine of its own, and again after an error.
+	Watch func(ctx context.Context, tell func()) error
 	// Uninstall removes what the part has in the kernel. It is called after the
-	// last call of its reconcilers, and again until it succeeds.
+	// last call of its reconcilers and the end of Watch, and again until it succeeds.
 	Uninstall func(context.Context) error
 }
 
@@ -28,8 +32,7 @@ type Plane struct {
 // are called by the goroutine of the Loop.
 type Planes interface {
 	// Choose returns the plane that the settings ask for, and why it is that one. A
-	// Loop asks when it hears of its first settings, and of another backend or
-	// flavour.
+	// Loop asks when it hears of its first settings, and of another backend.
 	Choose(context.Context, desired.Settings) (p Plane, why string)
 	// Present returns the planes of which something is in the kernel. A Loop asks
 	// once, before it makes its first part.

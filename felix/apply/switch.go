@@ -21,7 +21,7 @@ import (
 type switcher struct {
 	planes Planes
 
-	settings desired.Settings // of the last choice
+	asked    desired.Backend // at the last choice
 	chosen   bool
 	wanted   Plane
 	why      string
@@ -35,6 +35,7 @@ type part struct {
 	name      string
 	phases    [][]*worker
 	uninstall func(context.Context) error
+	stop      func() // ends what watches, and waits for it
 }
 
 // remains is a Part that does not run any more but may be in the kernel.
@@ -52,18 +53,24 @@ func (l *Loop) choose(ctx context.Context, d desired.Delta) {
 	if s.planes == nil || d.Settings == nil {
 		return
 	}
-	if s.chosen && d.Settings.Backend == s.settings.Backend && d.Settings.Flavour == s.settings.Flavour {
+	if s.chosen && d.Settings.Backend == s.asked {
 		return
 	}
-	s.settings = *d.Settings
-	s.wanted, s.why = s.planes.Choose(ctx, s.settings)
+	s.asked = d.Settings.Backend
+	s.wanted, s.why = s.planes.Choose(ctx, *d.Settings)
 	if !s.chosen {
 		s.chosen, s.lead = true, l.inherited(ctx)
 	}
 	for _, name := range slices.Concat(s.lead.Parts, s.wanted.Parts) {
 		if !slices.ContainsFunc(s.parts, func(p *part) bool { return p.name == name }) {
-			s.parts = append(s.parts, l.begin(name))
+			s.parts = append(s.parts, l.begin(ctx, name))
 		}
+	}
+	if !l.guarded() { // what an earlier life left is no plane, only remains of one
+		s.lead = s.wanted
+	}
+	for _, w := range s.of(s.lead) {
+		w.join()
 	}
 	l.log.Info("data plane chosen", "plane", s.wanted.Name, "why", s.why, "in_force", s.lead.Name)
 }
@@ -89,27 +96,67 @@ func (l *Loop) inherited(ctx context.Context) Plane {
 }
 
 // begin makes a part and its workers.
-func (l *Loop) begin(name string) *part {
+func (l *Loop) begin(ctx context.Context, name string) *part {
 	s := &l.switcher
 	made, err := s.planes.Make(name)
 	if err != nil {
 		made = Part{Phases: []Phase{{unmade{name, err}}}, Uninstall: func(context.Context) error { return nil }}
 	}
-	p := &part{name: name, uninstall: made.Uninstall}
+	p := &part{name: name, uninstall: made.Uninstall, stop: l.watch(ctx, name, made.Watch)}
 	for _, phase := range made.Phases {
 		var workers []*worker
 		for _, r := range phase {
-			w := newWorker(r, l.board, l.log)
-			if slices.Contains(s.lead.Parts, name) {
-				w.join()
-			}
-			workers = append(workers, w)
+			workers = append(workers, newWorker(r, l.board, l.log))
 		}
 		p.phases = append(p.phases, workers)
 	}
 	// One that was wanted before may still be in the kernel; it is mended now.
 	s.leftover = slices.DeleteFunc(s.leftover, func(r *remains) bool { return r.part == name })
 	return p
+}
+
+// watch runs what watches a part, and returns what ends it.
+func (l *Loop) watch(ctx context.Context, part string, watch func(context.Context, func()) error) (stop func()) {
+	if watch == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { // ends with stop, which the Loop calls at its own end too
+		defer close(done)
+		for failures := 0; ctx.Err() == nil; failures++ {
+			err := watch(ctx, func() { l.inbox.touch(part) })
+			if ctx.Err() != nil {
+				return
+			}
+			l.log.Warn("changes by others are not heard of", "part", part, "err", err)
+			l.inbox.touch(part)
+			select {
+			case <-ctx.Done():
+			case <-time.After(backoff(failures)):
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// hearOthers makes the reconcilers of parts look again that somebody changed.
+func (l *Loop) hearOthers() {
+	touched := l.inbox.touched()
+	for _, p := range l.switcher.parts {
+		if _, ok := touched[p.name]; ok {
+			for _, w := range slices.Concat(p.phases...) {
+				w.hasten()
+			}
+		}
+	}
+}
+
+// end ends what runs beside the Loop.
+func (s *switcher) end() {
+	for _, p := range s.parts {
+		p.stop()
+	}
 }
 
 // at returns the workers of phase i of all parts.
@@ -136,12 +183,17 @@ func (s *switcher) of(p Plane) []*worker {
 
 var errNoPlane = errors.New("no data plane enforces policy yet")
 
+// guarded reports whether the plane in force holds endpoints closed.
+func (l *Loop) guarded() bool {
+	s := &l.switcher
+	return slices.ContainsFunc(s.of(s.lead), func(w *worker) bool { return w.gated != nil })
+}
+
 // unguarded returns the endpoints, closed, if no plane would hold them closed.
 func (l *Loop) unguarded() map[string]error {
 	s := &l.switcher
 	closed := map[string]error{}
-	guarded := slices.ContainsFunc(s.of(s.lead), func(w *worker) bool { return w.gated != nil })
-	if s.planes == nil || guarded {
+	if s.planes == nil || l.guarded() {
 		return closed
 	}
 	for iface := range l.endpoints {
@@ -200,6 +252,7 @@ func (l *Loop) takeOver() {
 			w.leave()
 		}
 		s.leftover = append(s.leftover, &remains{part: p.name, remove: p.uninstall})
+		p.stop()
 		l.log.Info("data plane is replaced", "part", p.name, "by", s.wanted.Name)
 	}
 	s.lead, s.parts = s.wanted, stay

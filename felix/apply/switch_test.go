@@ -22,10 +22,11 @@ import (
 // alien, which has a part of its own.
 type world struct {
 	journal *journal
-	guards  map[string]guard // by part
-	present []string         // parts in the kernel
-	unmade  atomic.Value     // failure of Make
-	stuck   atomic.Value     // failure of Uninstall
+	guards  map[string]guard  // by part
+	told    map[string]func() // what watchers call, by part
+	present []string          // planes in the kernel
+	unmade  atomic.Value      // failure of Make
+	stuck   atomic.Value      // failure of Uninstall
 }
 
 var planesByName = map[string][]string{"old": {"sets", "old"}, "new": {"sets", "new"}, "alien": {"alien"}}
@@ -58,7 +59,17 @@ func (w *world) Make(part string) (apply.Part, error) {
 	if w.guards[part].plain == nil { // one that a test made before, so that it can fail it
 		w.guards[part] = guard{p}
 	}
-	return apply.Part{Phases: []apply.Phase{nil, nil, {w.guards[part]}}, Uninstall: uninstall}, nil
+	watch := func(ctx context.Context, tell func()) error {
+		w.journal.add("%s:watch", part)
+		w.told[part] = tell
+		<-ctx.Done()
+		w.journal.add("%s:unwatched", part)
+		return nil
+	}
+	if part != "alien" {
+		watch = nil
+	}
+	return apply.Part{Phases: []apply.Phase{nil, nil, {w.guards[part]}}, Watch: watch, Uninstall: uninstall}, nil
 }
 
 // failing makes a part fail from its beginning.
@@ -72,7 +83,7 @@ func (w *world) failing(part string) guard {
 // runWorld starts a Loop with a link before the planes and a route after them.
 func runWorld(t *testing.T, w *world) (rig, *door, chan error) {
 	t.Helper()
-	w.journal, w.guards = &journal{}, map[string]guard{}
+	w.journal, w.guards, w.told = &journal{}, map[string]guard{}, map[string]func(){}
 	route := &door{plain: newPlain("route", w.journal)}
 	board := status.New(prometheus.NewRegistry())
 	l := apply.New(apply.Config{
@@ -240,6 +251,23 @@ func TestWhatCannotBeRemovedIsTriedAgain(t *testing.T) {
 		w.stuck.Store(failure{nil})
 		time.Sleep(time.Minute)
 		l.enforcement("alien of alien")
+	})
+}
+
+func TestAPartHearsOfOthersUntilItGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		l, _, _ := runWorld(t, w)
+		l.Want(asking("alien"))
+		synctest.Wait()
+		l.journal.take()
+		w.told["alien"]()
+		l.expect("alien:apply")
+		l.Want(asking("old"))
+		synctest.Wait()
+		if got := l.journal.take(); !strings.HasSuffix(got, "alien:unwatched alien:uninstall") {
+			t.Errorf("happened: %s", got)
+		}
 	})
 }
 

@@ -289,3 +289,30 @@ func TestALargeSet(t *testing.T) {
 		})
 	}
 }
+
+func TestUninstallLeavesTheSetsOfOthers(t *testing.T) {
+	n := kerneltest.New(t)
+	present := func(want bool) {
+		t.Helper()
+		n.Do(func() {
+			if got, err := ipset.Present(); err != nil || got != want {
+				t.Errorf("Present is %t, %v, want %t", got, err, want)
+			}
+		})
+	}
+	n.Run("ipset", "create", "theirs", "hash:ip")
+	present(false)
+	n.Run("ipset", "create", "kor4-old", "hash:ip")
+	s := open(t, n)
+	mustApply(t, s, whole(t, "a", "10.0.0.1"))
+	present(true)
+	for range 2 {
+		if err := s.Uninstall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		present(false)
+	}
+	if got := n.Run("ipset", "list", "-n"); got != "theirs\n" && got != "theirs" {
+		t.Errorf("left are %q", got)
+	}
+}
