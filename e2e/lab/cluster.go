@@ -78,7 +78,20 @@ func (l *Lab) StartAPI(ctx context.Context) error {
 func (l *Lab) launchAPI() error {
 	return l.machines[topology.ControlPlane].Start(controlPlaneService, machine.Command{Args: []string{
 		machine.BinDir + "/controlplane", "serve", "--dir", controlPlaneDir, "--bind", l.apiAddress().Addr().String(),
+		"--service-cidr", l.serviceCIDR(),
 	}})
+}
+
+// serviceCIDR is where Services get their addresses, of the families of the pods.
+func (l *Lab) serviceCIDR() string {
+	const v4, v6 = "10.96.0.0/16", "fd00:10:96::/112"
+	switch {
+	case l.Topology.IPv6():
+		return v6
+	case l.Topology.Pool6.IsValid():
+		return v4 + "," + v6
+	}
+	return v4
 }
 
 func (l *Lab) waitAPI(ctx context.Context) error {

@@ -17,7 +17,7 @@ package lab
 import (
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -34,10 +34,20 @@ import (
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
 
-// DefaultTopology is the text of the topology that Up uses without another.
+// topologies are the plans that come with the lab.
 //
-//go:embed topologies/default.yaml
-var DefaultTopology []byte
+//go:embed topologies/*.yaml
+var topologies embed.FS
+
+// Topology returns the plan of this name that comes with the lab: "default",
+// "dual-stack", "dual-tor" or "ipv6".
+func Topology(name string) (*topology.Topology, error) {
+	text, err := topologies.ReadFile("topologies/" + name + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("topology %q: want default, dual-stack, dual-tor or ipv6", name)
+	}
+	return topology.Parse(text)
+}
 
 // Options say which lab is meant and what it is made of.
 type Options struct {
@@ -45,7 +55,7 @@ type Options struct {
 	Name string
 	// State is the lab's directory, default StateRoot/Name.
 	State string
-	// Topology is the plan, default DefaultTopology.
+	// Topology is the plan; without one it is Topology("default").
 	Topology *topology.Topology
 	// Bin is the directory of the binaries korat, korat-cni and controlplane, default "bin".
 	Bin string
@@ -84,7 +94,7 @@ func (o *Options) complete() error {
 	}
 	var err error
 	if o.Topology == nil {
-		if o.Topology, err = topology.Parse(DefaultTopology); err != nil {
+		if o.Topology, err = Topology("default"); err != nil {
 			return fmt.Errorf("bug: default topology: %w", err)
 		}
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/koratnet/korat/e2e/lab"
 	"github.com/koratnet/korat/e2e/lab/machine"
-	"github.com/koratnet/korat/e2e/lab/topology"
 )
 
 // self is the lab command built from the tree under test.
@@ -37,9 +36,9 @@ func buildAndRun(m *testing.M) int {
 }
 
 // fabric brings up a lab without a control plane, named after its caller.
-func fabric(t *testing.T, name string, plan []byte) *lab.Lab {
+func fabric(t *testing.T, name, plan string) *lab.Lab {
 	t.Helper()
-	topo, err := topology.Parse(plan)
+	topo, err := lab.Topology(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +78,7 @@ func run(t *testing.T, m *machine.Machine, args ...string) string {
 
 func TestFabricCarriesTrafficBetweenRacksAndLeavesNothing(t *testing.T) {
 	for range 2 {
-		l := fabric(t, "tfabric", lab.DefaultTopology)
+		l := fabric(t, "tfabric", "default")
 		run(t, l.Machine("outside"), "ping", "-c1", "-W1", "10.102.0.11")
 		run(t, l.Machine("a1"), "ping", "-c1", "-W1", "10.102.0.12")
 		run(t, l.Machine("b2"), "ping", "-c1", "-W1", "10.104.0.11")
@@ -102,15 +101,11 @@ func TestFabricCarriesTrafficBetweenRacksAndLeavesNothing(t *testing.T) {
 }
 
 func TestTwoRoutersOfARackAreTwoEqualPaths(t *testing.T) {
-	plan, err := os.ReadFile("topologies/dual-tor.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := fabric(t, "tdual", plan)
+	l := fabric(t, "tdual", "dual-tor")
 	run(t, l.Machine("a1"), "ping", "-c1", "-W1", "10.102.0.11")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	err = lab.Eventually(ctx, func(context.Context) error {
+	err := lab.Eventually(ctx, func(context.Context) error {
 		var out bytes.Buffer
 		cmd := exec.Command("ip", "route", "show", "10.101.0.0/24")
 		cmd.Stdout = &out

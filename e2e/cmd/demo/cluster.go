@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,16 +38,7 @@ func (s *story) cluster(ctx context.Context) {
 		})
 	}
 	s.within(ctx, 30*time.Second, "every node reports its sessions, with its router and the mesh of its rack, established", s.sessionsReported)
-	s.within(ctx, 30*time.Second, "the controller made the pool, and its status is Ready", func(ctx context.Context) error {
-		var pool v1.IPPool
-		if err := s.lab.Client.Get(ctx, named("default"), &pool); err != nil {
-			return err
-		}
-		if !meta.IsStatusConditionTrue(pool.Status.Conditions, "Ready") {
-			return fmt.Errorf("conditions are %v", pool.Status.Conditions)
-		}
-		return nil
-	})
+	s.within(ctx, 30*time.Second, "the controller made a pool for each family, and its status is Ready", s.poolsReady)
 	s.within(ctx, 30*time.Second, "the status of each BGPPeer says that all its sessions are established", func(ctx context.Context) error {
 		var peers v1.BGPPeerList
 		if err := s.lab.List(ctx, &peers); err != nil {
@@ -63,6 +55,26 @@ func (s *story) cluster(ctx context.Context) {
 	if text, err := s.kubectl(ctx, "", "get", "ippools,nodenetworks,bgppeers"); err == nil {
 		s.show(text)
 	}
+}
+
+func (s *story) poolsReady(ctx context.Context) error {
+	var pools v1.IPPoolList
+	if err := s.lab.List(ctx, &pools); err != nil {
+		return err
+	}
+	want := 1
+	if s.lab.Topology.Pool6.IsValid() {
+		want = 2
+	}
+	if len(pools.Items) != want {
+		return fmt.Errorf("there are %d, want %d", len(pools.Items), want)
+	}
+	for _, p := range pools.Items {
+		if !meta.IsStatusConditionTrue(p.Status.Conditions, "Ready") {
+			return fmt.Errorf("conditions of %s are %v", p.Name, p.Status.Conditions)
+		}
+	}
+	return nil
 }
 
 func (s *story) nodesReady(ctx context.Context) error {
@@ -156,7 +168,7 @@ func (s *story) pods(ctx context.Context) {
 	if text, err := s.kubectl(ctx, "", "get", "pods", "-A", "-o", "wide", "--no-headers"); err == nil {
 		s.show(text)
 	}
-	s.check("each has an address of the pool", s.learnAddresses())
+	s.check("each has an address of each pool", s.learnAddresses())
 	s.within(ctx, 20*time.Second, "each address is in a block that its node owns", s.addressesInBlocks)
 	if text, err := s.kubectl(ctx, "", "get", "blocks"); err == nil {
 		s.show(text)
@@ -170,23 +182,30 @@ func (s *story) learnAddresses() error {
 		if err != nil {
 			return err
 		}
-		if len(pod.Addresses) == 0 || !s.lab.Topology.Pool.Contains(pod.Addresses[0]) {
-			return fmt.Errorf("%s has %v", name, pod.Addresses)
+		for _, pool := range []struct {
+			netip.Prefix
+			ends *[]matrix.End
+		}{{s.lab.Topology.Pool, &s.ends}, {s.lab.Topology.Pool6, &s.ends6}} {
+			i := slices.IndexFunc(pod.Addresses, pool.Contains)
+			if pool.IsValid() && i < 0 {
+				return fmt.Errorf("%s has %v, none of %s", name, pod.Addresses, pool)
+			}
+			if pool.IsValid() {
+				*pool.ends = append(*pool.ends, matrix.End{Name: name, Addr: pod.Addresses[i]})
+			}
 		}
-		s.ends = append(s.ends, matrix.End{Name: name, Addr: pod.Addresses[0]})
 	}
 	return nil
 }
 
 func (s *story) addressesInBlocks(ctx context.Context) error {
-	for _, p := range thePods {
-		e := s.end(p[0] + "/" + p[1])
+	for _, e := range slices.Concat(s.families()...) {
 		block, err := s.blockOf(ctx, e.Addr)
 		if err != nil {
 			return err
 		}
-		if block.Spec.Node != p[2] {
-			return fmt.Errorf("%s on %s has %s of block %s, which %s owns", e.Name, p[2], e.Addr, block.Name, block.Spec.Node)
+		if node := s.nodeOf(e).Name; block.Spec.Node != node {
+			return fmt.Errorf("%s on %s has %s of block %s, which %s owns", e.Name, node, e.Addr, block.Name, block.Spec.Node)
 		}
 	}
 	return nil

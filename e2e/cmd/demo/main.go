@@ -1,10 +1,12 @@
 // Command demo tells what Korat does on a cluster that it makes for the
 // purpose: two racks on this machine, in namespaces. Every line that starts
 // with "ok" or "FAIL" is a check, the last line counts them, and the exit code
-// is 0 when none failed. With KEEP=1 in the environment the lab stays up.
+// is 0 when none failed. With KEEP=1 in the environment the lab stays up, and
+// LAB=dual-stack or LAB=ipv6 makes one of other families of addresses.
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -40,7 +42,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 	bin := filepath.Dir(self)
-	o := lab.Options{Name: labName, Bin: bin, Self: filepath.Join(bin, "lab"), Progress: os.Stdout}
+	plan, err := lab.Topology(cmp.Or(os.Getenv("LAB"), "default"))
+	if err != nil {
+		return fmt.Errorf("LAB: %w", err)
+	}
+	o := lab.Options{Name: labName, Bin: bin, Self: filepath.Join(bin, "lab"), Topology: plan, Progress: os.Stdout}
 	keep := os.Getenv("KEEP") == "1"
 	if err := lab.Down(ctx, o); err != nil { // of a demo that was kept or killed
 		return err

@@ -21,6 +21,7 @@ type story struct {
 	lab *lab.Lab
 
 	ends   []matrix.End // the six pods, in the order of thePods
+	ends6  []matrix.End // the same under their second address, in a lab of two families
 	passed int
 	failed int
 }
@@ -71,6 +72,14 @@ func (s *story) output(ctx context.Context, target string, args ...string) (stri
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := s.lab.Exec(target, cmd)
 	return out.String(), err
+}
+
+// families are the six pods under the addresses of each family.
+func (s *story) families() [][]matrix.End {
+	if len(s.ends6) == 0 {
+		return [][]matrix.End{s.ends}
+	}
+	return [][]matrix.End{s.ends, s.ends6}
 }
 
 // end is one of the six pods.

@@ -42,28 +42,28 @@ func (s *story) distance(p matrix.Pair) string {
 
 func (s *story) nodeOf(e matrix.End) topology.Node {
 	for _, p := range thePods {
-		if p[0]+"/"+p[1] != e.Name {
-			continue
-		}
-		for _, n := range s.lab.Topology.Nodes() {
-			if n.Name == p[2] {
-				return n
-			}
+		if p[0]+"/"+p[1] == e.Name {
+			return s.nodeNamed(p[2])
 		}
 	}
 	return topology.Node{}
 }
 
 func (s *story) connectivity(ctx context.Context) {
-	all := matrix.Pairs(s.ends)
-	for _, probe := range probes {
-		for _, d := range distances {
-			pairs := slices.DeleteFunc(slices.Clone(all), func(p matrix.Pair) bool { return s.distance(p) != d })
-			what := fmt.Sprintf("%-8s all %2d pairs of pods %s", probe, len(pairs), d)
-			if probe.Protocol != "icmp" {
-				what += ", source address preserved"
+	for _, ends := range s.families() {
+		all := matrix.Pairs(ends)
+		for _, probe := range probes {
+			for _, d := range distances {
+				pairs := slices.DeleteFunc(slices.Clone(all), func(p matrix.Pair) bool { return s.distance(p) != d })
+				what := fmt.Sprintf("%-8s all %2d pairs of pods %s", probe, len(pairs), d)
+				if ends[0].Addr.Is6() {
+					what = "IPv6 " + what
+				}
+				if probe.Protocol != "icmp" {
+					what += ", source address preserved"
+				}
+				s.within(ctx, settle, what, func(ctx context.Context) error { return probe.All(ctx, s.lab, pairs) })
 			}
-			s.within(ctx, settle, what, func(ctx context.Context) error { return probe.All(ctx, s.lab, pairs) })
 		}
 	}
 }
@@ -79,7 +79,7 @@ func (s *story) paths(ctx context.Context) {
 			if text, err = s.output(ctx, from.Name, "traceroute", "-n", "-q1", "-w1", to.Addr.String()); err != nil {
 				return fmt.Errorf("%w: %s", err, text)
 			}
-			if got := seenHops(text); !slices.Equal(got, hopAddrs(want)) {
+			if got := seenHops(text); !slices.EqualFunc(got, want, func(a netip.Addr, h hop) bool { return h.answered(a) }) {
 				return fmt.Errorf("saw %v", got)
 			}
 			return nil
@@ -88,41 +88,46 @@ func (s *story) paths(ctx context.Context) {
 	}
 }
 
-// hop is a place on a packet's way, and the address it answers traceroute with.
+// hop is a place on a packet's way, and the addresses that it may answer
+// traceroute with.
 type hop struct {
-	name string
-	addr netip.Addr
+	name  string
+	addrs []netip.Addr
 }
+
+func (h hop) answered(a netip.Addr) bool { return slices.Contains(h.addrs, a) }
 
 // hops are those of a packet: the sender's node, the routers when it leaves
 // the rack, the receiver's node and the receiver.
 func (s *story) hops(from, to matrix.End) []hop {
 	a, b := s.nodeOf(from), s.nodeOf(to)
-	way := []hop{{a.Name, a.Address.Addr()}}
+	way := []hop{nodeHop(a)}
 	if a.Rack != b.Rack {
-		way = append(way, hop{a.Rack.ToRs[0].Name, a.Rack.Gateways(false)[0].Addr()})
+		way = append(way, hop{a.Rack.ToRs[0].Name, []netip.Addr{a.Rack.Gateways(false)[0].Addr()}})
 		for _, link := range s.lab.Topology.Spine {
 			if i := slices.Index(link.Between[:], b.Rack.ToRs[0].Name); i >= 0 {
-				way = append(way, hop{link.Between[i], link.Ends(false)[i].Addr()})
+				way = append(way, hop{link.Between[i], []netip.Addr{link.Ends(false)[i].Addr(), b.Rack.Gateways(false)[0].Addr()}})
 			}
 		}
 	}
 	if a.Name != b.Name {
-		way = append(way, hop{b.Name, b.Address.Addr()})
+		way = append(way, nodeHop(b))
 	}
-	return append(way, hop{to.Name, to.Addr})
+	return append(way, hop{to.Name, []netip.Addr{to.Addr}})
+}
+
+// nodeHop: in IPv6 a node answers with any of its addresses, and in IPv4 with
+// that of the rack.
+func nodeHop(n topology.Node) hop {
+	if n.Address.Addr().Is6() {
+		return hop{n.Name, []netip.Addr{n.Address.Addr(), n.Management.Addr()}}
+	}
+	return hop{n.Name, []netip.Addr{n.Address.Addr()}}
 }
 
 func hopNames(hops []hop) (out []string) {
 	for _, h := range hops {
 		out = append(out, h.name)
-	}
-	return out
-}
-
-func hopAddrs(hops []hop) (out []netip.Addr) {
-	for _, h := range hops {
-		out = append(out, h.addr)
 	}
 	return out
 }
@@ -163,21 +168,26 @@ func (s *story) tables(ctx context.Context) {
 	})
 	s.within(ctx, settle, "the kernel of node a1 has a route of Korat's to each pod of rack b, by way of tor-a", func(context.Context) error {
 		return s.eachPod("b", func(e matrix.End, _ topology.Node) error {
-			return s.wantRoute("a1", host(e.Addr), netip.MustParseAddr("10.101.0.1"))
+			return s.wantRoute("a1", host(e.Addr), s.nodeNamed("a1").Rack.Gateways(false)[0].Addr())
 		})
 	})
-	for _, view := range [][]string{{"tor-a", "vtysh", "-c", "show ip route bgp"}, {"tor-b", "birdc", "show route where net ~ 10.244.0.0/16"}} {
+	show, pool := "show ip route bgp", s.lab.Topology.Pool
+	if pool.Addr().Is6() {
+		show = "show ipv6 route bgp"
+	}
+	for _, view := range [][]string{{"tor-a", "vtysh", "-c", show}, {"tor-b", "birdc", "show route where net ~ " + pool.String()}} {
 		if text, err := s.output(ctx, view[0], view[1:]...); err == nil {
-			s.show("# " + strings.Join(view, " ") + "\n" + onlyPods(text))
+			s.show("# " + strings.Join(view, " ") + "\n" + onlyPods(text, pool))
 		}
 	}
 }
 
 // onlyPods drops the legend and all that is not about pods.
-func onlyPods(text string) string {
+func onlyPods(text string, pool netip.Prefix) string {
+	start := strings.TrimRight(pool.Addr().String(), "0:.") // as its addresses begin
 	var out []string
 	for line := range strings.Lines(text) {
-		if strings.Contains(line, "10.244.") || strings.HasPrefix(line, "\tvia") {
+		if strings.Contains(line, start) || strings.HasPrefix(line, "\tvia") {
 			out = append(out, line)
 		}
 	}
@@ -196,6 +206,15 @@ func (s *story) eachPod(rack string, f func(matrix.End, topology.Node) error) er
 		}
 	}
 	return nil
+}
+
+func (s *story) nodeNamed(name string) topology.Node {
+	for _, n := range s.lab.Topology.Nodes() {
+		if n.Name == name {
+			return n
+		}
+	}
+	return topology.Node{}
 }
 
 // wantRoute wants the machine to have the prefix, by way of via if given.
@@ -222,7 +241,7 @@ func (s *story) wantNoRoute(machine string, a netip.Addr) error {
 
 func (s *story) outside(ctx context.Context) {
 	web, api := s.end("shop/web"), s.end("shop/api")
-	outside := s.outsider()
+	outside := s.outsider(web)
 	tcp := probes[1]
 	for _, to := range []matrix.End{web, api} {
 		what := fmt.Sprintf("the host outside (%s) asks %s over TCP and is seen under its own address", outside.Addr, to.Name)
@@ -233,7 +252,12 @@ func (s *story) outside(ctx context.Context) {
 	})
 }
 
-func (s *story) outsider() matrix.End {
+// outsider is the host outside, under its address of the family of to.
+func (s *story) outsider(to matrix.End) matrix.End {
 	h := s.lab.Topology.Hosts[0]
-	return matrix.End{Name: h.Name, Addr: h.Address(false).Addr()}
+	a := h.Address(false).Addr()
+	if a.Is4() != to.Addr.Is4() {
+		a = h.Address(true).Addr()
+	}
+	return matrix.End{Name: h.Name, Addr: a}
 }

@@ -19,7 +19,7 @@ type Node struct {
 	Name     string
 	Rack     *Rack
 	Address  netip.Prefix // on the rack's subnet, with its length
-	Address6 netip.Prefix // zero without a subnet6
+	Address6 netip.Prefix // of the second family; zero without a subnet6
 	// Management is the node's address on the segment of the API server.
 	Management netip.Prefix
 }
@@ -57,7 +57,7 @@ func (t *Topology) ToR(name string) *ToR {
 func (t *Topology) APIServer() netip.Prefix { return at(t.Management.Subnet, firstRouter) }
 
 // Gateways are the addresses of the rack's routers, in their order; with v6 set
-// those of its IPv6 subnet, none if it has no such subnet.
+// those of its subnet6, none if it has no such subnet.
 func (r *Rack) Gateways(v6 bool) []netip.Prefix {
 	subnet := r.Subnet
 	if v6 {
@@ -82,7 +82,7 @@ func (l Link) Ends(v6 bool) [2]netip.Prefix {
 	return [2]netip.Prefix{at(subnet, 1), at(subnet, 2)}
 }
 
-// Address is the host's own address, with v6 set that of its IPv6 subnet.
+// Address is the host's own address, with v6 set that of its subnet6.
 func (h Host) Address(v6 bool) netip.Prefix { return at(h.subnet(v6), firstMachine) }
 
 // Gateway is the address of the host's router on the host's subnet.
@@ -113,15 +113,22 @@ type Session struct {
 // Router is a router with all that follows from the topology.
 type Router struct {
 	ToR
-	Rack *Rack
+	Rack  *Rack
+	order int // among the routers
 	// Interfaces are its links: eth0 to the rack, then spine links, then hosts.
 	Interfaces []Interface
 	// Nodes and Spine are its sessions with the rack's nodes and with routers.
 	Nodes, Spine []Session
 }
 
-// ID is the router's BGP identifier: its address in the rack.
-func (r *Router) ID() netip.Addr { return r.Interfaces[0].Address.Addr() }
+// ID is the router's BGP identifier, which looks like an IPv4 address in every
+// lab: its address in the rack where that is one.
+func (r *Router) ID() netip.Addr {
+	if a := r.Interfaces[0].Address.Addr(); a.Is4() {
+		return a
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, byte(r.order)})
+}
 
 // Routers lists all routers with their interfaces and sessions.
 func (t *Topology) Routers() []Router {
@@ -130,7 +137,7 @@ func (t *Topology) Routers() []Router {
 	for i := range t.Racks {
 		rack := &t.Racks[i]
 		for j, tor := range rack.ToRs {
-			r := Router{ToR: tor, Rack: rack}
+			r := Router{ToR: tor, Rack: rack, order: len(out) + 1}
 			r.add(at(rack.Subnet, firstRouter+j), at(rack.Subnet6, firstRouter+j))
 			for _, n := range nodes {
 				if n.Rack != rack {
@@ -175,10 +182,15 @@ func (r *Router) add(v4, v6 netip.Prefix) {
 // sessions makes a session for each family that the peer has an address of.
 func sessions(peer string, as uint32, addrs ...netip.Prefix) []Session {
 	var out []Session
-	for i, a := range addrs {
-		if a.IsValid() {
-			out = append(out, Session{Name: fmt.Sprintf("%s_%d", peer, 4+2*i), Peer: a.Addr(), ASNumber: as})
+	for _, a := range addrs {
+		if !a.IsValid() {
+			continue
 		}
+		family := 4
+		if a.Addr().Is6() {
+			family = 6
+		}
+		out = append(out, Session{Name: fmt.Sprintf("%s_%d", peer, family), Peer: a.Addr(), ASNumber: as})
 	}
 	return out
 }

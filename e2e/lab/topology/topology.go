@@ -13,14 +13,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Topology is a lab's whole plan, as written in its file.
+// Topology is a lab's whole plan, as written in its file. All its subnets are of
+// one family, that of the pool; those with a 6 in their names add IPv6 to a lab
+// of IPv4.
 type Topology struct {
 	// Management is the segment of the API server; every node has a leg in it.
 	Management Management `json:"management"`
 	// Pool is the range that pods get their addresses from.
 	Pool netip.Prefix `json:"pool"`
-	// Pool6 is the same for IPv6. Optional: without it pods have IPv4 only, and
-	// nodes have no sessions over IPv6.
+	// Pool6 is a second one, for IPv6. Optional: without it pods have one address,
+	// and nodes have sessions over that family only.
 	Pool6 netip.Prefix `json:"pool6,omitempty"`
 	// Racks are the groups of nodes that share a subnet and routers.
 	Racks []Rack `json:"racks"`
@@ -81,6 +83,9 @@ type Host struct {
 	Subnet6 netip.Prefix `json:"subnet6,omitempty"`
 }
 
+// IPv6 reports whether the lab has no IPv4 at all.
+func (t *Topology) IPv6() bool { return t.Pool.Addr().Is6() }
+
 // Load reads and checks the file at path.
 func Load(path string) (*Topology, error) {
 	b, err := os.ReadFile(path)
@@ -112,24 +117,24 @@ const maxName = 15
 // check returns all that is wrong, not only the first.
 func (t *Topology) check() error {
 	c := checker{t: t, names: map[string]bool{ControlPlane: true}}
-	c.subnet("management", t.Management.Subnet, false)
-	c.subnet("pool", t.Pool, false)
-	c.subnet("pool6", t.Pool6, true)
+	c.subnet("management", t.Management.Subnet, t.IPv6())
+	c.subnet("pool", t.Pool, t.IPv6())
+	c.second("pool6", t.Pool6)
 	for _, r := range t.Racks {
 		c.rack(r)
 	}
 	for _, l := range t.Spine {
 		of := "link " + l.Between[0] + " to " + l.Between[1]
-		c.subnet(of, l.Subnet, false)
-		c.subnet(of, l.Subnet6, true)
+		c.subnet(of, l.Subnet, t.IPv6())
+		c.second(of, l.Subnet6)
 		c.tor(of, l.Between[0])
 		c.tor(of, l.Between[1])
 	}
 	for _, h := range t.Hosts {
 		of := "host " + h.Name
 		c.name(h.Name)
-		c.subnet(of, h.Subnet, false)
-		c.subnet(of, h.Subnet6, true)
+		c.subnet(of, h.Subnet, t.IPv6())
+		c.second(of, h.Subnet6)
 		c.tor(of, h.ToR)
 	}
 	return errors.Join(c.errs...)
@@ -156,11 +161,19 @@ func (c *checker) name(n string) {
 	c.names[n] = true
 }
 
-// subnet checks a subnet of one family; those of IPv6 are optional.
-func (c *checker) subnet(of string, p netip.Prefix, v6 bool) {
-	if v6 && !p.IsValid() {
-		return
+// second checks a subnet that adds IPv6, which is optional.
+func (c *checker) second(of string, p netip.Prefix) {
+	switch {
+	case !p.IsValid():
+	case c.t.IPv6():
+		c.bad("%s: subnet %s: the lab is one of IPv6 already", of, p)
+	default:
+		c.subnet(of, p, true)
 	}
+}
+
+// subnet checks a subnet of one family.
+func (c *checker) subnet(of string, p netip.Prefix, v6 bool) {
 	if !p.IsValid() || p != p.Masked() || p.Addr().Is6() != v6 {
 		c.bad("%s: subnet %s: want a network address of the right family", of, p)
 		return
@@ -178,8 +191,8 @@ func (c *checker) tor(of, n string) {
 }
 
 func (c *checker) rack(r Rack) {
-	c.subnet("rack "+r.Name, r.Subnet, false)
-	c.subnet("rack "+r.Name, r.Subnet6, true)
+	c.subnet("rack "+r.Name, r.Subnet, c.t.IPv6())
+	c.second("rack "+r.Name, r.Subnet6)
 	if r.ASNumber == 0 || len(r.ToRs) == 0 {
 		c.bad("rack %s: want an asNumber and at least one router", r.Name)
 	}
