@@ -1,0 +1,162 @@
+package conntrack
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// Flusher is the apply.Reconciler that deletes entries of addresses whose owner
+// changes. It stands after the rules and before the routes.
+//
+// While no agent ran addresses may have lost their owner too. So before it does
+// anything else, once all is known, it deletes the entries of addresses in the
+// node's own blocks that no pod has.
+type Flusher struct {
+	table     *table
+	endpoints map[string]*desired.Endpoint // by interface
+	held      map[netip.Addr]string        // interfaces by address
+	stale     map[netip.Addr]struct{}      // to flush
+	blocks    map[netip.Prefix]struct{}    // own ones
+	away      map[netip.Prefix]struct{}    // single addresses that other nodes have
+	complete  bool
+	swept     bool
+}
+
+// NewFlusher returns the Flusher of the network namespace of the calling thread.
+func NewFlusher() (*Flusher, error) {
+	t, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return &Flusher{
+		table: t, endpoints: map[string]*desired.Endpoint{}, held: map[netip.Addr]string{}, stale: map[netip.Addr]struct{}{},
+		blocks: map[netip.Prefix]struct{}{}, away: map[netip.Prefix]struct{}{},
+	}, nil
+}
+
+// Close closes the netlink socket.
+func (f *Flusher) Close() error { return f.table.conn.Close() }
+
+// Name implements apply.Reconciler.
+func (f *Flusher) Name() string { return "conntrack" }
+
+// Want implements apply.Reconciler. An endpoint of another generation is another
+// pod's, or the same pod's after it was made anew.
+func (f *Flusher) Want(d desired.Delta) {
+	for iface, e := range d.Endpoints {
+		old := f.endpoints[iface]
+		if old != nil {
+			f.leave(old, e)
+		}
+		delete(f.endpoints, iface)
+		if e == nil {
+			continue
+		}
+		f.endpoints[iface] = e
+		if f.complete { // before, endpoints are heard of that have run for long
+			f.arrive(e, old)
+		}
+	}
+	f.own(d)
+	for p, r := range d.Routes {
+		delete(f.blocks, p)
+		delete(f.away, p)
+		switch {
+		case r == nil:
+		case r.Kind == desired.Unreachable:
+			f.blocks[p] = struct{}{}
+		case r.Kind == desired.Via && p.IsSingleIP():
+			f.away[p] = struct{}{}
+		}
+	}
+	f.complete = f.complete || d.Complete
+}
+
+// leave marks the addresses of old that is, which takes its place, does not keep.
+func (f *Flusher) leave(old, is *desired.Endpoint) {
+	kept := addrsOf(is)
+	for _, a := range old.Addrs {
+		if _, same := kept[a]; !same || is.Generation != old.Generation {
+			f.stale[a] = struct{}{}
+		}
+	}
+}
+
+// arrive marks the addresses that e did not have before.
+func (f *Flusher) arrive(e, old *desired.Endpoint) {
+	had := addrsOf(old)
+	for _, a := range e.Addrs {
+		if _, same := had[a]; !same || e.Generation != old.Generation {
+			f.stale[a] = struct{}{}
+		}
+	}
+}
+
+func addrsOf(e *desired.Endpoint) map[netip.Addr]struct{} {
+	addrs := map[netip.Addr]struct{}{}
+	if e != nil {
+		for _, a := range e.Addrs {
+			addrs[a] = struct{}{}
+		}
+	}
+	return addrs
+}
+
+// own notes who has which address now: two endpoints may change in one Delta.
+func (f *Flusher) own(d desired.Delta) {
+	if len(d.Endpoints) == 0 {
+		return
+	}
+	for a, iface := range f.held { // a few hundred at most
+		if _, changed := d.Endpoints[iface]; changed {
+			delete(f.held, a)
+		}
+	}
+	for iface, e := range d.Endpoints {
+		for a := range addrsOf(e) {
+			f.held[a] = iface
+		}
+	}
+}
+
+// Resync implements apply.Reconciler. Entries come and go by themselves: there is
+// nothing that they should be.
+func (f *Flusher) Resync(context.Context) error { return nil }
+
+// Apply implements apply.Reconciler. What fails is tried again as a whole.
+func (f *Flusher) Apply(context.Context) error {
+	if err := f.table.flush(f.stale, origSource, replySource); err != nil {
+		return err
+	}
+	clear(f.stale)
+	if f.swept || !f.complete {
+		return nil
+	}
+	if _, err := f.table.purge(nil, f.orphaned); err != nil {
+		return err
+	}
+	f.swept = true
+	return nil
+}
+
+// orphaned reports whether an entry is of an address that nobody has.
+func (f *Flusher) orphaned(e *entry) bool {
+	return f.vacant(e.orig.src) || f.vacant(e.reply.src)
+}
+
+func (f *Flusher) vacant(a netip.Addr) bool {
+	if _, held := f.held[a]; held {
+		return false
+	}
+	if _, elsewhere := f.away[netip.PrefixFrom(a, a.BitLen())]; elsewhere {
+		return false
+	}
+	for b := range f.blocks { // some dozens
+		if b.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
