@@ -165,10 +165,16 @@ func (t tool) run(ctx context.Context, stdin []byte, suffix string, args ...stri
 	return stdout.Bytes(), nil
 }
 
-// printed prints the rules of a chain, in the words that remove them.
+// printed prints our rules in a chain, in the words that remove them.
 func (t tool) printed(ctx context.Context, table, chain string) ([]string, error) {
 	out, err := t.run(ctx, nil, "", "--wait", lockSeconds, "-t", table, "-S", chain)
-	return strings.Split(string(out), "\n"), err
+	var bodies []string
+	for line := range strings.Lines(string(out)) {
+		if body, ok := strings.CutPrefix(strings.TrimSpace(line), "-A "+chain+" "); ok && ruleHash(line) != "" {
+			bodies = append(bodies, body)
+		}
+	}
+	return bodies, err
 }
 
 // save prints a table, which makes it where it is not there.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // plan is what one write to the kernel shall change, all at once.
@@ -175,16 +174,12 @@ func (t *table) complete(p plan) []chain {
 func (t *table) writeHooks(ctx context.Context, s *script, sweep bool) error {
 	by := t.hooksByChain(sweep)
 	for _, builtin := range slices.Sorted(maps.Keys(by)) {
-		if len(t.have.hooks[builtin].hashes) > 0 {
-			printed, err := t.tool.printed(ctx, t.name, builtin)
-			if err != nil {
-				return err
-			}
-			for _, line := range printed {
-				if ruleHash(line) != "" {
-					s.line("", "-D"+strings.TrimPrefix(line, "-A"))
-				}
-			}
+		old, err := t.ours(ctx, builtin, by[builtin])
+		if err != nil {
+			return err
+		}
+		for _, body := range old {
+			s.line("", "-D "+builtin+" "+body)
 		}
 		for _, h := range by[builtin] {
 			if h.first {
@@ -195,6 +190,21 @@ func (t *table) writeHooks(ctx context.Context, s *script, sweep bool) error {
 		}
 	}
 	return nil
+}
+
+// ours returns our rules in a built-in chain as they stand behind its name. Those
+// of other versions have to be asked for, which fails where others have put rules
+// into the chain that iptables has no words for.
+func (t *table) ours(ctx context.Context, builtin string, known []hook) ([]string, error) {
+	var bodies []string
+	for _, hash := range t.have.hooks[builtin].hashes {
+		i := slices.IndexFunc(known, func(h hook) bool { return h.chain.hashes[0] == hash })
+		if i < 0 {
+			return t.tool.printed(ctx, t.name, builtin)
+		}
+		bodies = append(bodies, known[i].chain.body(0))
+	}
+	return bodies, nil
 }
 
 func (t *table) wrote(p plan, chains []chain) {
