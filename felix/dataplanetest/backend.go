@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/desired"
@@ -15,19 +16,17 @@ type Backend struct {
 	Name string
 	// New makes its reconcilers, in the phases of an apply.Loop, as a process that
 	// starts does: they know nothing. It is called on a thread in the namespace of
-	// the node, and so are all methods of the reconcilers.
+	// the node, and so are all methods of the reconcilers, with
+	// Uninstall of those that have it.
 	New func() ([]apply.Phase, error)
 	// Dump prints all that the backend has in the kernel of the node: the same text
 	// for the same rules and sets, whatever was there before. Counters are none of it.
 	Dump func(node *kerneltest.Namespace) string
-	// Uninstall removes all that the backend has in the kernel, as when another
-	// takes over. It is called like New, with what New made.
-	Uninstall func(context.Context, []apply.Phase) error
 }
 
 // plane is a running backend in the namespace of a node.
 type plane struct {
-	node   *kerneltest.Namespace
+	node   *kerneltest.Namespace // nil: that of the calling thread
 	phases []apply.Phase
 	read   bool
 	// between, if set, is called after every reconciler has worked.
@@ -50,7 +49,7 @@ func (p *plane) want(ctx context.Context, d desired.Delta) error {
 	for _, phase := range p.phases {
 		for _, r := range phase {
 			var err error
-			p.node.Do(func() { err = p.run(ctx, r, d) })
+			p.do(func() { err = p.run(ctx, r, d) })
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.Name(), err)
 			}
@@ -61,6 +60,14 @@ func (p *plane) want(ctx context.Context, d desired.Delta) error {
 	}
 	p.read = true
 	return p.closed()
+}
+
+func (p *plane) do(f func()) {
+	if p.node == nil {
+		f()
+		return
+	}
+	p.node.Do(f)
 }
 
 func (p *plane) run(ctx context.Context, r apply.Reconciler, d desired.Delta) error {
@@ -88,8 +95,23 @@ func (p *plane) closed() error {
 	return errors.Join(errs...)
 }
 
-// resync reads the kernel back and mends what differs.
-func (p *plane) resync(ctx context.Context) error {
-	p.read = false
-	return p.want(ctx, desired.Delta{})
+// uninstall removes all that the backend has in the kernel.
+func (p *plane) uninstall(ctx context.Context) error {
+	for _, phase := range slices.Backward(p.phases) {
+		for _, r := range phase {
+			u, ok := r.(interface{ Uninstall(context.Context) error })
+			if !ok {
+				continue
+			}
+			var err error
+			p.do(func() { err = u.Uninstall(ctx) })
+			if err != nil {
+				return fmt.Errorf("%s: uninstall: %w", r.Name(), err)
+			}
+			if p.between != nil {
+				p.between()
+			}
+		}
+	}
+	return nil
 }

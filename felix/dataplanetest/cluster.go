@@ -19,11 +19,10 @@ import (
 // is asked about it.
 type cluster struct {
 	dice
-	seed     uint64
-	law      *eval.Cluster
-	events   []event.Event
-	settings desired.Settings
-	text     strings.Builder // the objects, for people
+	seed   uint64
+	law    *eval.Cluster
+	events []event.Event
+	text   strings.Builder // the objects, for people
 }
 
 // nodeOf are the nodes of the sites that are pods.
@@ -142,31 +141,27 @@ func (c *cluster) service(ns string) {
 }
 
 // hostEndpoints draws some of this node and of another, where they are peers.
-// No two of this node are at one interface.
+// Several may stand for one interface.
 func (c *cluster) hostEndpoints() {
-	for _, h := range []policy.HostEndpoint{
-		{Name: "eth0", Node: "here", Interface: "eth0", Addrs: addrsOf("host")},
-		{Name: "eth1", Node: "here", Interface: "eth1", Addrs: addrsOf("host1")},
-		{Name: "any", Node: "here", Interface: desired.AnyInterface},
-		{Name: "there", Node: "there", Interface: "eth0", Addrs: addrsOf("node0")},
-	} {
-		if c.one(2) {
-			continue
-		}
+	for i := range 1 + c.IntN(4) {
 		labels := c.labels()
-		h.Labels, h.Ports = made(labels), c.namedPorts()
+		h := policy.HostEndpoint{
+			Name: fmt.Sprint("host", i), Node: pick(c.dice, "here", "here", "here", "there"),
+			Interface: pick(c.dice, "eth0", "eth1", desired.AnyInterface, ""), Labels: made(labels), Ports: c.namedPorts(),
+		}
+		if c.one(2) || h.Interface == "" {
+			h.Addrs = addrsOf(pick(c.dice, "host", "host1", "node0"))
+		}
 		c.law.HostEndpoints = append(c.law.HostEndpoints, h)
-		c.tell(h.Name, &event.HostEndpoint{HostEndpoint: h}, map[string]any{"node": h.Node, "interface": h.Interface, "labels": labels, "ports": h.Ports})
+		c.tell(h.Name, &event.HostEndpoint{HostEndpoint: h}, map[string]any{
+			"node": h.Node, "interface": h.Interface, "addresses": h.Addrs, "labels": labels, "ports": h.Ports,
+		})
 	}
 }
 
 // set draws the settings of the node.
 func (c *cluster) set() {
 	s := desired.DefaultSettings()
-	s.PodToHost = pick(c.dice, policy.Allow, policy.Allow, policy.Pass, policy.Deny)
-	s.Invalid = pick(c.dice, policy.Deny, policy.Deny, policy.Allow)
-	s.Loops = pick(c.dice, policy.Deny, policy.Pass)
-	s.DropRecords = !c.one(4)
 	failsafe := func() desired.Failsafe {
 		return desired.Failsafe{
 			Protocol: pick(c.dice, policy.TCP, policy.UDP, policy.SCTP), Port: pick(c.dice, uint16(80), 81, 443, 30081),
@@ -175,8 +170,18 @@ func (c *cluster) set() {
 	}
 	s.FailsafeIn = append(s.FailsafeIn, some(c.dice, 2, failsafe)...)
 	s.FailsafeOut = append(s.FailsafeOut, some(c.dice, 2, failsafe)...)
-	c.settings, c.law.Rules = s, s.Rules()
-	c.text.WriteString(text("settings", "here", s))
+	s.PodToHost = pick(c.dice, policy.Allow, policy.Allow, policy.Pass, policy.Deny)
+	s.Invalid = pick(c.dice, policy.Deny, policy.Deny, policy.Allow)
+	s.Loops = pick(c.dice, policy.Deny, policy.Pass)
+	s.DropRecords = !c.one(4)
+	s.Marks = pick(c.dice, s.Marks, s.Marks, s.Marks, 0xf1f00000)
+	c.law.Rules = s.Rules()
+	c.tell("default", &event.NodeConfiguration{
+		Name: "default", PodToHost: &s.PodToHost, Invalid: &s.Invalid, Loops: &s.Loops, FailsafeIn: &s.FailsafeIn, FailsafeOut: &s.FailsafeOut,
+		DropRecords: &s.DropRecords, Marks: &s.Marks,
+	}, s)
+	c.tell("eth0", &event.LocalInterface{Name: "eth0", Addrs: addrsOf("host")}, nil)
+	c.tell("eth1", &event.LocalInterface{Name: "eth1", Addrs: addrsOf("host1")}, nil)
 }
 
 // host returns the node as policy/eval finds it.

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -107,7 +108,7 @@ func (j *judge) tell(c *cluster) {
 		j.engine.Put(event.Event{Key: key})
 	}
 	d := j.engine.Flush()
-	d.Settings = &c.settings
+	// No range of services is announced yet by anything that the engine hears.
 	if d.Sets == nil {
 		d.Sets = map[ir.SetID]*desired.SetChange{}
 	}
@@ -127,7 +128,7 @@ func (j *judge) compare(c *cluster, host *eval.Host, shots []shot, got map[uint3
 	verdicts := make([]eval.Crossing, len(shots))
 	var wrong strings.Builder
 	for i, s := range shots {
-		verdicts[i] = host.Cross(s.way())
+		verdicts[i] = s.judged(host)
 		j.all++
 		want := verdicts[i].Action == policy.Allow
 		if want {
@@ -141,6 +142,21 @@ func (j *judge) compare(c *cluster, host *eval.Host, shots []shot, got map[uint3
 		j.t.Fatalf("-seed=%d\n%s%s", c.seed, &wrong, &c.text)
 	}
 	return verdicts
+}
+
+// judged returns what policy/eval says of a shot.
+func (s shot) judged(host *eval.Host) eval.Crossing {
+	c := host.Cross(s.way())
+	if !c.Untracked || !s.before.IsValid() {
+		return c
+	}
+	// Translation is part of tracking: the packet goes where it was sent to.
+	w := s.way()
+	w.Packet.Dst, w.Packet.DstPort, w.Before = s.before.Addr(), s.before.Port(), netip.AddrPort{}
+	if w.Out = "eth0"; s.before.Port() != servicePort {
+		w.Out = "" // a node port
+	}
+	return host.Cross(w)
 }
 
 // explained tells of every rule that was asked on a way.

@@ -85,7 +85,8 @@ type Way struct {
 	In, Out string // interfaces; empty where the node itself begins or takes the packet
 	Packet  Packet // with the destination to which it goes in the end
 	// Before is the destination that it had before translation; zero: the same.
-	// What the node itself sent was to leave by BeforeOut then.
+	// What the node itself sent was to leave by BeforeOut then. A packet that
+	// AtUntracked allows is not translated: its way is another.
 	Before    netip.AddrPort
 	BeforeOut string
 }

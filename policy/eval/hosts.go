@@ -11,9 +11,8 @@ import (
 
 // Host returns a node of the cluster as packets find it. interfaceOf says at
 // which of its interfaces an address of a pod or of the node itself is; "" is
-// nowhere. Host endpoints whose interface is not found are left out, and of two
-// at one interface the first by name counts. Names of pods' interfaces begin
-// with podPrefix.
+// nowhere. Names of pods' interfaces begin with podPrefix: no host endpoint
+// stands for one.
 func (a *Asker) Host(node, podPrefix string, interfaceOf func(netip.Addr) string) *Host {
 	c := a.cluster
 	h := &Host{
@@ -25,13 +24,22 @@ func (a *Asker) Host(node, podPrefix string, interfaceOf func(netip.Addr) string
 			h.Pods[interfaceOf(p.Addrs[0])] = &Attachment{Addrs: p.Addrs, Endpoint: *a.endpoint(p)}
 		}
 	}
-	for _, ep := range c.endpointsOf(node) {
-		iface := ep.Interface
-		for i := 0; iface == "" && i < len(ep.Addrs); i++ {
-			iface = interfaceOf(ep.Addrs[i])
-		}
-		if _, taken := h.Endpoints[iface]; iface != "" && !taken {
+	stand := func(iface string, ep policy.HostEndpoint) {
+		if _, taken := h.Endpoints[iface]; iface != "" && !taken && !h.isPod(iface) {
 			h.Endpoints[iface] = c.hostChains(ep)
+		}
+	}
+	// Of several for one interface those that name it go before those that have its
+	// address, and then the first by name counts.
+	eps := c.endpointsOf(node)
+	for _, ep := range eps {
+		stand(ep.Interface, ep)
+	}
+	for _, ep := range eps {
+		for _, addr := range ep.Addrs {
+			if ep.Interface == "" {
+				stand(interfaceOf(addr), ep)
+			}
 		}
 	}
 	return h
