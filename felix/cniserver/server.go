@@ -18,12 +18,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
@@ -59,6 +61,7 @@ type Journal interface {
 type Wirer interface {
 	Attach(podnet.Spec) (net.HardwareAddr, error)
 	Detach(hostInterface string) error
+	SetMTU(podnet.Spec) error
 	Retire(hostInterface string) error
 	Reap() error
 	Exists(hostInterface string) (bool, error)
@@ -96,7 +99,7 @@ type Listing struct {
 // Config is what a Server needs; every field is required.
 type Config struct {
 	RunDir    string // holds the socket and the tombstones
-	MTU       int    // bytes, of pods' interfaces
+	MTU       int    // bytes, of pods' interfaces; SetMTU changes it
 	Allocator Allocator
 	Journal   Journal
 	Wirer     Wirer
@@ -111,13 +114,46 @@ type Server struct {
 	Config
 	pods   locks // one request at a time for each host interface
 	reaper reaper
+	mtu    atomic.Int64
 
 	settled sync.Once              // marks the source CNI as synced
 	missing map[ipam.Handle]uint64 // generations without a veth at the last Collect
 }
 
 // New returns a Server.
-func New(c Config) *Server { return &Server{Config: c, reaper: newReaper()} }
+func New(c Config) *Server {
+	s := &Server{Config: c, reaper: newReaper()}
+	s.mtu.Store(int64(c.MTU))
+	return s
+}
+
+// SetMTU makes mtu, in bytes, that of all pods' interfaces, those of running ones
+// as well.
+func (s *Server) SetMTU(mtu int) error {
+	s.mtu.Store(int64(mtu))
+	var errs []error
+	for h := range s.Journal.State().Attachments {
+		errs = append(errs, s.resize(h))
+	}
+	return errors.Join(errs...)
+}
+
+// resize gives the pod of h the MTU that holds now.
+func (s *Server) resize(h ipam.Handle) error {
+	defer s.pods.lock(desired.HostInterface(h.Namespace, h.Pod))()
+	at, known := s.Journal.Find(h)
+	if !known {
+		return nil
+	}
+	return s.Wirer.SetMTU(s.spec(at, at.Netns, at.Handle.Interface))
+}
+
+// spec says how at is attached to iface in the namespace at path netns.
+func (s *Server) spec(at journal.Attachment, netns, iface string) podnet.Spec {
+	return podnet.Spec{
+		Netns: netns, Interface: iface, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: int(s.mtu.Load()),
+	}
+}
 
 // Recover posts the attachments that the journal knows, after removing those
 // whose veth is gone (the node was rebooted) or whose DEL came while no agent

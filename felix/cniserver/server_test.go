@@ -139,6 +139,11 @@ func (n inNode) Attach(s pod.Spec) (mac net.HardwareAddr, err error) {
 	return mac, err
 }
 
+func (n inNode) SetMTU(s pod.Spec) (err error) {
+	n.node.Do(func() { err = n.Host.SetMTU(s) })
+	return err
+}
+
 func (n inNode) Check(s pod.Spec) (err error) {
 	n.node.Do(func() { err = n.Host.Check(s) })
 	return err
@@ -215,6 +220,23 @@ func TestAPodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
 				t.Errorf("after DEL endpoints hold %v", got)
 			}
 		})
+	}
+}
+
+func TestItem10RunningPodsGetTheNewMTUAndSoDoNewOnes(t *testing.T) {
+	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+	add(t, c, a.conf("1.1.0"), s)
+	if err := a.server.SetMTU(1400); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.ns.Link("eth0").Attrs().MTU; got != 1400 {
+		t.Errorf("the running pod has an MTU of %d, want 1400", got)
+	}
+	if err := c.CheckNetworkList(t.Context(), a.conf("1.1.0"), s.rt); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	if got := add(t, c, a.conf("1.1.0"), newSandbox(t, "c2", "db")).Interfaces[1].Mtu; got != 1400 {
+		t.Errorf("the new pod is told %d, want 1400", got)
 	}
 }
 

@@ -19,8 +19,6 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
-
-	podnet "github.com/koratnet/korat/felix/pod"
 )
 
 func handle(r wire.Request) ipam.Handle {
@@ -45,7 +43,8 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 	if err != nil {
 		return nil, err
 	}
-	mac, err := s.Wirer.Attach(podnet.Spec{Netns: r.Netns, Interface: r.IfName, HostInterface: iface, Addrs: at.Addrs, MTU: s.MTU})
+	spec := s.spec(at, r.Netns, r.IfName)
+	mac, err := s.Wirer.Attach(spec)
 	if err == nil {
 		s.post(at)
 		err = s.Status.WaitEndpoint(ctx, iface, at.Generation)
@@ -56,7 +55,7 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 		}
 		return nil, err
 	}
-	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: s.MTU, Addrs: at.Addrs}, nil
+	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: spec.MTU, Addrs: at.Addrs}, nil
 }
 
 // goneTimeout bounds how long a DEL waits for routes and rules to go.
@@ -129,7 +128,7 @@ func (s *Server) check(r wire.Request) error {
 	if !sameAddrs(r.Addrs, at.Addrs) {
 		return fmt.Errorf("pod %s/%s holds %v, and prevResult says %v", r.Namespace, r.Pod, at.Addrs, r.Addrs)
 	}
-	if err := s.Wirer.Check(podnet.Spec{Netns: r.Netns, Interface: r.IfName, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: s.MTU}); err != nil {
+	if err := s.Wirer.Check(s.spec(at, r.Netns, r.IfName)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

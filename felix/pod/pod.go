@@ -41,8 +41,8 @@ var ErrElsewhere = errors.New("interface of another sandbox")
 type Host struct {
 	nl *netlink.Handle
 
-	reaping sync.Mutex // guards reaper
-	reaper  *nlsock.Conn
+	direct sync.Mutex // guards conn, for what nl cannot say
+	conn   *nlsock.Conn
 }
 
 // NewHost returns the Host of the current network namespace.
@@ -51,18 +51,18 @@ func NewHost() (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket: %w", err)
 	}
-	reaper, err := nlsock.Open(unix.NETLINK_ROUTE)
+	conn, err := nlsock.Open(unix.NETLINK_ROUTE)
 	if err != nil {
 		nl.Close()
 		return nil, fmt.Errorf("netlink socket: %w", err)
 	}
-	return &Host{nl: nl, reaper: reaper}, nil
+	return &Host{nl: nl, conn: conn}, nil
 }
 
 // Close frees what NewHost opened.
 func (h *Host) Close() {
 	h.nl.Close()
-	h.reaper.Close()
+	h.conn.Close()
 }
 
 // Attach makes s so and returns the hardware address of the pod's side. What

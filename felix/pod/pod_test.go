@@ -282,3 +282,27 @@ func TestTheMTUIsThatOfTheDefaultRoute(t *testing.T) {
 		}
 	})
 }
+
+func TestItem10TheMTUOfBothEndsChangesWhileThePodRuns(t *testing.T) {
+	n, pod := newNode(t), kerneltest.New(t)
+	n.attach(in(pod))
+	n.route()
+	for _, mtu := range []int{1280, 9000, 9000, 1400} {
+		s := in(pod)
+		s.MTU = mtu
+		n.Do(func() {
+			if err := n.host.SetMTU(s); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := n.check(s); err != nil {
+			t.Errorf("MTU %d: %v", mtu, err)
+		}
+	}
+	n.Do(func() {
+		n.Remove(spec.HostInterface)
+		if err := n.host.SetMTU(in(pod)); err != nil {
+			t.Errorf("of a pod that is gone: %v", err)
+		}
+	})
+}
