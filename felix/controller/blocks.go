@@ -32,10 +32,33 @@ func blockProblem(b *koratv1.Block, pool *koratv1.IPPool) finding {
 	if !whole.Overlaps(cidr) || cidr.Bits() < whole.Bits() {
 		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf("spec.cidr: %q: expected a range inside %s of IPPool %s", b.Spec.CIDR, whole, pool.Name)}
 	}
-	if cidr.Bits() != size {
-		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf("spec.cidr: %q: expected a prefix length of %d, the block size of IPPool %s", b.Spec.CIDR, size, pool.Name)}
+	if cidr.Bits() < size {
+		return finding{koratv1.ReasonOutsidePool, fmt.Sprintf(
+			"spec.cidr: %q: expected a prefix length of %d, the block size of IPPool %s, or more, if it is a part of a block", b.Spec.CIDR, size, pool.Name)}
 	}
 	return finding{}
+}
+
+// isPart reports whether b is a part of a block that its owner gave away: it is
+// smaller than the blocks of its pool.
+func isPart(b *koratv1.Block, size int) bool {
+	cidr, err := netip.ParsePrefix(string(b.Spec.CIDR))
+	return err == nil && cidr.Bits() > size
+}
+
+// partsOf returns the blocks inside of b.
+func partsOf(b *koratv1.Block, all []koratv1.Block) (parts []*koratv1.Block) {
+	whole, err := netip.ParsePrefix(string(b.Spec.CIDR))
+	if err != nil {
+		return nil
+	}
+	for i := range all {
+		p, err := netip.ParsePrefix(string(all[i].Spec.CIDR))
+		if err == nil && p.Bits() > whole.Bits() && whole.Contains(p.Addr()) {
+			parts = append(parts, &all[i])
+		}
+	}
+	return parts
 }
 
 // configurationConditions says that the agents use c: the schema lets only a

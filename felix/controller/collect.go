@@ -3,10 +3,12 @@ package controller
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +30,8 @@ const DefaultBlockGrace = 15 * time.Minute
 // Reasons of Events about blocks of nodes that are gone.
 const (
 	ReasonBlockCollected = "BlockCollected" // it is deleted
-	ReasonBlockKept      = "BlockKept"      // a pod still has an address of it
+	ReasonBlockKept      = "BlockKept"      // a pod still has an address of it, or a node a part
+	ReasonBlockInherited = "BlockInherited" // it is a node's now that has a part of it
 )
 
 // looks is how often a block is looked at within the grace, at least.
@@ -94,18 +97,59 @@ func (c *collector) collect(ctx context.Context, now time.Time) error {
 	}
 	var errs []error
 	for _, b := range orphans(due, nodes) {
-		errs = append(errs, c.delete(ctx, &b, claims))
+		errs = append(errs, c.end(ctx, &b, blocks.Items, nodes, claims))
 	}
 	return errors.Join(errs...)
 }
 
-// delete deletes b as it was seen, unless a pod has an address of it. An agent
-// that takes b over meanwhile changes its version and so keeps it.
-func (c *collector) delete(ctx context.Context, b *koratv1.Block, claims map[netip.Addr]string) error {
-	if pod := claimant(b, claims); pod != "" {
+// end ends the claim of a node that is gone, unless a pod has an address of b. A
+// block of which others have parts is not deleted: a node that claimed it anew
+// might not have heard of these. It goes to one of those others.
+func (c *collector) end(ctx context.Context, b *koratv1.Block, all []koratv1.Block, nodes map[string]types.UID, claims map[netip.Addr]string) error {
+	keep := func(why string) error {
 		return tell(ctx, c.writer, b, []warning{{"kept", ReasonBlockKept, fmt.Sprintf(
-			"node %s (uid %s) is gone, and the block stays because pod %s has an address of it", b.Spec.Node, b.Spec.NodeUID, pod)}})
+			"node %s (uid %s) is gone, and the block stays because %s", b.Spec.Node, b.Spec.NodeUID, why)}})
 	}
+	parts := partsOf(b, all)
+	if pod := claimant(b, parts, claims); pod != "" {
+		return keep("pod " + pod + " has an address of it")
+	}
+	if len(parts) == 0 {
+		return c.delete(ctx, b)
+	}
+	for _, p := range parts {
+		if nodes[p.Spec.Node] == types.UID(p.Spec.NodeUID) {
+			return c.bequeath(ctx, b, p)
+		}
+	}
+	return keep("parts of it belong to nodes that are gone too and come first")
+}
+
+// bequeath makes b the block of heir's owner, unless b changed since it was seen.
+func (c *collector) bequeath(ctx context.Context, b, heir *koratv1.Block) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": b.UID, "resourceVersion": b.ResourceVersion},
+		"spec":     map[string]any{"node": heir.Spec.Node, "nodeUID": heir.Spec.NodeUID, "journalID": heir.Spec.JournalID, "requests": nil},
+	})
+	if err != nil {
+		return fmt.Errorf("bug: block as JSON: %w", err)
+	}
+	err = c.writer.Patch(ctx, b.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("block %s: %w", b.Name, err)
+	}
+	delete(c.seen, b.UID)
+	c.log.Info("block of a node that is gone given to one that has a part", "block", string(b.Spec.CIDR), "from", b.Spec.Node, "to", heir.Spec.Node)
+	return tell(ctx, c.writer, b, []warning{{"inherited", ReasonBlockInherited, fmt.Sprintf(
+		"node %s (uid %s) has been gone for %s: the block is of node %s now, which has %s of it", b.Spec.Node, b.Spec.NodeUID, c.grace, heir.Spec.Node, heir.Spec.CIDR)}})
+}
+
+// delete deletes b as it was seen. An agent that takes b over meanwhile changes its
+// version and so keeps it.
+func (c *collector) delete(ctx context.Context, b *koratv1.Block) error {
 	version := b.ResourceVersion
 	err := c.writer.Delete(ctx, b, client.Preconditions{UID: &b.UID, ResourceVersion: &version})
 	switch {
@@ -205,15 +249,21 @@ func claimsOf(ctx context.Context, r client.Reader) (map[netip.Addr]string, erro
 	}
 }
 
-// claimant returns a pod that has an address of b, or "".
-func claimant(b *koratv1.Block, claims map[netip.Addr]string) string {
+// claimant returns a pod that has an address of b, and of none of its parts, or "".
+func claimant(b *koratv1.Block, parts []*koratv1.Block, claims map[netip.Addr]string) string {
 	cidr, err := netip.ParsePrefix(string(b.Spec.CIDR))
 	if err != nil {
 		return "" // the schema lets no other text pass
 	}
+	given := func(a netip.Addr) bool {
+		return slices.ContainsFunc(parts, func(p *koratv1.Block) bool {
+			cidr, err := netip.ParsePrefix(string(p.Spec.CIDR))
+			return err == nil && cidr.Contains(a)
+		})
+	}
 	found := netip.Addr{}
 	for a := range claims {
-		if cidr.Contains(a) && (!found.IsValid() || a.Less(found)) {
+		if cidr.Contains(a) && (!found.IsValid() || a.Less(found)) && !given(a) {
 			found = a
 		}
 	}

@@ -53,11 +53,15 @@ func TestWhoClaimsAnAddressOfABlock(t *testing.T) {
 	claims := map[netip.Addr]string{
 		netip.MustParseAddr("10.244.0.16"): "a/beside", netip.MustParseAddr("10.244.0.15"): "a/last", netip.MustParseAddr("fd00::1"): "a/six",
 	}
-	if got := claimant(&b, claims); got != "a/last" {
+	if got := claimant(&b, nil, claims); got != "a/last" {
 		t.Errorf("got %q, want the pod on the last address", got)
 	}
+	part := block("10.244.0.15/32", "p", 1)
+	if got := claimant(&b, partsOf(&b, []koratv1.Block{b, part}), claims); got != "" {
+		t.Errorf("got %q, which has an address of a part that was given away", got)
+	}
 	delete(claims, netip.MustParseAddr("10.244.0.15"))
-	if got := claimant(&b, claims); got != "" {
+	if got := claimant(&b, nil, claims); got != "" {
 		t.Errorf("got %q, want nobody", got)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -56,12 +57,20 @@ func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) e
 	if err != nil {
 		return err
 	}
+	f, err := newForecasts(metrics.Registry)
+	if err != nil {
+		return err
+	}
 	spec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	return errors.Join(
 		loopOver(mgr, &koratv1.IPPool{}).
 			Watches(&koratv1.IPPool{}, each(c.everyPool), spec). // they may overlap
+			Watches(&koratv1.IPReservation{}, each(c.everyPool), spec).
 			Watches(&koratv1.Block{}, each(poolOfBlock)).
-			Complete(newLoop(c, func() *koratv1.IPPool { return &koratv1.IPPool{} }, c.pool)),
+			Complete(c.pools(mgr, f)),
+		loopOver(mgr, &koratv1.IPReservation{}).
+			Watches(&koratv1.IPPool{}, each(c.everyReservation), spec).
+			Complete(newLoop(c, func() *koratv1.IPReservation { return &koratv1.IPReservation{} }, c.reservation)),
 		loopOver(mgr, &koratv1.Block{}).
 			Watches(&koratv1.IPPool{}, each(c.blocksOfPool), spec).
 			Complete(newLoop(c, func() *koratv1.Block { return &koratv1.Block{} }, c.block)),
@@ -91,16 +100,29 @@ func newLoop[O client.Object](c cluster, fresh func() O, decide func(context.Con
 	return &statusLoop[O]{client: c, fresh: fresh, decide: decide, pacer: pacer{}}
 }
 
-func (c cluster) pool(ctx context.Context, p *koratv1.IPPool) (change, error) {
+// pools makes the loop over pools.
+func (c cluster) pools(mgr manager.Manager, f *forecasts) reconcile.Reconciler {
+	decide := func(ctx context.Context, p *koratv1.IPPool) (change, error) { return c.pool(ctx, p, f) }
+	l := newLoop(c, func() *koratv1.IPPool { return &koratv1.IPPool{} }, decide)
+	l.again, l.gone = f.again, f.gone
+	return &poolLoop{l, mgr.GetAPIReader()}
+}
+
+func (c cluster) pool(ctx context.Context, p *koratv1.IPPool, f *forecasts) (change, error) {
 	var pools koratv1.IPPoolList
 	var blocks koratv1.BlockList
+	var reserved koratv1.IPReservationList
 	if err := c.List(ctx, &pools, shared); err != nil {
 		return change{}, fmt.Errorf("pools: %w", err)
+	}
+	if err := c.List(ctx, &reserved, shared); err != nil {
+		return change{}, fmt.Errorf("reservations: %w", err)
 	}
 	if err := c.List(ctx, &blocks, shared, client.MatchingFields{poolField: p.Name}); err != nil {
 		return change{}, fmt.Errorf("blocks of pool %s: %w", p.Name, err)
 	}
-	want := poolStatus(p, pools.Items, blocks.Items)
+	want := poolStatus(p, pools.Items, blocks.Items, reserved.Items)
+	f.note(p, &want, time.Now())
 	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
 }
 

@@ -27,7 +27,7 @@ func peerStatus(p *koratv1.BGPPeer, all []koratv1.BGPPeer, nodes []node) koratv1
 	ok := true
 	var chosen []node
 	if sel, err := selector.Parse(p.Spec.NodeSelector); err != nil {
-		accepted, ok = selectorProblem(p.Spec.NodeSelector), false
+		accepted, ok = selectorProblem("spec.nodeSelector", p.Spec.NodeSelector), false
 	} else {
 		chosen = selected(sel, nodes)
 		if f := conflict(p, all, chosen); f.reason != "" {
@@ -74,7 +74,7 @@ func selected(sel *selector.Selector, nodes []node) []node {
 func nodeConfigurationStatus(n *koratv1.NodeConfiguration, nodes []node) koratv1.NodeConfigurationStatus {
 	f, chosen := finding{}, 0
 	if sel, err := selector.Parse(n.Spec.NodeSelector); err != nil {
-		f = selectorProblem(n.Spec.NodeSelector)
+		f = selectorProblem("spec.nodeSelector", n.Spec.NodeSelector)
 	} else {
 		chosen = len(selected(sel, nodes))
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,37 +17,105 @@ import (
 )
 
 // poolStatus says what p's status is among all pools, with the blocks cut from
-// it. Conditions keep the time of their last change.
-func poolStatus(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Block) koratv1.IPPoolStatus {
+// it and the reservations there are. Conditions keep the time of their last change.
+func poolStatus(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Block, reserved []koratv1.IPReservation) koratv1.IPPoolStatus {
 	s := koratv1.IPPoolStatus{Conditions: p.Status.DeepCopy().Conditions}
 	cidr, size := poolRange(p)
 	for i := range blocks {
-		if b := &blocks[i]; blockProblem(b, p).reason == "" {
-			s.Blocks++
-			s.Allocated += int64(b.Status.Allocated)
+		b := &blocks[i]
+		if blockProblem(b, p).reason != "" {
+			continue
 		}
+		if !isPart(b, size) {
+			s.Blocks++
+		}
+		s.Allocated += int64(b.Status.Allocated)
+		s.Quarantined += int64(b.Status.Quarantined)
 	}
 	s.BlockSize = int32(size)
-	s.Capacity = power(cidr.Addr().BitLen() - cidr.Bits())
-	s.Used = usedText(s.Allocated, cidr.Addr().BitLen()-cidr.Bits())
-
-	ready := finding{reason: koratv1.ReasonServing}
-	ok := false
-	switch older := overlapping(p, all); {
-	case p.Spec.Disabled:
-		ready = finding{koratv1.ReasonDisabled, "spec.disabled is true: no block can be claimed, pods keep their addresses"}
-	case selectorError(p.Spec.NodeSelector) != nil:
-		ready = selectorProblem(p.Spec.NodeSelector)
-	case older != nil:
-		ready = finding{koratv1.ReasonOverlap, fmt.Sprintf(
-			"spec.cidr: %q overlaps %s of IPPool %s, which goes first: expected a range of its own", p.Spec.CIDR, older.Spec.CIDR, older.Name)}
-	case int64(s.Blocks) >= power(size-cidr.Bits()):
-		ready = finding{koratv1.ReasonExhausted, fmt.Sprintf("all %d blocks are owned by nodes: add an IPPool", s.Blocks)}
-	default:
-		ok = true
+	bits := cidr.Addr().BitLen() - cidr.Bits()
+	s.Reserved = reservedIn(cidr, reserved)
+	s.Capacity = power(bits)
+	s.Used = usedText(s.Allocated, bits)
+	if s.Capacity < math.MaxInt64 && s.Reserved > 0 {
+		s.Capacity -= s.Reserved
+		s.Used = fmt.Sprintf("%d/%d", s.Allocated, s.Capacity)
 	}
+	ready, ok := poolReadiness(p, all, blocks, s)
 	meta.SetStatusCondition(&s.Conditions, ready.condition(koratv1.ConditionReady, ok, p.Generation))
 	return s
+}
+
+func poolReadiness(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Block, s koratv1.IPPoolStatus) (finding, bool) {
+	cidr, size := poolRange(p)
+	switch older := overlapping(p, all); {
+	case p.DeletionTimestamp != nil:
+		return deletion(blocks), false
+	case p.Spec.Disabled:
+		return finding{koratv1.ReasonDisabled, "spec.disabled is true: no block can be claimed, pods keep their addresses"}, false
+	case selectorError(p.Spec.NodeSelector) != nil:
+		return selectorProblem("spec.nodeSelector", p.Spec.NodeSelector), false
+	case selectorError(p.Spec.NamespaceSelector) != nil:
+		return selectorProblem("spec.namespaceSelector", p.Spec.NamespaceSelector), false
+	case older != nil:
+		return finding{koratv1.ReasonOverlap, fmt.Sprintf(
+			"spec.cidr: %q overlaps %s of IPPool %s, which goes first: expected a range of its own", p.Spec.CIDR, older.Spec.CIDR, older.Name)}, false
+	case int64(s.Blocks) >= power(size-cidr.Bits()):
+		return finding{koratv1.ReasonExhausted, fmt.Sprintf("all %d blocks are owned by nodes: add an IPPool", s.Blocks)}, false
+	}
+	return finding{reason: koratv1.ReasonServing}, true
+}
+
+// deletion says what holds a pool that is being deleted.
+func deletion(blocks []koratv1.Block) finding {
+	const named = 5
+	var held int32
+	var texts []string
+	for i := range blocks {
+		b := &blocks[i]
+		held += b.Status.Allocated
+		if len(texts) < named {
+			texts = append(texts, fmt.Sprintf("%s of node %s (%d)", b.Spec.CIDR, b.Spec.Node, b.Status.Allocated))
+		}
+	}
+	if len(blocks) == 0 {
+		return finding{koratv1.ReasonDeleting, "no block is left: the pool is gone in some seconds"}
+	}
+	more := ""
+	if len(blocks) > named {
+		more = fmt.Sprintf(" and %d more", len(blocks)-named)
+	}
+	return finding{koratv1.ReasonDeleting, fmt.Sprintf(
+		"no address is given out any more; the pool is gone when the pods are that hold %d addresses, in the blocks %s%s", held, strings.Join(texts, ", "), more)}
+}
+
+// reservedIn returns how many addresses of cidr the reservations cover, each
+// counted once: of two ranges that overlap one contains the other.
+func reservedIn(cidr netip.Prefix, all []koratv1.IPReservation) int64 {
+	var ranges []netip.Prefix
+	for i := range all {
+		for _, c := range all[i].Spec.CIDRs {
+			p, err := netip.ParsePrefix(string(c))
+			if err != nil || !p.Overlaps(cidr) {
+				continue
+			}
+			if p.Bits() < cidr.Bits() {
+				p = cidr
+			}
+			ranges = append(ranges, p)
+		}
+	}
+	slices.SortFunc(ranges, func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
+	var n int64
+	for i, p := range ranges {
+		if slices.ContainsFunc(ranges[:i], p.Overlaps) {
+			continue
+		}
+		if n += power(p.Addr().BitLen() - p.Bits()); n < 0 {
+			return math.MaxInt64
+		}
+	}
+	return n
 }
 
 // poolRange returns the range of p and the prefix length of its blocks. The
@@ -115,6 +185,6 @@ func selectorError(text string) error {
 	return err
 }
 
-func selectorProblem(text string) finding {
-	return finding{koratv1.ReasonInvalidSelector, fmt.Sprintf("spec.nodeSelector: %q: %v", text, selectorError(text))}
+func selectorProblem(field, text string) finding {
+	return finding{koratv1.ReasonInvalidSelector, fmt.Sprintf("%s: %q: %v", field, text, selectorError(text))}
 }

@@ -96,7 +96,7 @@ func TestReadinessOfAPool(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := append([]koratv1.IPPool{c.pool}, c.others...)
-			got := brief(poolStatus(&c.pool, all, c.blocks).Conditions, koratv1.ConditionReady)
+			got := brief(poolStatus(&c.pool, all, c.blocks, nil).Conditions, koratv1.ConditionReady)
 			if !strings.HasPrefix(got, c.want) || c.want == "True Serving" && got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
@@ -119,7 +119,7 @@ func TestCountsOfAPool(t *testing.T) {
 		{pool("a", "fd00::/65", 0), nil, 0, 122, 1<<63 - 1, "0/2^63"},
 		{pool("a", "fd00::/48", 0), nil, 0, 122, 1<<63 - 1, "0/2^80"},
 	} {
-		s := poolStatus(&c.pool, []koratv1.IPPool{c.pool}, c.blocks)
+		s := poolStatus(&c.pool, []koratv1.IPPool{c.pool}, c.blocks, nil)
 		got := []any{s.Blocks, s.BlockSize, s.Capacity, s.Used}
 		if diff := cmp.Diff([]any{c.blocksN, c.size, c.capacity, c.used}, got); diff != "" {
 			t.Errorf("%s: %s", c.pool.Spec.CIDR, diff)
@@ -129,15 +129,15 @@ func TestCountsOfAPool(t *testing.T) {
 
 func TestTheSameFactsGiveTheSameStatus(t *testing.T) {
 	p := pool("a", "10.244.0.0/16", 0, disabled)
-	p.Status = poolStatus(&p, []koratv1.IPPool{p}, nil)
+	p.Status = poolStatus(&p, []koratv1.IPPool{p}, nil, nil)
 	was := metav1.NewTime(time.Unix(5, 0))
 	p.Status.Conditions[0].LastTransitionTime = was
-	if diff := cmp.Diff(p.Status, poolStatus(&p, []koratv1.IPPool{p}, nil)); diff != "" {
+	if diff := cmp.Diff(p.Status, poolStatus(&p, []koratv1.IPPool{p}, nil, nil)); diff != "" {
 		t.Error(diff)
 	}
 	before := p.DeepCopy()
 	p.Spec.Disabled = false
-	poolStatus(&p, []koratv1.IPPool{p}, nil)
+	poolStatus(&p, []koratv1.IPPool{p}, nil, nil)
 	if diff := cmp.Diff(before.Status, p.Status); diff != "" {
 		t.Errorf("the object from the cache was changed: %s", diff)
 	}
@@ -157,7 +157,8 @@ func TestAcceptanceOfABlock(t *testing.T) {
 		"no pool":              {block("10.244.0.64/26", "pods", 0), nil, `False OutsidePool: spec.pool: "pods": expected the name of an IPPool, and there is none of this name`},
 		"outside":              {block("10.245.0.64/26", "pods", 0), &whole, `False OutsidePool: spec.cidr: "10.245.0.64/26": expected a range inside 10.244.0.0/16 of IPPool pods`},
 		"larger than the pool": {block("10.240.0.0/12", "pods", 0), &whole, `False OutsidePool: spec.cidr: "10.240.0.0/12": expected a range inside 10.244.0.0/16 of IPPool pods`},
-		"of another size":      {block("10.244.0.64/27", "pods", 0), &whole, `False OutsidePool: spec.cidr: "10.244.0.64/27": expected a prefix length of 26, the block size of IPPool pods`},
+		"wider than a block":   {block("10.244.0.0/25", "pods", 0), &whole, `False OutsidePool: spec.cidr: "10.244.0.0/25": expected a prefix length of 26, the block size of IPPool pods, or more, if it is a part of a block`},
+		"part of a block":      {block("10.244.0.77/32", "pods", 0), &whole, "True Accepted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := brief(blockConditions(&c.block, c.pool), koratv1.ConditionAccepted); got != c.want {
