@@ -49,7 +49,8 @@ func (r *run) flush() {
 	r.Helper()
 	d := r.engine.Flush()
 	want := oracle{"me", r.told}.world(r.heard)
-	if was := r.world.Settings; d.Settings != nil && was.Backend != "" && d.Settings.Backend != was.Backend {
+	was, is := r.world.Settings, d.Settings
+	if is != nil && was.Backend != "" && (is.Backend != was.Backend || is.Recheck && !was.Recheck) {
 		r.repeats(d, want)
 	} else {
 		for _, s := range r.world.Redundant(d) {
@@ -67,7 +68,8 @@ func (r *run) flush() {
 	}
 }
 
-// repeats: a backend that begins with d knows all that concerns it.
+// repeats: who begins with d, a backend or who rechecks connections, knows all
+// that concerns it.
 func (r *run) repeats(d desired.Delta, want desiredtest.World) {
 	r.Helper()
 	begins := desiredtest.Fold(d)

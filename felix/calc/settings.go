@@ -20,7 +20,8 @@ type settings struct {
 	begun  bool
 	inside inside
 	said   words[desired.Settings]
-	// again: in this flush another backend begins, which has to be told all.
+	// again: in this flush another backend begins, or connections are rechecked
+	// from now on, and who does it has to be told all.
 	again bool
 }
 
@@ -61,7 +62,8 @@ func (s *settings) drain(in *inputs) {
 	}
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
-	s.again = s.begun && now.Backend != s.said.last.Backend
+	was := s.said.last
+	s.again = s.begun && (now.Backend != was.Backend || now.Recheck && !was.Recheck)
 	s.begun, s.inside = true, inside
 	s.said.say(now)
 }

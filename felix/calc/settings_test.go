@@ -112,6 +112,13 @@ func TestAnotherBackendIsToldAll(t *testing.T) {
 	if d := r.engine.Flush(); len(d.Endpoints) > 0 || d.Settings == nil {
 		t.Errorf("another MTU is told as %+v", d)
 	}
+	recheck := func(on bool) int {
+		r.engine.Put(configure("b", func(c *event.NodeConfiguration) { c.Recheck = &on }))
+		return len(r.engine.Flush().Programs)
+	}
+	if on, off := recheck(true), recheck(false); on != 1 || off != 0 {
+		t.Errorf("who rechecks connections is told %d programs, and %d when it ends", on, off)
+	}
 }
 
 // in returns the prefixes of a set.
