@@ -105,8 +105,8 @@ const (
 	// renewed its Lease for some minutes. What it programmed stays in the kernel.
 	// With Programmed unknown on a policy: such a node may need it.
 	ReasonAgentSilent = "AgentSilent"
-	// ReasonKernelError, with Ready false on a NodeNetwork or Programmed false:
-	// a kernel refuses something, and the message says what.
+	// ReasonKernelError, with Ready or Enforced false on a NodeNetwork or
+	// Programmed false: a kernel refuses something, and the message says what.
 	ReasonKernelError = "KernelError"
 	// ReasonPending, with Programmed false: some node that needs it does not
 	// have it yet, and the message says how many and names one. With Programmed

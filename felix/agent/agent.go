@@ -103,7 +103,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	allocator := assign.New(books, blocks, time.Now, c.Log.With("part", "ipam"))
 	speaker := gobgp.New(gobgp.Options{Log: c.Log.With("part", "bgp"), Restarted: restarted})
 	defer func() { err = errors.Join(err, speaker.Close()) }()
-	kernel, err := newKernel(ctx, board, c.Log)
+	kernel, err := newKernel(board, box.Post, c.Log)
 	if err != nil {
 		return err
 	}

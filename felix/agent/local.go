@@ -165,7 +165,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	l.mu.Unlock()
 	snap := l.board.Snapshot()
 	f := report.Facts{
-		Addresses: withSubnet(addrs), ASN: config.ASN, Backend: backend, Version: l.version,
+		Addresses: withSubnet(addrs), ASN: config.ASN, Enforcement: l.board.Enforcement(), Version: l.version,
 		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem()),
 	}
 	for _, r := range snap.Reconcilers {

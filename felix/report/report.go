@@ -20,6 +20,7 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/status"
 )
 
 // Interval is the shortest time between two writes of one object.
@@ -29,7 +30,6 @@ const Interval = 5 * time.Second
 type Facts struct {
 	Addresses []netip.Prefix // what it speaks BGP from, with the length of the subnet
 	ASN       uint32
-	Backend   string // of policy
 	Version   string // of the agent
 	Endpoints int
 	Blocks    int
@@ -38,6 +38,8 @@ type Facts struct {
 	LeftOut   int   // policies that are not among these
 	Starting  bool  // not everything has been read yet
 	Problem   error // why the node is not ready; nil while it is
+
+	Enforcement status.Enforcement
 }
 
 // Config is what a Reporter needs; every field is required.
@@ -137,7 +139,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 	for _, a := range f.Addresses {
 		s.Addresses = append(s.Addresses, a.String())
 	}
-	s.ASNumber, s.Backend, s.AgentVersion = koratv1.ASNumber(f.ASN), f.Backend, f.Version
+	s.ASNumber, s.Backend, s.AgentVersion = koratv1.ASNumber(f.ASN), backends(f.Enforcement), f.Version
 	s.Endpoints, s.Blocks = int32(f.Endpoints), int32(f.Blocks)
 
 	up, down := 0, ""
@@ -153,6 +155,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 	s.Policies, s.PoliciesLeftOut = f.Policies, int32(f.LeftOut)
 	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
+	meta.SetStatusCondition(&s.Conditions, enforced(f.Enforcement, now))
 	meta.SetStatusCondition(&s.Conditions, established(len(f.Sessions), down, now))
 }
 
@@ -164,6 +167,32 @@ func ready(f Facts, now metav1.Time) metav1.Condition {
 			c.Reason = koratv1.ReasonStarting
 		}
 	}
+	return c
+}
+
+// backends names what packets pass: two while one takes over from the other.
+func backends(e status.Enforcement) string {
+	if e.InForce != e.Wanted && e.InForce != "" {
+		return e.InForce + ", " + e.Wanted
+	}
+	return e.InForce
+}
+
+func enforced(e status.Enforcement, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{Type: koratv1.ConditionEnforced, Status: metav1.ConditionFalse, LastTransitionTime: now}
+	switch {
+	case e.Wanted == "":
+		c.Reason, c.Message = koratv1.ReasonStarting, "the API server has not told all yet"
+	case e.InForce != e.Wanted:
+		c.Reason, c.Message = koratv1.ReasonSwitching, fmt.Sprintf("%s goes on until %s is in force (%s): %v", e.InForce, e.Wanted, e.Why, e.Missing)
+	case e.Missing != nil:
+		c.Reason, c.Message = koratv1.ReasonKernelError, fmt.Sprintf("%s: %v", e.Wanted, e.Missing)
+	case e.Leftover != nil:
+		c.Reason, c.Message = koratv1.ReasonLeftovers, fmt.Sprintf("%s is in force, and another backend cannot be removed: %v", e.Wanted, e.Leftover)
+	default:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, koratv1.ReasonInForce, fmt.Sprintf("%s: %s", e.Wanted, e.Why)
+	}
+	c.Message = koratv1.Shorten(c.Message, koratv1.MaxMessage)
 	return c
 }
 

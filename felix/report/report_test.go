@@ -2,6 +2,7 @@ package report
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -12,11 +13,48 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/status"
 )
+
+var inForce = status.Enforcement{InForce: "IPTables", Wanted: "IPTables", Why: "a NodeConfiguration asks for it"}
+
+func TestWhatEnforcesPolicyIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		e             status.Enforcement
+		backend, want string
+	}{
+		"nothing yet": {status.Enforcement{}, "", "False Starting: the API server has not told all yet"},
+		"the one":     {inForce, "IPTables", "True InForce: IPTables: a NodeConfiguration asks for it"},
+		"two": {
+			status.Enforcement{InForce: "IPTables", Wanted: "NFTables", Why: "asked for", Missing: errors.New("nftables: no such module")},
+			"IPTables, NFTables",
+			"False Switching: IPTables goes on until NFTables is in force (asked for): nftables: no such module",
+		},
+		"all but one pod": {
+			status.Enforcement{InForce: "NFTables", Wanted: "NFTables", Missing: errors.New("nftables: endpoint kor1: refused")},
+			"NFTables",
+			"False KernelError: NFTables: nftables: endpoint kor1: refused",
+		},
+		"remains": {
+			status.Enforcement{InForce: "NFTables", Wanted: "NFTables", Leftover: errors.New("ipset: busy")},
+			"NFTables",
+			"False Leftovers: NFTables is in force, and another backend cannot be removed: ipset: busy",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s koratv1.NodeNetworkStatus
+			fill(&s, Facts{Enforcement: c.e}, metav1.Unix(200, 0))
+			k := meta.FindStatusCondition(s.Conditions, koratv1.ConditionEnforced)
+			if got := fmt.Sprintf("%s %s: %s", k.Status, k.Reason, k.Message); got != c.want || s.Backend != c.backend {
+				t.Errorf("backend %q, %s\nwant %q, %s", s.Backend, got, c.backend, c.want)
+			}
+		})
+	}
+}
 
 func facts() Facts {
 	return Facts{
-		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.11/24")}, ASN: 65001, Backend: "iptables", Version: "v1",
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.11/24")}, ASN: 65001, Enforcement: inForce, Version: "v1",
 		Endpoints: 3, Blocks: 1, Sessions: []bgp.Session{
 			{Peer: "bgppeer/tor", Addr: netip.MustParseAddr("10.1.0.1"), ASN: 65101, Established: true, State: "Established", Since: time.Unix(100, 5)},
 			{Peer: "nodenetwork/b", Addr: netip.MustParseAddr("10.1.0.12"), ASN: 65001, State: "Active", LastError: "connection refused"},
