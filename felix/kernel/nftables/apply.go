@@ -23,7 +23,7 @@ const (
 // or others were heard to change it. The error names what was refused, which
 // does not hold back the rest; other errors leave what they concern pending.
 func (t *Table) Apply(ctx context.Context) error {
-	t.doubts = 0
+	t.doubts, t.firsts = 0, 0
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -148,6 +148,7 @@ func (t *Table) settle(s *step) {
 		for _, k := range s.keys {
 			s.set.elements.Done(k)
 		}
+		s.set.suspects = nil
 	case delElements:
 		for _, k := range s.keys {
 			s.set.elements.Gone(k)

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"maps"
+	"math/bits"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func (l *listing) element(attributes []byte, interval, verdicts bool) {
 			flags = number(value)
 		case unix.NFTA_SET_ELEM_DATA:
 			v = verdictOf(value)
-		case unix.NFTA_SET_ELEM_USERDATA, unix.NFTA_SET_ELEM_PAD: // a comment
+		case unix.NFTA_SET_ELEM_PAD:
 		default: // a time-out, an expression: it may vanish, or not match
 			l.odd = true
 		}
@@ -81,23 +82,18 @@ func (l *listing) match() {
 	slices.Sort(l.firsts)
 	slices.Sort(l.ends)
 	ends := l.ends
-	for i, first := range l.firsts {
-		for len(ends) > 0 && ends[0] <= first {
-			// nft marks the beginning of a set by an end at zero, of no interval; it
-			// does not matter.
-			l.odd = l.odd || i == 0 && ends[0] != Key(make([]byte, l.size))
-			ends = ends[1:]
+	if len(ends) > 0 && ends[0] == Key(make([]byte, l.size)) {
+		ends = ends[1:] // nft marks the beginning of a set so; it ends no interval
+	}
+	for _, first := range l.firsts {
+		end := Key("")
+		if len(ends) > 0 {
+			end, ends = ends[0], ends[1:]
 		}
-		k, ok := Key(""), false
-		if len(ends) == 0 {
-			k, ok = prefixOf(first, "")
-		} else {
-			k, ok = prefixOf(first, ends[0])
-			ends = ends[1:]
-		}
+		k, ok := prefixOf(first, end)
 		if !ok {
 			l.odd = true
-			continue
+			return
 		}
 		l.all[k] = ""
 	}
@@ -105,13 +101,25 @@ func (l *listing) match() {
 }
 
 // prefixOf returns the prefix that begins with first and ends before end, "" is
-// after all keys.
+// after all keys. Of a prefix the two differ by a power of two.
 func prefixOf(first, end Key) (Key, bool) {
-	for n := len(first) * 8; n >= 0; n-- {
-		k := first + Key([]byte{byte(n)})
-		if f, e, open := ends(k); f == first && (open && end == "" || !open && e == end) {
-			return k, first == spanOf(k).cut(n).key(len(first))[:len(first)]
-		}
+	f := spanOf(first + "\x00")
+	var e span // what lies after all keys is zero, as far as it has digits
+	if end != "" {
+		e = spanOf(end + "\x00")
 	}
-	return "", false
+	lo, borrow := bits.Sub64(e.lo, f.lo, 0)
+	hi, _ := bits.Sub64(e.hi, f.hi, borrow)
+	n := 0
+	switch bits.OnesCount64(hi) + bits.OnesCount64(lo) {
+	case 0: // everything
+	case 1:
+		if n = bits.LeadingZeros64(hi) + 1; hi == 0 {
+			n = 64 + bits.LeadingZeros64(lo) + 1
+		}
+	default:
+		return "", false
+	}
+	whole := f.cut(n)
+	return first + Key([]byte{byte(n)}), whole.hi == f.hi && whole.lo == f.lo && (end == "" || end > first)
 }

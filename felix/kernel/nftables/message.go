@@ -37,10 +37,7 @@ func (t *Table) begin(m *nlsock.Messages, message int, flags uint16) *nlsock.Req
 	return m.Begin(kindOf(message), flags, t.header()).String(unix.NFTA_TABLE_NAME, t.name)
 }
 
-// newTable makes the table, or switches on one that is there.
-func (t *Table) newTable(m *nlsock.Messages) {
-	putUint32(t.begin(m, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE), unix.NFTA_TABLE_FLAGS, 0)
-}
+func (t *Table) newTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE) }
 
 func (t *Table) delTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_DELTABLE, 0) }
 

@@ -112,8 +112,10 @@ func (p *plan) all() []*part {
 // plan returns what has to be written.
 func (t *Table) plan() (*plan, error) {
 	p := &plan{}
-	if why := t.mismatch(); why != nil {
-		if !t.removal {
+	// What is in a table that is switched off is not in force: nothing is lost when
+	// it goes before all has been told.
+	if why := t.mismatch(); why != nil || t.dormant {
+		if !t.removal && !t.dormant {
 			return nil, why
 		}
 		p.whole = true
@@ -128,9 +130,6 @@ func (t *Table) plan() (*plan, error) {
 			parts = &p.changed
 		}
 		t.newTable(parts[toTable].step(step{action: makeTable}))
-	}
-	if t.dormant {
-		t.newTable(p.changed[toTable].step(step{action: makeTable}))
 	}
 	for _, s := range sets {
 		t.planSet(p, s)
@@ -194,19 +193,35 @@ func (s *set) unless(k Key, keys []Key) []Key {
 	return append(keys, k)
 }
 
-// planElements adds or deletes keys, as many in a message as fit.
+// planElements adds or deletes keys, as many in a message as fit, and suspects
+// few at a time.
 func (t *Table) planElements(into *lane, message int, all step) {
-	for rest := all.keys; len(rest) > 0; {
+	sure, suspects := all.keys, []Key(nil)
+	if len(all.set.suspects) > 0 {
+		sure = nil
+		for _, k := range all.keys {
+			if _, suspect := all.set.suspects[k]; suspect {
+				suspects = append(suspects, k)
+			} else {
+				sure = append(sure, k)
+			}
+		}
+	}
+	t.planKeys(into, message, all, sure, len(sure))
+	t.planKeys(into, message, all, suspects, all.set.few)
+}
+
+// planKeys adds or deletes keys, at most so many in a message.
+func (t *Table) planKeys(into *lane, message int, one step, rest []Key, most int) {
+	for len(rest) > 0 {
 		n := 0
-		one := all
-		m := into.step(one)
-		t.elements(m, message, all.set, func(element func(Key, Verdict) bool) {
-			for full := false; n < len(rest) && !full; n++ {
+		t.elements(into.step(one), message, one.set, func(element func(Key, Verdict) bool) {
+			for full := false; n < min(len(rest), most) && !full; n++ {
 				var v Verdict
-				if all.action == addElements {
-					v, _ = all.set.elements.Wanted(rest[n])
+				if one.action == addElements {
+					v, _ = one.set.elements.Wanted(rest[n])
 				}
-				full = element(rest[n], v) || all.set.single
+				full = element(rest[n], v)
 			}
 		})
 		into.last().keys, rest = rest[:n], rest[n:]

@@ -13,24 +13,63 @@ import (
 // what is there may be other than we knew.
 const maxDoubts = 3
 
+// maxFirsts is how often in one Apply only the first of several refusals is
+// believed.
+const maxFirsts = 16
+
 // blame finds out what was refused and leaves it out from now on. Only the first
-// level counts at which something was: what comes later may have been refused
+// part counts in which something was: what comes later may have been refused
 // because of that.
 func (t *Table) blame(parts []*part, refusals []nlsock.Refusal) {
 	first := 0
 	for _, one := range parts {
 		n := 0
 		for n < len(refusals) && refusals[n].Index < first+one.Count() {
-			message := refusals[n].Index - first
-			after, _ := slices.BinarySearchFunc(one.steps, message+1, func(s step, at int) int { return s.first - at })
-			t.refuse(&one.steps[after-1], refusals[n].Err)
+			refusals[n].Index -= first
 			n++
 		}
-		if n > 0 {
-			return
-		}
 		first += one.Count()
+		if n == 0 {
+			continue
+		}
+		refusals = refusals[:n]
+		if t.firsts < maxFirsts && one.infectious(refusals) {
+			t.firsts++
+			refusals = refusals[:1]
+		}
+		for _, r := range refusals {
+			t.refuse(one.about(r.Index), r.Err)
+		}
+		return
 	}
+}
+
+// about returns the step that a message belongs to.
+func (p *part) about(message int) *step {
+	after, _ := slices.BinarySearchFunc(p.steps, message+1, func(s step, at int) int { return s.first - at })
+	return &p.steps[after-1]
+}
+
+// infectious reports whether the first refusal may be the reason of the others.
+// When the kernel finds by a last look that rules do not fit where packets reach
+// them, it goes through the transaction again and takes that look after every
+// message: the first that fails is guilty, and all after it fail as well.
+func (p *part) infectious(refusals []nlsock.Refusal) bool {
+	err := refusals[0].Err
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EINVAL) {
+		return false
+	}
+	looks := 0 // messages from the first on after which it is taken
+	for i := range p.steps {
+		s, end := &p.steps[i], p.Count()
+		if i+1 < len(p.steps) {
+			end = p.steps[i+1].first
+		}
+		if s.action == writeRules || s.action == addElements {
+			looks += max(0, end-max(s.first, refusals[0].Index))
+		}
+	}
+	return len(refusals) > 1 && len(refusals) == looks
 }
 
 // refuse leaves out what a step was about.
@@ -53,7 +92,7 @@ func (t *Table) refuse(s *step, err error) {
 		s.set.refused = true
 	case addElements, delElements:
 		if len(s.keys) > 1 { // which of them?
-			s.set.single = true
+			s.set.suspect(s.keys)
 			return
 		}
 		o.Key = s.keys[0]

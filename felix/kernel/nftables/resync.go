@@ -23,7 +23,7 @@ func (t *Table) Resync(context.Context) error {
 		}
 	}
 	for _, s := range t.sets {
-		s.refused, s.single = false, false
+		s.refused, s.suspects = false, nil
 		clear(s.bad)
 	}
 	if err := t.read(); err != nil {
@@ -71,7 +71,7 @@ func (t *Table) read() error {
 
 // recheck reads again what others were heard to change.
 func (t *Table) recheck() error {
-	if err := t.ears.hear(); err != nil {
+	if _, err := t.ears.hear(); err != nil {
 		return err
 	}
 	heard := t.ears.take()

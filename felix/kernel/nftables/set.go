@@ -46,21 +46,24 @@ func mapHeader(fields []Field) header {
 
 // set is one set or map of the table, wanted, there or both.
 type set struct {
-	name    string
-	kind    Kind
-	wanted  *header // nil: not wanted
-	have    *header // nil: not there
-	removal *bool   // of the Table
+	name   string
+	kind   Kind
+	wanted *header // nil: not wanted
+	have   *header // nil: not there
+	table  *Table
 
 	unread  bool // there, and what is in it is not known
 	odd     bool // there, and something is in it that no member of ours is like
 	refused bool // the set itself
-	single  bool // some of its elements are refused: they are written one by one
 	// elements are those in the kernel, tracked also while the set is not there:
 	// none are there then. The verdicts of sets are empty.
 	elements *delta.Tracker[Key, Verdict]
-	cover    *cover // of an Interval set: its members, of which elements are some
-	bad      map[Key]struct{}
+	cover    *cover           // of an Interval set: its members, of which elements are some
+	bad      map[Key]struct{} // elements that were refused
+	// suspects are elements of which some are refused: they are written so many at
+	// a time, until it is known which.
+	suspects map[Key]struct{}
+	few      int
 }
 
 // forget makes s want nothing and know nothing of what is in it.
@@ -68,9 +71,9 @@ func (s *set) forget() {
 	s.elements = delta.New[Key](func(a, b Verdict) bool { return a == b })
 	// A set is wanted as it is. What a map says about keys that nobody has told of
 	// yet may still be wanted.
-	s.elements.AllowRemoval(func(Key, Verdict) bool { return s.kind == ASet || *s.removal })
-	s.cover, s.bad = nil, map[Key]struct{}{}
-	s.unread, s.odd, s.refused, s.single = s.have != nil, false, false, false
+	s.elements.AllowRemoval(func(Key, Verdict) bool { return s.kind == ASet || s.table.removal })
+	s.cover, s.bad, s.suspects = nil, map[Key]struct{}{}, nil
+	s.unread, s.odd, s.refused = s.have != nil, false, false
 }
 
 func (s *set) begin(kind Kind, h header) {
@@ -93,7 +96,7 @@ func (s *set) want(k Key, v Verdict) {
 		s.cover.add(k, s.shift)
 		return
 	}
-	delete(s.bad, k)
+	s.acquit(k)
 	s.elements.Want(k, v)
 }
 
@@ -103,18 +106,37 @@ func (s *set) unwant(k Key) {
 		s.cover.remove(k, s.shift)
 		return
 	}
-	delete(s.bad, k)
+	s.acquit(k)
 	s.elements.Unwant(k)
 }
 
 // shift is told what the kernel is to get of the members of an Interval set.
 func (s *set) shift(k Key, wanted bool) {
-	delete(s.bad, k)
+	s.acquit(k)
 	if wanted {
 		s.elements.Want(k, "")
 	} else {
 		s.elements.Unwant(k)
 	}
+}
+
+// acquit forgets that k was refused.
+func (s *set) acquit(k Key) {
+	if _, bad := s.bad[k]; bad {
+		delete(s.bad, k)
+		delete(s.table.refused, Object{Kind: s.kind, Name: s.name, Key: k})
+	}
+}
+
+// suspect says that a message about keys was refused, because of one of them.
+func (s *set) suspect(keys []Key) {
+	if s.suspects == nil {
+		s.suspects = map[Key]struct{}{}
+	}
+	for _, k := range keys {
+		s.suspects[k] = struct{}{}
+	}
+	s.few = max(1, len(keys)/8)
 }
 
 // replace makes all the members of a set.
@@ -143,7 +165,9 @@ func (s *set) replace(all []Key) {
 			s.elements.Unwant(k)
 		}
 	}
-	clear(s.bad)
+	for k := range s.bad {
+		s.acquit(k)
+	}
 	for k := range next {
 		s.elements.Want(k, "")
 	}

@@ -33,7 +33,8 @@ type Table struct {
 	dirtySets   map[*set]struct{}
 
 	refused map[Object]error
-	doubts  int             // in this Apply
+	doubts  int             // how often in this Apply a refusal was answered by reading
+	firsts  int             // how often only the first of many was believed
 	scratch nlsock.Messages // for encoding a chain that is probably known
 	stats   Stats
 }
@@ -209,7 +210,7 @@ func (t *Table) chain(name string) *chain {
 func (t *Table) set(name string) *set {
 	s := t.sets[name]
 	if s == nil {
-		s = &set{name: name, kind: ASet, removal: &t.removal}
+		s = &set{name: name, kind: ASet, table: t}
 		s.forget()
 		t.sets[name] = s
 	}

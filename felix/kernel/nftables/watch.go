@@ -21,13 +21,14 @@ func (t *Table) Watch(ctx context.Context, tell func()) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		news := false
 		if err == nil {
-			err = t.ears.hear()
+			news, err = t.ears.hear()
 		}
 		if err != nil {
 			return fmt.Errorf("watch table %s: %w", t.name, err)
 		}
-		if t.ears.any() {
+		if news {
 			tell()
 		}
 	}
@@ -53,14 +54,6 @@ type suspects struct {
 	chains, sets map[string]struct{}
 }
 
-func (s *suspects) empty() bool { return !s.all && len(s.chains) == 0 && len(s.sets) == 0 }
-
-func (e *ears) any() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return !e.empty()
-}
-
 // take returns the suspects and forgets them.
 func (e *ears) take() suspects {
 	e.mu.Lock()
@@ -70,20 +63,21 @@ func (e *ears) take() suspects {
 	return s
 }
 
-// hear takes in what has come.
-func (e *ears) hear() error {
+// hear takes in what has come, and reports whether some of it was about the table.
+func (e *ears) hear() (news bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	err := e.listener.Hear(e.message)
+	err = e.listener.Hear(func(kind uint16, body []byte) { news = e.message(kind, body) || news })
 	if errors.Is(err, nlsock.ErrOverrun) {
-		e.all, err = true, nil
+		e.all, news, err = true, true, nil
 	}
-	return err
+	return news, err
 }
 
-func (e *ears) message(kind uint16, body []byte) {
-	if e.all || len(body) < 4 || Family(body[0]) != e.family || kind>>8 != subsystem {
-		return
+// message takes in one notification, and reports whether it is about the table.
+func (e *ears) message(kind uint16, body []byte) bool {
+	if len(body) < 4 || Family(body[0]) != e.family || kind>>8 != subsystem {
+		return false
 	}
 	// The first attribute of all that concerns a table is its name.
 	table, second, third := "", "", ""
@@ -97,8 +91,11 @@ func (e *ears) message(kind uint16, body []byte) {
 			third = nlsock.Text(value)
 		}
 	}
-	if table != e.table {
-		return
+	if table != e.table || kind&0xff == unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	if e.all {
+		return true
 	}
 	switch kind & 0xff {
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
@@ -111,6 +108,7 @@ func (e *ears) message(kind uint16, body []byte) {
 		put(&e.sets, second) // NFTA_SET_NAME, NFTA_SET_ELEM_LIST_SET
 	}
 	e.all = e.all || len(e.chains)+len(e.sets) > maxSuspects
+	return true
 }
 
 func put(into *map[string]struct{}, name string) {

@@ -1,6 +1,7 @@
 package nftables_test
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -25,8 +26,18 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// tester is a test, or one history of rapid.
+type tester interface {
+	Helper()
+	Context() context.Context
+	Cleanup(func())
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Errorf(string, ...any)
+}
+
 // start returns a Table that knows nothing, as of a process that begins.
-func start(t testing.TB, n *kerneltest.Namespace) (table *nftables.Table) {
+func start(t tester, n *kerneltest.Namespace) (table *nftables.Table) {
 	t.Helper()
 	n.Do(func() {
 		var err error
@@ -39,7 +50,7 @@ func start(t testing.TB, n *kerneltest.Namespace) (table *nftables.Table) {
 }
 
 // open returns a Table that has read what is there and may remove it.
-func open(t testing.TB, n *kerneltest.Namespace) *nftables.Table {
+func open(t tester, n *kerneltest.Namespace) *nftables.Table {
 	t.Helper()
 	table := start(t, n)
 	mustResync(t, table)
@@ -47,14 +58,14 @@ func open(t testing.TB, n *kerneltest.Namespace) *nftables.Table {
 	return table
 }
 
-func mustApply(t testing.TB, table *nftables.Table) {
+func mustApply(t tester, table *nftables.Table) {
 	t.Helper()
 	if err := table.Apply(t.Context()); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
 }
 
-func mustResync(t testing.TB, table *nftables.Table) {
+func mustResync(t tester, table *nftables.Table) {
 	t.Helper()
 	if err := table.Resync(t.Context()); err != nil {
 		t.Fatalf("Resync: %v", err)
@@ -62,7 +73,7 @@ func mustResync(t testing.TB, table *nftables.Table) {
 }
 
 // writesNothing checks that no message is sent by what f does.
-func writesNothing(t testing.TB, table *nftables.Table, f func()) {
+func writesNothing(t tester, table *nftables.Table, f func()) {
 	t.Helper()
 	before := table.Stats()
 	f()
@@ -73,7 +84,7 @@ func writesNothing(t testing.TB, table *nftables.Table, f func()) {
 
 // listed returns what nft lists of our table, as sorted lines: of each chain, set
 // and map one, and the rules of a chain in order.
-func listed(t testing.TB, n *kerneltest.Namespace) []string {
+func listed(t tester, n *kerneltest.Namespace) []string {
 	t.Helper()
 	var all struct{ Nftables []map[string]map[string]any }
 	if err := json.Unmarshal([]byte(n.Run("nft", "-j", "list", "ruleset")), &all); err != nil {
@@ -105,7 +116,7 @@ func listed(t testing.TB, n *kerneltest.Namespace) []string {
 	return lines
 }
 
-func text(t testing.TB, v any) string {
+func text(t tester, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -116,7 +127,7 @@ func text(t testing.TB, v any) string {
 
 // sameAsNew checks that n lists what a new namespace does in which want is told
 // to a new Table.
-func sameAsNew(t testing.TB, n, other *kerneltest.Namespace, want func(*nftables.Table)) {
+func sameAsNew(t tester, n, other *kerneltest.Namespace, want func(*nftables.Table)) {
 	t.Helper()
 	other.Run("nft", "flush", "ruleset")
 	table := start(t, other)

@@ -84,8 +84,15 @@ func (c *Conn) setUp(family int) error {
 // Port is the sender that notifications of changes made by this socket carry.
 func (c *Conn) Port() uint32 { return c.port }
 
-// Close closes the socket.
-func (c *Conn) Close() error { return unix.Close(c.fd) }
+// Close closes the socket; closing it again is nothing.
+func (c *Conn) Close() error {
+	if c.fd < 0 {
+		return nil
+	}
+	fd := c.fd
+	c.fd = -1
+	return unix.Close(fd)
+}
 
 // Do sends one request and returns the kernel's answer.
 func (c *Conn) Do(r *Request) error {
