@@ -8,6 +8,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -46,14 +48,25 @@ func add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	var dns types.DNS
+	if c.delegates() {
+		if req.Given, dns, err = c.borrow(context.Background(), args); err != nil {
+			return err
+		}
+	}
 	reply, err := ask(c, req)
+	if err == nil && reply.Added == nil {
+		err = types.NewError(types.ErrInternal, "the agent answered without a result", "")
+	}
 	if err != nil {
+		if c.delegates() { // what fails here the runtime's DEL repeats
+			_ = c.giveBack(context.Background(), args)
+		}
 		return later(err)
 	}
-	if reply.Added == nil {
-		return types.NewError(types.ErrInternal, "the agent answered without a result", "")
-	}
-	return types.PrintResult(result(reply.Added, args), c.CNIVersion)
+	r := result(reply.Added, args)
+	r.DNS = dns
+	return types.PrintResult(r, c.CNIVersion)
 }
 
 func del(args *skel.CmdArgs) error {
@@ -64,6 +77,9 @@ func del(args *skel.CmdArgs) error {
 	_, err = ask(c, req)
 	if errors.Is(err, errNoAgent) {
 		err = bury(c, req)
+	}
+	if err == nil && c.delegates() {
+		err = c.giveBack(context.Background(), args)
 	}
 	return err
 }
@@ -88,7 +104,9 @@ func check(args *skel.CmdArgs) error {
 			req.Addrs = append(req.Addrs, a.Unmap())
 		}
 	}
-	_, err = ask(c, req)
+	if _, err = ask(c, req); err == nil && c.delegates() {
+		err = invoke.DelegateCheck(context.Background(), c.IPAM.Type, args.StdinData, nil)
+	}
 	return later(err)
 }
 
@@ -100,6 +118,9 @@ func status(args *skel.CmdArgs) error {
 	_, err = ask(c, wire.Request{Command: wire.Status})
 	if errors.Is(err, errNoAgent) {
 		return types.NewError(types.ErrPluginNotAvailable, "the Korat agent does not run on this node", err.Error())
+	}
+	if err == nil && c.delegates() {
+		err = invoke.DelegateStatus(context.Background(), c.IPAM.Type, args.StdinData, nil)
 	}
 	return err
 }
@@ -113,7 +134,9 @@ func gc(args *skel.CmdArgs) error {
 	for _, v := range c.ValidAttachments {
 		req.Valid = append(req.Valid, wire.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})
 	}
-	_, err = ask(c, req)
+	if _, err = ask(c, req); err == nil && c.delegates() {
+		err = invoke.DelegateGC(context.Background(), c.IPAM.Type, args.StdinData, nil)
+	}
 	return later(err)
 }
 

@@ -240,6 +240,46 @@ func TestItem10RunningPodsGetTheNewMTUAndSoDoNewOnes(t *testing.T) {
 	}
 }
 
+// TestHostLocalAssignsTheAddresses runs the reference plugin behind ours, with a
+// range of the node that no pool has.
+func TestHostLocalAssignsTheAddresses(t *testing.T) {
+	a := newAgent(t)
+	c := libcni.NewCNIConfigWithCacheDir([]string{plugin, "/usr/lib/cni"}, t.TempDir(), nil)
+	data := t.TempDir()
+	conf, err := libcni.ConfListFromBytes(fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"korat","plugins":[{"type":"korat-cni","socket":%q,
+		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.77.0.0/24"}],[{"subnet":"fd00:77::/120"}]]}}]}`, filepath.Join(a.run, "cni.sock"), data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSandbox(t, "c1", "web")
+	r := add(t, c, conf, s)
+	if len(r.IPs) != 2 || r.IPs[0].Address.String() != "10.77.0.2/32" || r.IPs[1].Address.String() != "fd00:77::2/128" {
+		t.Fatalf("addresses are %v", r.IPs)
+	}
+	if err := c.CheckNetworkList(t.Context(), conf, s.rt); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	a.stop()
+	a.start()
+	if got := a.kernel.addrs(); len(got) != 2 {
+		t.Errorf("a restarted agent knows %v", got)
+	}
+	a.kernel.refuse = errors.New("no")
+	if _, err := c.AddNetworkList(t.Context(), conf, newSandbox(t, "c2", "db").rt); err == nil {
+		t.Error("the kernel refuses, and ADD succeeds")
+	}
+	a.kernel.refuse = nil
+	if err := c.DelNetworkList(t.Context(), conf, s.rt); err != nil {
+		t.Errorf("DEL: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(data, "korat", "*.*.*.*")); len(left) != 0 {
+		t.Errorf("host-local still holds %v", left)
+	}
+	if got := a.books.State().Attachments; len(got) != 0 {
+		t.Errorf("the journal keeps %v", got)
+	}
+}
+
 func TestALateDELOfTheFirstSandboxLeavesTheSecondAlone(t *testing.T) {
 	a, c := newAgent(t), cni(t)
 	first, second := newSandbox(t, "c1", "db-0"), newSandbox(t, "c2", "db-0")

@@ -47,6 +47,9 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 // assign finds addresses and records them.
 func (s *Server) assign(ctx context.Context, r wire.Request) (journal.Attachment, error) {
 	h := handle(r)
+	if len(r.Given) > 0 {
+		return s.take(r)
+	}
 	_, req, err := s.wishes(ctx, r)
 	if err != nil {
 		return journal.Attachment{}, err
@@ -58,6 +61,24 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (journal.Attachment
 	at := journal.Attachment{Handle: h, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: addrs, Keep: req.Keep}
 	if at.Generation, err = s.Journal.Attach(at); err != nil {
 		s.Allocator.Undo(h, addrs)
+		return journal.Attachment{}, err
+	}
+	return at, nil
+}
+
+// take records the addresses that another plugin has assigned. In a block of this
+// node they must be free.
+func (s *Server) take(r wire.Request) (at journal.Attachment, err error) {
+	if len(r.Given) > 2 || len(r.Given) == 2 && r.Given[0].Is4() == r.Given[1].Is4() {
+		return at, fmt.Errorf("the IPAM plugin assigned %v, expected at most one address of each family", r.Given)
+	}
+	at = journal.Attachment{Handle: handle(r), HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: r.Given}
+	err = s.Allocator.Hold(at.Handle, at.Addrs)
+	if err == nil {
+		at.Generation, err = s.Journal.Attach(at)
+	}
+	if err != nil {
+		s.Allocator.Undo(at.Handle, at.Addrs)
 		return journal.Attachment{}, err
 	}
 	return at, nil

@@ -37,6 +37,9 @@ type Request struct {
 	// Pools4 and Pools6 name the pools of the plugin's configuration, in ADD.
 	Pools4 []string `json:"pools4,omitempty"`
 	Pools6 []string `json:"pools6,omitempty"`
+	// Given are the addresses that another plugin for IPAM has assigned, in ADD:
+	// at most one of each family. Empty: Korat assigns.
+	Given []netip.Addr `json:"given,omitempty"`
 	// Addrs are the addresses of the previous result, in CHECK.
 	Addrs []netip.Addr `json:"addrs,omitempty"`
 	// Valid are the attachments that exist, in GC: all others are removed.
