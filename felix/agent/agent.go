@@ -35,6 +35,7 @@ import (
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/event/mailbox"
+	"github.com/koratnet/korat/felix/flow"
 	"github.com/koratnet/korat/felix/kube"
 	"github.com/koratnet/korat/felix/pod"
 	"github.com/koratnet/korat/felix/report"
@@ -122,11 +123,17 @@ func Run(ctx context.Context, c Config) (err error) {
 		Blocks: func(ctx context.Context) error { return blocks.PublishAll(ctx, allocator) },
 	})
 
+	drops := flow.New(flow.Config{Node: c.Node, Registry: registry, Log: c.Log.With("part", "flow")})
+
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return watch.Run(ctx, clients, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
 	})
-	g.Go(func() error { return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, node.note) })
+	g.Go(func() error {
+		return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, drops.Want, node.note)
+	})
+	g.Go(func() error { return drops.Run(ctx) })
+	g.Go(func() error { return drops.Serve(ctx, c.RunDir) })
 	g.Go(func() error { return kernel.loop.Run(ctx) })
 	g.Go(func() error { return kernel.listen(ctx) })
 	g.Go(func() error { return neighbours.Run(ctx) })

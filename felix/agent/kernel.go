@@ -16,12 +16,13 @@ import (
 
 // kernel is the loop over everything that is programmed into the kernel.
 type kernel struct {
-	loop       *apply.Loop
-	links      *link.Reconciler
-	routes     *route.Reconciler
-	news       *netmon.Monitor
-	interfaces *netmon.Interfaces
-	log        *slog.Logger
+	loop        *apply.Loop
+	links       *link.Reconciler
+	routes      *route.Reconciler
+	connections *connections
+	news        *netmon.Monitor
+	interfaces  *netmon.Interfaces
+	log         *slog.Logger
 }
 
 // newKernel makes the reconcilers, and posts the interfaces that there are. The
@@ -33,6 +34,10 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	routes, err := route.New()
+	if err != nil {
+		return nil, err
+	}
+	connections, err := newConnections(log.With("part", "conntrack"))
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +55,11 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 	phases := make([]apply.Phase, backend.Removed+1) // those of data planes come when settings are known
 	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links}
 	phases[backend.Routes] = apply.Phase{routes}
+	connections.enter(phases)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	return &kernel{loop: loop, links: links, routes: routes, news: news, interfaces: interfaces, log: log.With("part", "netmon")}, nil
+	return &kernel{loop: loop, links: links, routes: routes, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}, nil
 }
 
 // listen passes on what the kernel tells until ctx ends.
@@ -69,5 +75,6 @@ func (k *kernel) listen(ctx context.Context) error {
 func (k *kernel) close() {
 	k.links.Close()
 	k.routes.Close()
+	k.connections.close()
 	k.interfaces.Close()
 }

@@ -64,7 +64,8 @@ func (p *Planes) Choose(_ context.Context, s desired.Settings) (apply.Plane, str
 const (
 	Added = iota + 1
 	Rules
-	Routes // no part of a data plane: the gate stands before it
+	Connections // no part of a data plane: what changes hands begins anew
+	Routes      // nor this: the gate stands before it
 	Removed
 )
 
