@@ -119,8 +119,8 @@ type NodeConfigurationSpec struct {
 	// +optional
 	DropRecords Switch `json:"dropRecords,omitempty"`
 
-	// MTU is that of the interfaces of pods which are made from now on: 1280
-	// to 65535. Default: that of the interface through which the node reaches
+	// MTU is that of the interfaces of pods, those of running ones as well:
+	// 1280 to 65535. Default: that of the interface through which the node reaches
 	// the others.
 	// +optional
 	// +kubebuilder:validation:Minimum=1280

@@ -71,6 +71,7 @@ type local struct {
 	mu     sync.Mutex // guards all below
 	addrs  []netip.Addr
 	config bgp.Config
+	mtu    int                     // of pods, as settings say; 0: that of the uplink
 	blocks map[string]netip.Prefix // in the API, by name
 	pods   map[string]*event.Pod   // of this node, by namespace/name
 }
@@ -148,14 +149,26 @@ func (l *local) forget(name string) {
 }
 
 // note remembers what the engine computed and the node reports: the speaker's
-// configuration, and which policies are in use.
+// configuration, the MTU of pods, and which policies are in use.
 func (l *local) note(d desired.Delta) {
 	l.ledger.Note(d)
+	if d.Settings != nil {
+		l.mu.Lock()
+		l.mtu = d.Settings.MTU
+		l.mu.Unlock()
+	}
 	if d.Speaker != nil {
 		l.mu.Lock()
 		l.config = *d.Speaker
 		l.mu.Unlock()
 	}
+}
+
+// wantedMTU returns the MTU that settings ask for, 0 for none.
+func (l *local) wantedMTU() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mtu
 }
 
 // facts returns what there is to report now.

@@ -45,6 +45,7 @@ func (u *upkeep) run(ctx context.Context) error {
 		if err != nil || !u.node.allocator.Challenging() {
 			u.node.allocator.Listed()
 		}
+		err = errors.Join(err, u.cni.FollowMTU(u.node.wantedMTU()))
 		if time.Since(collected) >= collectEvery {
 			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()

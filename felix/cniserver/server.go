@@ -62,6 +62,7 @@ type Wirer interface {
 	Attach(podnet.Spec) (net.HardwareAddr, error)
 	Detach(hostInterface string) error
 	SetMTU(podnet.Spec) error
+	UplinkMTU() (int, error)
 	Retire(hostInterface string) error
 	Reap() error
 	Exists(hostInterface string) (bool, error)
@@ -99,7 +100,7 @@ type Listing struct {
 // Config is what a Server needs; every field is required.
 type Config struct {
 	RunDir    string // holds the socket and the tombstones
-	MTU       int    // bytes, of pods' interfaces; SetMTU changes it
+	MTU       int    // bytes, of pods' interfaces until FollowMTU is called
 	Allocator Allocator
 	Journal   Journal
 	Wirer     Wirer
@@ -127,10 +128,21 @@ func New(c Config) *Server {
 	return s
 }
 
-// SetMTU makes mtu, in bytes, that of all pods' interfaces, those of running ones
-// as well.
-func (s *Server) SetMTU(mtu int) error {
-	s.mtu.Store(int64(mtu))
+// FollowMTU makes wanted, in bytes, the MTU of all pods' interfaces, those of
+// running ones as well; 0 is that of the way to the other nodes. It is called from
+// time to time, and does nothing while nothing changed.
+func (s *Server) FollowMTU(wanted int) error {
+	if wanted == 0 {
+		var err error
+		if wanted, err = s.Wirer.UplinkMTU(); err != nil {
+			return fmt.Errorf("MTU of pods: %w", err)
+		}
+	}
+	before := s.mtu.Swap(int64(wanted))
+	if before == int64(wanted) {
+		return nil
+	}
+	s.Log.Info("MTU of pods changes", "from", before, "to", wanted)
 	var errs []error
 	for h := range s.Journal.State().Attachments {
 		errs = append(errs, s.resize(h))

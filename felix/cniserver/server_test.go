@@ -226,7 +226,7 @@ func TestAPodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
 func TestItem10RunningPodsGetTheNewMTUAndSoDoNewOnes(t *testing.T) {
 	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
 	add(t, c, a.conf("1.1.0"), s)
-	if err := a.server.SetMTU(1400); err != nil {
+	if err := a.server.FollowMTU(1400); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.ns.Link("eth0").Attrs().MTU; got != 1400 {

@@ -71,8 +71,7 @@ type Settings struct {
 	// serves, which would go back to the router they came from: Deny drops them,
 	// Pass leaves them alone.
 	Loops policy.Action
-	// MTU of the interfaces of pods that are made from now on; 0 is that of the
-	// node's uplink.
+	// MTU of the interfaces of pods; 0 is that of the node's uplink.
 	MTU int
 	// DropRecords: denied packets are told to NFLOG group DropGroup.
 	DropRecords bool
