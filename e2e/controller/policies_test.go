@@ -51,7 +51,7 @@ func TestStatusOfPoliciesTiersAndHostEndpoints(t *testing.T) {
 	create(t, host)
 	says(t, host, &host.Status.Conditions, koratv1.ConditionAccepted, `False UnknownNode: spec.node: "later"`)
 	create(t, machine("later"))
-	says(t, host, &host.Status.Conditions, koratv1.ConditionAccepted, "False Unsupported: ")
+	says(t, host, &host.Status.Conditions, koratv1.ConditionAccepted, "True Accepted")
 }
 
 // counts waits until the tier says that so many policies name it.

@@ -15,6 +15,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,7 @@ import (
 	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/cniserver/audit"
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/event/mailbox"
@@ -150,7 +152,7 @@ func Run(ctx context.Context, c Config) (err error) {
 			}).Run(ctx)
 		})
 	}
-	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board) })
+	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board, cni) })
 	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu, "restarted", restarted)
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -183,8 +185,8 @@ func markStarted(runDir string) (restarted bool, err error) {
 	return false, nil
 }
 
-// serve answers probes and Prometheus until ctx ends.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, board *status.Board) error {
+// serve answers probes, Prometheus and koratctl until ctx ends.
+func serve(ctx context.Context, address string, registry *prometheus.Registry, board *status.Board, cni *cniserver.Server) error {
 	if address == "" {
 		return nil
 	}
@@ -196,6 +198,15 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, b
 			return
 		}
 		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET "+audit.Path, func(w http.ResponseWriter, _ *http.Request) {
+		n, err := cni.Audit()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(n) // who asked may have gone
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	srv := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second}

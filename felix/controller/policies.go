@@ -9,13 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy/convert"
 )
-
-// notOnHosts is why nothing that concerns hosts alone is accepted: agents work
-// out what it means, and no kernel has it. To call it in use would leave hosts
-// open whose owners believe them closed.
-const notOnHosts = "no agent enforces policy on hosts"
 
 // accepted returns the conditions with one that says whether the spec is in use:
 // it is unless f says something. Conditions keep the time of their last change.
@@ -38,19 +34,6 @@ func policyProblem(problems []convert.Problem, tier string, exists bool) finding
 	case !exists:
 		return finding{koratv1.ReasonUnknownTier, fmt.Sprintf(
 			"spec.tier: %q: expected the name of a Tier, and there is none of this name; the policy is asked last, as if its tier ended with Deny", tier)}
-	}
-	return finding{}
-}
-
-// hookProblem says which field of a policy takes effect on hosts alone.
-func hookProblem(s *koratv1.GlobalNetworkPolicySpec) finding {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{{"preDNAT", s.PreDNAT}, {"doNotTrack", s.DoNotTrack}, {"applyOnForward", s.ApplyOnForward}} {
-		if f.set {
-			return finding{koratv1.ReasonUnsupported, fmt.Sprintf(`spec.%s: "true": expected false, as %s`, f.field, notOnHosts)}
-		}
 	}
 	return finding{}
 }
@@ -91,8 +74,11 @@ func hostProblem(h *koratv1.HostEndpoint, nodeExists bool) finding {
 	switch {
 	case len(problems) > 0:
 		return firstOf(problems)
+	case strings.HasPrefix(h.Spec.InterfaceName, desired.InterfacePrefix):
+		return finding{koratv1.ReasonInvalid, fmt.Sprintf(
+			"spec.interfaceName: %q: expected an interface of the host: those that begin with %s are of pods", h.Spec.InterfaceName, desired.InterfacePrefix)}
 	case !nodeExists:
 		return finding{koratv1.ReasonUnknownNode, fmt.Sprintf("spec.node: %q: expected the name of a Node, and there is none of this name", h.Spec.Node)}
 	}
-	return finding{koratv1.ReasonUnsupported, "spec: rules find the endpoint by its labels, and " + notOnHosts}
+	return finding{}
 }

@@ -51,19 +51,6 @@ func TestAcceptanceOfAPolicy(t *testing.T) {
 	}
 }
 
-func TestWhatActsOnHostsAloneIsNotAccepted(t *testing.T) {
-	for want, s := range map[string]koratv1.GlobalNetworkPolicySpec{
-		"": {},
-		`spec.preDNAT: "true": expected false, as no agent enforces policy on hosts`:        {PreDNAT: true, ApplyOnForward: true},
-		`spec.doNotTrack: "true": expected false, as no agent enforces policy on hosts`:     {DoNotTrack: true, ApplyOnForward: true},
-		`spec.applyOnForward: "true": expected false, as no agent enforces policy on hosts`: {ApplyOnForward: true},
-	} {
-		if got := hookProblem(&s); got.message != want || want != "" && got.reason != koratv1.ReasonUnsupported {
-			t.Errorf("got %v, want %q", got, want)
-		}
-	}
-}
-
 func TestOtherConditionsAndTheirTimesStay(t *testing.T) {
 	long := metav1.NewTime(time.Unix(5, 0))
 	was := []metav1.Condition{
@@ -101,8 +88,9 @@ func TestAcceptanceOfAHostEndpoint(t *testing.T) {
 		node bool
 		want finding
 	}{
-		"a host, on which nothing is enforced": {koratv1.HostEndpointSpec{Node: "a"}, true, finding{
-			koratv1.ReasonUnsupported, "spec: rules find the endpoint by its labels, and no agent enforces policy on hosts",
+		"a host": {koratv1.HostEndpointSpec{Node: "a"}, true, finding{}},
+		"the interface of a pod": {koratv1.HostEndpointSpec{Node: "a", InterfaceName: "kor1"}, true, finding{
+			koratv1.ReasonInvalid, `spec.interfaceName: "kor1": expected an interface of the host: those that begin with kor are of pods`,
 		}},
 		"of no node": {koratv1.HostEndpointSpec{Node: "a"}, false, finding{
 			koratv1.ReasonUnknownNode, `spec.node: "a": expected the name of a Node, and there is none of this name`,

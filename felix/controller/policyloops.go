@@ -96,9 +96,6 @@ func (c cluster) globalPolicy(seen changes) func(context.Context, *koratv1.Globa
 			return change{}, err
 		}
 		f := policyProblem(problems, p.Spec.Tier, exists)
-		if f.reason == "" {
-			f = hookProblem(&p.Spec)
-		}
 		return c.policy(ctx, p, p.Status, f, seen)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // lastClaims is how long a pool is kept, from when it was deleted, for agents to
 // hear of that: until then one may claim a block of it.
-const lastClaims = 15 * time.Second
+const lastClaims = 5 * time.Second
 
 // poolLoop keeps the status of pools, and holds one that is deleted until nobody
 // has a block of it: what covers live addresses, such as who is hidden behind a
@@ -61,7 +61,7 @@ func (l *poolLoop) hold(ctx context.Context, p *koratv1.IPPool, now time.Time) (
 	if wait := lastClaims - now.Sub(p.DeletionTimestamp.Time); wait > 0 {
 		return wait, nil
 	}
-	empty, err := l.empty(ctx, p.Name)
+	empty, err := l.empty(ctx, p)
 	if err != nil || !empty {
 		return lastClaims, err
 	}
@@ -70,10 +70,11 @@ func (l *poolLoop) hold(ctx context.Context, p *koratv1.IPPool, now time.Time) (
 }
 
 // empty reports whether no block of the pool is left: in the cache, and then on
-// the API server itself.
-func (l *poolLoop) empty(ctx context.Context, pool string) (bool, error) {
+// the API server itself. What is no claim holds nothing.
+func (l *poolLoop) empty(ctx context.Context, p *koratv1.IPPool) (bool, error) {
+	holds := func(b koratv1.Block) bool { return b.Spec.Pool == p.Name && blockProblem(&b, p).reason == "" }
 	var cached koratv1.BlockList
-	if err := l.client.List(ctx, &cached, shared, client.MatchingFields{poolField: pool}); err != nil || len(cached.Items) > 0 {
+	if err := l.client.List(ctx, &cached, shared, client.MatchingFields{poolField: p.Name}); err != nil || slices.ContainsFunc(cached.Items, holds) {
 		return false, err
 	}
 	for next := ""; ; {
@@ -81,7 +82,7 @@ func (l *poolLoop) empty(ctx context.Context, pool string) (bool, error) {
 		if err := l.server.List(ctx, &page, client.Limit(podsAtOnce), client.Continue(next)); err != nil {
 			return false, err
 		}
-		if slices.ContainsFunc(page.Items, func(b koratv1.Block) bool { return b.Spec.Pool == pool }) {
+		if slices.ContainsFunc(page.Items, holds) {
 			return false, nil
 		}
 		if next = page.Continue; next == "" {

@@ -50,7 +50,7 @@ func poolReadiness(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Blo
 	cidr, size := poolRange(p)
 	switch older := overlapping(p, all); {
 	case p.DeletionTimestamp != nil:
-		return deletion(blocks), false
+		return deletion(slices.DeleteFunc(slices.Clone(blocks), func(b koratv1.Block) bool { return blockProblem(&b, p).reason != "" })), false
 	case p.Spec.Disabled:
 		return finding{koratv1.ReasonDisabled, "spec.disabled is true: no block can be claimed, pods keep their addresses"}, false
 	case selectorError(p.Spec.NodeSelector) != nil:
