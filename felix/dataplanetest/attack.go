@@ -202,19 +202,21 @@ func (w *world) unknownInterface() {
 	}
 }
 
-// restart: an agent that begins anew opens nothing, at no step, and breaks no
-// connection that is allowed.
-func (w *world) restart() {
+// guarded is what is desired while flows and denied are tried: b takes in UDP
+// port 80 only, and c may send nothing.
+func (w *world) guarded() desired.Delta {
 	d := w.open()
 	w.close(d, "b", policy.Ingress, port(policy.UDP, 80))
 	w.close(d, "c", policy.Egress)
+	return d
+}
+
+// restart: an agent that begins anew opens nothing, at no step, and breaks no
+// connection that is allowed.
+func (w *world) restart() {
+	d := w.guarded()
 	w.apply(d)
-	flows := w.flows()
-	probe := func() {
-		w.t.Helper()
-		w.denied()
-		w.all(true, w.again(flows))
-	}
+	probe := w.probe()
 	probe()
 	for _, told := range []desired.Delta{{}, {Settings: d.Settings, Programs: d.Programs, Endpoints: d.Endpoints}, d} {
 		w.begin()
@@ -224,7 +226,44 @@ func (w *world) restart() {
 	}
 }
 
-// denied checks that what the policies of restart and its like deny stays out.
+// Switch puts one backend in the place of another and back, and looks after every
+// step of it: at no moment may a denied packet pass, or one of an established
+// connection get lost. What is removed leaves nothing behind.
+func Switch(t *testing.T, from, to Backend) {
+	t.Helper()
+	oneCPU(t)
+	w := newWorld(t, from)
+	none := map[string]string{from.Name: from.Dump(w.node), to.Name: to.Dump(w.node)}
+	w.begin()
+	w.apply(w.guarded())
+	probe := w.probe()
+	for _, next := range []Backend{to, from, to} {
+		old, leaves := w.plane, w.backend
+		w.backend = next
+		w.begin()
+		w.plane.between = probe
+		w.apply(w.guarded())
+		old.between = probe
+		w.must(old.uninstall(t.Context()))
+		probe()
+		if left := leaves.Dump(w.node); left != none[leaves.Name] {
+			t.Errorf("%s left behind:\n%s", leaves.Name, differing(none[leaves.Name], left))
+		}
+	}
+}
+
+// probe begins connections, and returns what makes sure that they go on and that
+// what is denied stays out.
+func (w *world) probe() func() {
+	flows := w.flows()
+	return func() {
+		w.t.Helper()
+		w.denied()
+		w.all(true, w.again(flows))
+	}
+}
+
+// denied checks that what the policies of guarded deny stays out.
 func (w *world) denied() {
 	w.t.Helper()
 	var shots []shot

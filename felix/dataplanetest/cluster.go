@@ -61,17 +61,23 @@ func drawCluster(seed uint64) *cluster {
 		c.law.Tiers[name] = t
 		c.tell(name, &event.Tier{Tier: t}, t)
 	}
+	for i := range 2 + c.IntN(8) {
+		c.enforce(c.policy(i))
+	}
 	if c.one(2) {
 		c.hostEndpoints()
-	}
-	for i := range 2 + c.IntN(8) {
-		p, spec := c.policy(i)
-		c.law.Policies = append(c.law.Policies, p)
-		c.events = append(c.events, event.Set(p.Key.String(), &event.Policy{Policy: p}))
-		c.text.WriteString(spec)
+		for i := range 1 + c.IntN(5) {
+			c.enforce(c.hostPolicy(i))
+		}
 	}
 	c.set()
 	return c
+}
+
+func (c *cluster) enforce(p *policy.Policy, spec string) {
+	c.law.Policies = append(c.law.Policies, p)
+	c.events = append(c.events, event.Set(p.Key.String(), &event.Policy{Policy: p}))
+	c.text.WriteString(spec)
 }
 
 // tell notes what the engine hears, and how it is written for people.

@@ -29,7 +29,7 @@ func Differential(t *testing.T, b Backend) {
 	oneCPU(t)
 	w := newWorld(t, b)
 	w.begin()
-	j := &judge{world: w, engine: calc.New(calc.Config{Node: "here"}), known: map[event.Key]bool{}}
+	j := &judge{world: w, engine: calc.New(calc.Config{Node: "here"}), known: map[event.Key]bool{}, why: reasons{}}
 	j.engine.Synced(event.API | event.CNI | event.Neighbours)
 	if *seed != 0 {
 		j.round(*seed)
@@ -38,7 +38,11 @@ func Differential(t *testing.T, b Backend) {
 	for range *clusters {
 		j.round(rand.Uint64())
 	}
-	t.Logf("%d clusters, %d packets, %d of them let through, %d of established connections", *clusters, j.all, j.passed, j.established)
+	t.Logf("%d clusters, %d packets, %d of them let through, %d of established connections; decided by:\n%s",
+		*clusters, j.all, j.passed, j.established, j.why)
+	if missing := j.why.missing(); *clusters >= enough && len(missing) > 0 {
+		t.Errorf("never decided: %v", missing)
+	}
 	if j.passed < j.all/10 || j.passed > j.all*9/10 {
 		t.Error("too few or too many were let through to say much")
 	}
@@ -52,6 +56,7 @@ type judge struct {
 	flows  []shot             // established connections of earlier clusters
 
 	all, passed, established int
+	why                      reasons
 }
 
 // round judges one cluster.
@@ -130,6 +135,7 @@ func (j *judge) compare(c *cluster, host *eval.Host, shots []shot, got map[uint3
 	for i, s := range shots {
 		verdicts[i] = s.judged(host)
 		j.all++
+		j.why.note(verdicts[i])
 		want := verdicts[i].Action == policy.Allow
 		if want {
 			j.passed++

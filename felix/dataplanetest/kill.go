@@ -41,11 +41,7 @@ func KillAnywhere(t *testing.T, b Backend) {
 	step := 1
 	p := w.spawn(step)
 	p.await(step)
-	flows := w.flows()
-	probe := func() {
-		w.denied()
-		w.all(true, w.again(flows))
-	}
+	probe := w.probe()
 	reference := &reference{backend: b, node: kerneltest.New(t)}
 	for range *kills {
 		for range 1 + rand.IntN(40) {

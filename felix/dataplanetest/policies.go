@@ -159,6 +159,28 @@ func (d dice) global(i int) *v1.GlobalNetworkPolicy {
 	return p
 }
 
+// hostPolicy draws one that selects most host endpoints and says something about
+// many packets.
+func (d dice) hostPolicy(i int) (*policy.Policy, string) {
+	o := d.global(i)
+	o.Name, o.Spec.Enforcement = fmt.Sprint("edge", i), ""
+	if o.Spec.Selector = ""; d.one(4) {
+		o.Spec.Selector = d.selector()
+	}
+	if o.Spec.Types = nil; !o.Spec.PreDNAT && !o.Spec.DoNotTrack && d.one(2) {
+		o.Spec.NamespaceSelector = "global()"
+	}
+	some := v1.Rule{Action: pick(d, v1.ActionAllow, v1.ActionDeny)}
+	if d.one(2) {
+		some.Protocol = new(pick(d, intstr.FromString("TCP"), intstr.FromString("UDP")))
+	}
+	if o.Spec.Ingress = append(o.Spec.Ingress, some); !o.Spec.PreDNAT {
+		o.Spec.Egress = append(o.Spec.Egress, some)
+	}
+	p, _ := convert.GlobalNetworkPolicy(o)
+	return p, text("policy", p.Key.String(), o.Spec)
+}
+
 func (d dice) rule(ingress, global bool) v1.Rule {
 	rule := v1.Rule{
 		Action:    pick(d, v1.ActionAllow, v1.ActionAllow, v1.ActionAllow, v1.ActionDeny, v1.ActionPass, v1.ActionLog),

@@ -1,12 +1,9 @@
 package iptables
 
 import (
-	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -46,7 +43,7 @@ func phases(flavour Flavour) ([]apply.Phase, error) {
 	return []apply.Phase{{ipset.Adder{Sets: sets}}, {of(ir.IPv4), of(ir.IPv6)}, {ipset.Remover{Sets: sets}}}, nil
 }
 
-// dump prints all rules of a node by chain, and our sets.
+// dump prints all rules of a node, and our sets.
 func dump(t *testing.T, node *kerneltest.Namespace, flavour Flavour) string {
 	t.Helper()
 	var lines []string
@@ -55,20 +52,7 @@ func dump(t *testing.T, node *kerneltest.Namespace, flavour Flavour) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		chains, table := map[string]string{}, ""
-		for line := range strings.Lines(node.Run(path)) {
-			switch fields := strings.Fields(line); {
-			case line[0] == '*':
-				table = fmt.Sprint(f, " ", strings.TrimSpace(line), " ")
-			case line[0] == ':' && fields[1] == "-": // one that is built in is there when a rule is
-				chains[table+fields[0][1:]] += "\n"
-			case line[0] == '-':
-				chains[table+fields[1]] += line
-			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(chains)) {
-			lines = append(lines, name+"\n"+chains[name])
-		}
+		lines = append(lines, f.String(), dataplanetest.Rules(node.Run(path)))
 	}
 	return strings.Join(append(lines, node.Sets("kor")...), "\n")
 }
