@@ -1,0 +1,162 @@
+package nft_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// report tells the median and the 99th percentile.
+func report(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
+}
+
+// BenchmarkChange is one change on a node with 200 pods: from what the engine says
+// until the kernel enforces it.
+func BenchmarkChange(b *testing.B) {
+	for _, policies := range []int{10, 1_000, 10_000} {
+		d := crowd(200, policies, nil)
+		changes := map[string]func(i int) desired.Delta{
+			"member": func(i int) desired.Delta {
+				m := map[ir.Member]struct{}{{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 32)}: {}}
+				return desired.Delta{Sets: map[ir.SetID]*desired.SetChange{"set1": {Kind: ir.Addrs, Add: m}}}
+			},
+			"rule": func(i int) desired.Delta {
+				id := crowdProgram(i % policies)
+				p := *d.Programs[id]
+				p.Rules = append(slices.Clone(p.Rules), ir.Rule{Action: policy.Allow, SrcNets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Origin: i})
+				p.Rules[0].Action = policy.Action(i % 2)
+				return desired.Delta{Programs: map[ir.ProgramID]*ir.Program{id: &p}}
+			},
+			"policy": func(i int) desired.Delta { // a new one, on one pod
+				id := crowdProgram(1_000_000 + i)
+				iface := slices.Sorted(maps.Keys(d.Endpoints))[i%200]
+				e := *d.Endpoints[iface]
+				e.Ingress.Tiers = slices.Clone(e.Ingress.Tiers)
+				e.Ingress.Tiers[0].Programs = append(slices.Clone(e.Ingress.Tiers[0].Programs), id)
+				return desired.Delta{
+					Endpoints: map[string]*desired.Endpoint{iface: &e},
+					Programs:  map[ir.ProgramID]*ir.Program{id: {ID: id, Rules: []ir.Rule{{Action: policy.Deny}}}},
+				}
+			},
+		}
+		for _, name := range []string{"member", "rule", "policy"} {
+			b.Run(fmt.Sprintf("%s/%d", name, policies), func(b *testing.B) {
+				w := newWall(b, kerneltest.New(b))
+				if err := w.apply(d); err != nil {
+					b.Fatal(err)
+				}
+				var took []time.Duration
+				before := w.Stats()
+				for i := 0; b.Loop(); i++ {
+					change := changes[name](i)
+					begin := time.Now()
+					if err := w.apply(change); err != nil {
+						b.Fatal(err)
+					}
+					took = append(took, time.Since(begin))
+				}
+				report(b, took)
+				b.ReportMetric(float64(w.Stats().Messages-before.Messages)/float64(len(took)), "messages/op")
+			})
+		}
+	}
+}
+
+// load is a node with 200 pods, 10,000 policies of 5 rules each, and 100,000
+// members of sets.
+func load() desired.Delta {
+	d := crowd(200, 10_000, nil)
+	for _, p := range d.Programs {
+		for i := range 4 {
+			r := p.Rules[0]
+			r.DstPorts = []ir.PortRange{{First: uint16(20_000 + i), Last: uint16(20_000 + i)}}
+			r.Origin = i + 1
+			p.Rules = append(p.Rules, r)
+		}
+	}
+	for s := range 100 {
+		change := d.Sets[ir.SetID(fmt.Sprint("set", s))]
+		for m := range 750 {
+			change.Add[ir.Member{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 3, byte(m >> 8), byte(m)}), 32)}] = struct{}{}
+		}
+	}
+	return d
+}
+
+// BenchmarkLoad brings 50,000 rules and 100,000 members into an empty table.
+func BenchmarkLoad(b *testing.B) {
+	var took []time.Duration
+	for b.Loop() {
+		d := load()
+		w := newWall(b, kerneltest.New(b))
+		begin := time.Now()
+		if err := w.apply(d); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begin))
+	}
+	report(b, took)
+}
+
+// BenchmarkMembers changes 10,000 members of the sets of that table at once.
+func BenchmarkMembers(b *testing.B) {
+	w := newWall(b, kerneltest.New(b))
+	if err := w.apply(load()); err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		d := desired.Delta{Sets: map[ir.SetID]*desired.SetChange{}}
+		for s := range 100 {
+			change := &desired.SetChange{Kind: ir.Addrs, Add: map[ir.Member]struct{}{}, Del: map[ir.Member]struct{}{}}
+			for m := range 100 {
+				member := ir.Member{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 8, byte(m >> 8), byte(m)}), 32)}
+				if i%2 == 0 {
+					change.Add[member] = struct{}{}
+				} else {
+					change.Del[member] = struct{}{}
+				}
+			}
+			d.Sets[ir.SetID(fmt.Sprint("set", s))] = change
+		}
+		begin := time.Now()
+		if err := w.apply(d); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begin))
+	}
+	report(b, took)
+}
+
+// BenchmarkRestart is an agent that starts and finds that table as it should be.
+func BenchmarkRestart(b *testing.B) {
+	host := kerneltest.New(b)
+	d := load()
+	if err := newWall(b, host).apply(d); err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	for b.Loop() {
+		w := newWall(b, host)
+		begin := time.Now()
+		if err := w.apply(d); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begin))
+		if n := w.Stats().Messages; n > 0 {
+			b.Fatalf("%d messages were written", n)
+		}
+	}
+	report(b, took)
+}

@@ -1,0 +1,6 @@
+package nft
+
+import "github.com/koratnet/korat/felix/kernel/nftables"
+
+// Stats count what was sent to the kernel.
+func (f *Firewall) Stats() nftables.Stats { return f.table.Stats() }

@@ -1,0 +1,197 @@
+package nft
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/nftables"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// Priorities of base chains; the kernel calls the lowest first. Translation of
+// sources stands behind that of kube-proxy, in both its modes.
+const (
+	prioRaw       = -300
+	prioMangle    = -150
+	prioFilter    = 0
+	prioSourceNAT = 110
+)
+
+func baseChain(name string, kind nftables.ChainType, hook nftables.HookNumber, priority int32, rules []nftables.Rule) nftables.Chain {
+	return nftables.Chain{Name: name, Base: &nftables.Hook{Type: kind, Number: hook, Priority: priority}, Rules: rules}
+}
+
+func filterChain(name string, hook nftables.HookNumber, priority int32, rules []nftables.Rule) nftables.Chain {
+	return baseChain(name, nftables.Filter, hook, priority, rules)
+}
+
+// Sources of packets by which IPv6 finds neighbours, before a pod has an address.
+var unaddressed = []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/128")}
+
+// statics returns the chains that are there whatever pods and policies there are.
+// services says whether there are addresses of services that packets could run in
+// circles for.
+func (s style) statics(set desired.Settings, h hosts, services bool) []nftables.Chain {
+	return []nftables.Chain{
+		s.rawPrerouting(h), s.strangeSource(), s.forgedSource(), neighbourChain(),
+		s.forward(set, h, services), s.invalid(),
+		{Name: fromPod, Rules: append(s.tunnels(), s.dispatch(expr.MetaKeyIIFNAME, fromPodsMap, policy.Egress)...)},
+		{Name: toPod, Rules: s.dispatch(expr.MetaKeyOIFNAME, toPodsMap, policy.Ingress)},
+		s.input(h), s.podToHost(set),
+	}
+}
+
+// rawPrerouting drops what pods send with sources that are not theirs, before
+// connection tracking sees it: a forged packet must not change the state of
+// somebody else's connection. The sources of a pod are exactly those that the
+// routes to its interface are for, so nothing has to be asked of the routes.
+func (s style) rawPrerouting(h hosts) nftables.Chain {
+	rules := []nftables.Rule{
+		rule(knownSource(ir.IPv4)),
+		rule(fromPods(), goTo(strangeSource)),
+	}
+	return filterChain(rawIn, nftables.Prerouting, prioRaw, append(rules, h.rawRules(s)...))
+}
+
+// strangeSource decides about packets of pods that are not of IPv4 with a known
+// source.
+func (s style) strangeSource() nftables.Chain {
+	router := desired.Reason{Cause: desired.Router, Direction: policy.Egress}
+	unknown := desired.Reason{Cause: desired.Unknown, Direction: policy.Egress}
+	var rules []nftables.Rule
+	for _, t := range routerTypes {
+		rules = append(rules, rule(ofProtocol(policy.ICMPv6), ofType(t, t), s.deny(router)))
+	}
+	rules = append(rules, rule(knownSource(ir.IPv6)))
+	for _, p := range unaddressed {
+		rules = append(rules, rule(ofFamily(ir.IPv6), ofProtocol(policy.ICMPv6), source.within(p, expr.CmpOpEq), jump(neighbours)))
+	}
+	rules = append(rules, rule(word{meta(expr.MetaKeyIIFNAME), decide(knownPods)}), rule(s.deny(unknown)))
+	return nftables.Chain{Name: strangeSource, Rules: rules}
+}
+
+func (s style) forgedSource() nftables.Chain {
+	forged := desired.Reason{Cause: desired.Forged, Direction: policy.Egress}
+	return nftables.Chain{Name: forgedSource, Rules: []nftables.Rule{rule(s.deny(forged))}}
+}
+
+// neighbourChain accepts the messages by which a pod and its node find each
+// other, and lets others come back.
+func neighbourChain() nftables.Chain {
+	var rules []nftables.Rule
+	for _, t := range neighbourTypes {
+		rules = append(rules, rule(ofType(t[0], t[1]), accept))
+	}
+	return nftables.Chain{Name: neighbours, Rules: rules}
+}
+
+// forward is on the way of every packet that is passed on, so what is common
+// stands first: one rule for packets of open connections.
+func (s style) forward(set desired.Settings, h hosts, services bool) nftables.Chain {
+	var rules []nftables.Rule
+	if services && set.Loops == policy.Deny {
+		loop := desired.Reason{Cause: desired.Loop, Direction: policy.Ingress}
+		for _, f := range bothFamilies {
+			unserved := destination.inSet(f, desired.SetName(desired.ServicesSet, f), false)
+			rules = append(rules, rule(ofFamily(f), unserved, s.deny(loop)))
+		}
+	}
+	rules = append(rules, rule(inState(established), accept))
+	if set.Invalid == policy.Deny {
+		rules = append(rules, rule(inState(expr.CtStateBitINVALID), jump(invalidState)))
+	}
+	rules = append(rules, h.jumpTo(forwardIn)...)
+	rules = append(rules, rule(fromPods(), jump(fromPod)), rule(toPods(), goTo(toPod)))
+	return filterChain(forward, nftables.Forward, prioFilter, append(rules, h.jumpTo(forwardOut)...))
+}
+
+// invalid drops packets of no connection that pods send or are sent.
+func (s style) invalid() nftables.Chain {
+	reason := func(d policy.Direction) word { return s.deny(desired.Reason{Cause: desired.Invalid, Direction: d}) }
+	return nftables.Chain{Name: invalidState, Rules: []nftables.Rule{
+		rule(fromPods(), reason(policy.Egress)),
+		rule(toPods(), reason(policy.Ingress)),
+	}}
+}
+
+// vxlan is the port of tunnels that a pod could build itself, and with them walk
+// around its egress policy and forge sources behind the tunnel's end; so it could
+// with IP in IP.
+const (
+	vxlan  = 4789
+	ipInIP = policy.Protocol(4)
+)
+
+func (s style) tunnels() []nftables.Rule {
+	reason := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Egress})
+	return []nftables.Rule{
+		rule(ofProtocol(ipInIP), reason),
+		rule(ofProtocol(policy.UDP), destination.at(vxlan), reason),
+	}
+}
+
+// dispatch leads packets to the chain of their interface. One that is not known
+// is closed, with or without agent.
+func (s style) dispatch(iface expr.MetaKey, m string, d policy.Direction) []nftables.Rule {
+	unknown := desired.Reason{Cause: desired.Unknown, Direction: d}
+	return []nftables.Rule{rule(word{meta(iface), decide(m)}), rule(s.deny(unknown))}
+}
+
+func (s style) input(h hosts) nftables.Chain {
+	rules := []nftables.Rule{rule(fromPods(), goTo(podToHost))}
+	return filterChain(input, nftables.Input, prioFilter, append(rules, h.jumpTo(normalIn)...))
+}
+
+// podToHost decides about packets from pods to their own node.
+func (s style) podToHost(set desired.Settings) nftables.Chain {
+	rules := []nftables.Rule{
+		rule(inState(established), accept),
+		rule(ofProtocol(policy.ICMPv6), jump(neighbours)),
+	}
+	if set.Invalid == policy.Deny {
+		rules = append(rules, rule(inState(expr.CtStateBitINVALID), s.deny(desired.Reason{Cause: desired.Invalid, Direction: policy.Egress})))
+	}
+	rules = append(rules, rule(jump(fromPod)))
+	if set.PodToHost == policy.Deny {
+		rules = append(rules, rule(s.deny(desired.Reason{Cause: desired.ToHost, Direction: policy.Egress})))
+	}
+	return nftables.Chain{Name: podToHost, Rules: rules}
+}
+
+// masquerade returns the chain that hides pods behind the node's address when
+// they leave the cluster.
+func masquerade(m desired.Masquerade) nftables.Chain {
+	var rules []nftables.Rule
+	for _, f := range bothFamilies {
+		from := append(ofFamily(f), source.inSet(f, desired.SetName(desired.MasqueradeSet, f), false)...)
+		match := append(from, destination.inSet(f, desired.SetName(desired.InsideSet, f), true)...)
+		if m.Ports != (ir.PortRange{}) {
+			for _, p := range []policy.Protocol{policy.TCP, policy.UDP} {
+				rules = append(rules, rule(ofProtocol(p), match, translate(f, m.To(f), m.Ports)))
+			}
+		}
+		rules = append(rules, rule(match, translate(f, m.To(f), ir.PortRange{})))
+	}
+	return baseChain(nat, nftables.NAT, nftables.Postrouting, prioSourceNAT, rules)
+}
+
+// translate gives packets the source address to, or where that is zero the one of
+// the interface they leave by.
+func translate(f ir.Family, to netip.Addr, ports ir.PortRange) word {
+	var w word
+	var first, last uint32
+	if ports != (ir.PortRange{}) {
+		first, last = wordAt(16), wordAt(20)
+		w = append(w, &expr.Immediate{Register: first, Data: port2(ports.First)}, &expr.Immediate{Register: last, Data: port2(ports.Last)})
+	}
+	if !to.IsValid() {
+		return append(w, &expr.Masq{FullyRandom: true, ToPorts: first != 0, RegProtoMin: first, RegProtoMax: last})
+	}
+	return append(w, &expr.Immediate{Register: reg, Data: to.AsSlice()}, &expr.NAT{
+		Type: expr.NATTypeSourceNAT, Family: uint32(familyNumbers[f]), FullyRandom: true,
+		RegAddrMin: reg, RegProtoMin: first, RegProtoMax: last,
+	})
+}
