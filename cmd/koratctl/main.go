@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Use: "koratctl", Short: "Ask about Korat's network, and convert to it", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(policyCommand(), ipamCommand())
+	root.AddCommand(policyCommand(), ipamCommand(), dropsCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
