@@ -72,7 +72,12 @@ func (w *world) saved(tables ...string) string {
 	for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
 		for _, table := range tables {
 			var chains, rules []string
-			for _, l := range strings.Split(w.iptables(f, "-save", "-t", table), "\n") {
+			path, err := tool{f, w.flavour}.path("-save")
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			// It warns of tables of the other flavour, in the middle of its output.
+			for _, l := range strings.Split(w.host.Run("sh", "-c", path+" -t "+table+" 2>/dev/null"), "\n") {
 				switch {
 				case strings.HasPrefix(l, ":"):
 					chains = append(chains, l[:strings.LastIndex(l, " ")])
@@ -225,53 +230,6 @@ func TestNothingIsRemovedBeforeAllIsKnown(t *testing.T) {
 			if strings.Contains(w.saved("filter"), name) {
 				t.Errorf("%s was left behind", name)
 			}
-		}
-	})
-}
-
-const foreign = `*filter
-:KUBE-FORWARD - [0:0]
-:korat - [0:0]
--I FORWARD 1 -m comment --comment "kubernetes \"forwarding\" rules" -j KUBE-FORWARD
--A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
--A korat -m comment --comment "korat" -j RETURN
--A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
-COMMIT
-*raw
--A PREROUTING -i eth0 -j CT --notrack -p udp --dport 5353
-COMMIT
-*nat
-:KUBE-SERVICES - [0:0]
--A PREROUTING -j KUBE-SERVICES
-COMMIT
-`
-
-func TestOtherProgramsRulesAreNotTouched(t *testing.T) {
-	eachFlavour(t, func(t *testing.T, w *world) {
-		for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
-			path, _ := tool{f, w.flavour}.path("-restore")
-			w.host.Run("sh", "-c", path+" --noflush <<'END'\n"+foreign+"END")
-		}
-		others := func() string {
-			var keep []string
-			for _, l := range strings.Split(w.saved("raw", "filter", "nat"), "\n") {
-				if ruleHash(l) == "" && !ownName.MatchString(strings.TrimPrefix(chainOf("x "+l), ":")) {
-					keep = append(keep, l)
-				}
-			}
-			return strings.Join(keep, "\n")
-		}
-		before := others()
-		if !strings.Contains(before, ":korat -") {
-			t.Fatalf("the other program's chain is missing in:\n%s", before)
-		}
-		w.resync()
-		w.apply(w.policed(allowTCP))
-		w.restarted()
-		w.apply(w.policed())
-		w.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{w.sites["a"].iface: nil, w.sites["b"].iface: nil}})
-		if diff := gocmp.Diff(before, others()); diff != "" {
-			t.Errorf("other programs' rules changed:\n%s", diff)
 		}
 	})
 }
