@@ -56,10 +56,6 @@ const (
 	// a part of the spec means nothing, and the message begins with its field
 	// path. There may be more: the message is about the first.
 	ReasonInvalid = "Invalid"
-	// ReasonUnsupported, with Accepted false on a policy or a HostEndpoint: a
-	// part of the spec is understood but not enforced, and the message begins
-	// with its field path.
-	ReasonUnsupported = "Unsupported"
 	// ReasonUnknownTier, with Accepted false on a policy: its tier does not
 	// exist, and is taken for the last, with default action Deny.
 	ReasonUnknownTier = "UnknownTier"
