@@ -184,7 +184,7 @@ func sorted(lines string) string {
 }
 
 // A pod that starts under a policy is never open, not even for its first packet.
-func TestAPodIsBornWithItsPolicy(t *testing.T) {
+func TestItem20APodIsBornWithItsPolicy(t *testing.T) {
 	namespace(t, cluster, "born")
 	create(t, cluster, &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "born", Name: "deny"},

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -62,6 +61,7 @@ type agent struct {
 	api    *api
 	alloc  *assign.Allocator
 	server *cniserver.Server
+	log    *bytes.Buffer // at every level, of the last life
 	books  *journal.Journal
 	later  atomic.Int64 // how far its clock is ahead, in nanoseconds
 	stop   func()
@@ -79,7 +79,8 @@ func (a *agent) start() {
 	if a.books, err = journal.Open(a.state, "n"); err != nil {
 		a.t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	a.log = &bytes.Buffer{}
+	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	alloc := assign.New(a.books, a.api, func() time.Time { return time.Now().Add(time.Duration(a.later.Load())) }, log)
 	a.alloc = alloc
 	alloc.SetNode("uid", selector.Labels(nil))
@@ -191,7 +192,7 @@ func add(t *testing.T, c *libcni.CNIConfig, conf *libcni.NetworkConfigList, s sa
 	return out
 }
 
-func TestAPodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
+func TestItems11And16APodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
 			a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
@@ -280,7 +281,7 @@ func TestHostLocalAssignsTheAddresses(t *testing.T) {
 	}
 }
 
-func TestALateDELOfTheFirstSandboxLeavesTheSecondAlone(t *testing.T) {
+func TestItem6ALateDELOfTheFirstSandboxLeavesTheSecondAlone(t *testing.T) {
 	a, c := newAgent(t), cni(t)
 	first, second := newSandbox(t, "c1", "db-0"), newSandbox(t, "c2", "db-0")
 	add(t, c, a.conf("1.0.0"), first)
@@ -345,7 +346,7 @@ func TestARestartedAgentKnowsItsPodsAndForgetsThoseThatARebootTook(t *testing.T)
 	}
 }
 
-func TestGCRemovesWhatTheRuntimeDoesNotName(t *testing.T) {
+func TestItem16GCRemovesWhatTheRuntimeDoesNotName(t *testing.T) {
 	a, c := newAgent(t), cni(t)
 	kept, lost := newSandbox(t, "c1", "kept"), newSandbox(t, "c2", "lost")
 	want := add(t, c, a.conf("1.1.0"), kept).IPs[0].Address.IP.String()
@@ -359,7 +360,7 @@ func TestGCRemovesWhatTheRuntimeDoesNotName(t *testing.T) {
 	}
 }
 
-func TestSTATUSFollowsTheAgent(t *testing.T) {
+func TestItem16STATUSFollowsTheAgent(t *testing.T) {
 	a, c := newAgent(t), cni(t)
 	if err := c.GetStatusNetworkList(t.Context(), a.conf("1.1.0")); err != nil {
 		t.Error(err)

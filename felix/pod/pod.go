@@ -182,6 +182,10 @@ func inside(nl *netlink.Handle, s Spec) (net.HardwareAddr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Interface, err)
 	}
+	// A new namespace takes this over from the first one, which forwards.
+	if err := set("net/ipv4/ip_forward", "0"); err != nil {
+		return nil, err
+	}
 	if has6(s.Addrs) {
 		for _, c := range []string{"all", "default", "lo", s.Interface} {
 			if err := set("net/ipv6/conf/"+c+"/disable_ipv6", "0"); err != nil {

@@ -102,19 +102,6 @@ func TestAttachingAgainKeepsTheLink(t *testing.T) {
 	}
 }
 
-func TestASecondSandboxOfTheNameTakesTheLinkOver(t *testing.T) {
-	n, first, second := newNode(t), kerneltest.New(t), kerneltest.New(t)
-	n.attach(in(first))
-	n.attach(in(second))
-	n.route()
-	if err := n.check(in(second)); err != nil {
-		t.Error(err)
-	}
-	if _, err := first.LinkByName("eth0"); err == nil {
-		t.Error("the first sandbox is still attached")
-	}
-}
-
 func TestDetachingTwiceIsSuccess(t *testing.T) {
 	n, pod := newNode(t), kerneltest.New(t)
 	n.attach(in(pod))
@@ -154,7 +141,7 @@ func TestAnInterfaceThatIsNotOursIsLeftAloneAndNothingOfOursStays(t *testing.T) 
 	}
 }
 
-func TestCheckFindsWhatWasBroken(t *testing.T) {
+func TestItem16CheckFindsWhatWasBroken(t *testing.T) {
 	const host = "kor0123456789a"
 	inPod := func(args ...string) func(*node, *kerneltest.Namespace) {
 		return func(_ *node, pod *kerneltest.Namespace) { pod.Run("ip", args...) }

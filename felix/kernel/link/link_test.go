@@ -104,7 +104,7 @@ func TestAMissingInterfaceIsClosedUntilItAppears(t *testing.T) {
 	}
 }
 
-func TestAForeignEditIsUndone(t *testing.T) {
+func TestItem5AForeignEditIsUndone(t *testing.T) {
 	n := kerneltest.New(t)
 	kerneltest.Pod(n, "kor1")
 	r := open(t, n)

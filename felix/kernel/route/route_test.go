@@ -140,7 +140,7 @@ func TestEveryKindOfRoute(t *testing.T) {
 	compare(t, n)
 }
 
-func TestASecondInstanceAdoptsWithoutAWrite(t *testing.T) {
+func TestItems7And83ASecondInstanceAdoptsWithoutAWriteAndSweepsWhenAllIsKnown(t *testing.T) {
 	n := node(t)
 	mustApply(t, begin(t, n), routes(t, all...))
 	n.Run("ip", "route", "add", "10.9.0.0/26", "via", "192.0.2.3", "proto", "112")

@@ -71,7 +71,7 @@ func mustApply(t *testing.T, r *sysctl.Reconciler, d desired.Delta) {
 	}
 }
 
-func TestParametersFollowTheInterface(t *testing.T) {
+func TestItems1And3ParametersFollowTheInterface(t *testing.T) {
 	n := kerneltest.New(t)
 	r := sysctl.New(sysctl.Root)
 	n.Do(func() {
@@ -112,7 +112,7 @@ func TestIPv6OfTheNodeIsLeftAloneWithoutAPool(t *testing.T) {
 	})
 }
 
-func TestAReadBackUndoesForeignEdits(t *testing.T) {
+func TestItem3AReadBackUndoesForeignEdits(t *testing.T) {
 	n := kerneltest.New(t)
 	kerneltest.Pod(n, "kor1")
 	r := sysctl.New(sysctl.Root)
