@@ -257,8 +257,8 @@ func (d disk) Claim(b netip.Prefix, c journal.Claim) error {
 	return d.do(func() error { return d.m.books.Claim(b, c) })
 }
 
-func (d disk) Carve(part netip.Prefix, to ipam.Owner) error {
-	return d.do(func() error { return d.m.books.Carve(part, to) })
+func (d disk) Carve(part netip.Prefix, g journal.Gift) error {
+	return d.do(func() error { return d.m.books.Carve(part, g) })
 }
 
 func (d disk) Return(part netip.Prefix) error {

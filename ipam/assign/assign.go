@@ -47,7 +47,7 @@ type Journal interface {
 	State() journal.State
 	Claim(netip.Prefix, journal.Claim) error
 	Drop(block netip.Prefix) error
-	Carve(part netip.Prefix, to ipam.Owner) error
+	Carve(netip.Prefix, journal.Gift) error
 	Return(part netip.Prefix) error
 }
 
@@ -95,8 +95,8 @@ func New(j Journal, claimer Claimer, now func() time.Time, log *slog.Logger) *Al
 		fence: map[netip.Prefix]challenge{}, number: now().UnixNano(),
 		news: make(chan struct{}), ready: make(chan struct{}),
 	}
-	for part, to := range s.Carved {
-		a.given[part] = gift{to: to, missing: now()}
+	for part, g := range s.Carved {
+		a.given[part] = gift{g, now()}
 	}
 	for cidr, c := range s.Blocks {
 		a.open(s, cidr, c)

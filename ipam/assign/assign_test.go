@@ -1,11 +1,13 @@
 package assign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -21,11 +23,14 @@ import (
 // world is a small API server: it lets one creator of a block win, and may
 // lose replies.
 type world struct {
-	blocks map[netip.Prefix]ipam.Owner
-	wants  map[netip.Prefix][]ipam.Want
-	fail   error // the next claim fails with it
-	claims int   // tried
-	onAsk  func(cidr netip.Prefix)
+	blocks    map[netip.Prefix]ipam.Owner
+	wants     map[netip.Prefix][]ipam.Want
+	free      map[netip.Prefix]int
+	kept      map[netip.Prefix]map[netip.Addr]string
+	fail      error // the next claim fails with it
+	failAfter error // the next claim is carried out, and fails with it
+	claims    int   // tried
+	onAsk     func(cidr netip.Prefix)
 }
 
 func (w *world) Ask(_ context.Context, b ipam.Block, want ipam.Want) error {
@@ -69,7 +74,7 @@ func (w *world) Claim(_ context.Context, b ipam.Block) error {
 		return ipam.ErrConflict
 	}
 	w.blocks[b.CIDR] = b.Owner
-	return nil
+	return w.failAfter
 }
 
 func (w *world) TakeOver(_ context.Context, b ipam.Block, from ipam.Owner) error {
@@ -119,11 +124,43 @@ func (w *world) node(t *testing.T, name, dir string, c *clock, pools ...ipam.Poo
 	return a
 }
 
-// hear tells a of all blocks.
+// hear tells a of all blocks, narrow ones first.
 func (w *world) hear(a *Allocator) {
-	for cidr, o := range w.blocks {
-		a.SetBlock(ipam.Block{CIDR: cidr, Pool: "p", Owner: o})
-		a.SetStanding(cidr, ipam.Standing{Wants: w.wants[cidr]})
+	for _, cidr := range slices.SortedFunc(maps.Keys(w.blocks), func(x, y netip.Prefix) int { return cmp.Compare(y.Bits(), x.Bits()) }) {
+		pool := "p"
+		for _, p := range a.pools {
+			if p.CIDR.Overlaps(cidr) {
+				pool = p.Name
+			}
+		}
+		a.SetBlock(ipam.Block{CIDR: cidr, Pool: pool, Owner: w.blocks[cidr]})
+		a.SetStanding(cidr, ipam.Standing{Free: w.free[cidr], Kept: w.kept[cidr], Wants: slices.Clone(w.wants[cidr])})
+	}
+	w.tellGone(a)
+}
+
+// tell lets nodes publish what they have and hear of each other.
+func (w *world) tell(nodes ...*Allocator) {
+	for _, a := range nodes {
+		for _, u := range a.Usage() {
+			w.free[u.CIDR], w.kept[u.CIDR] = u.Free, u.Kept
+		}
+	}
+	for _, a := range nodes {
+		w.hear(a)
+	}
+}
+
+// lively lets nodes answer at once when they are asked.
+func (w *world) lively(t *testing.T, nodes ...*Allocator) {
+	w.onAsk = func(netip.Prefix) {
+		w.tell(nodes...)
+		for _, a := range nodes {
+			if err := a.Answer(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		w.tell(nodes...)
 	}
 }
 
@@ -146,7 +183,7 @@ func handle(i int) ipam.Handle {
 }
 
 func newWorld() (*world, *clock) {
-	return &world{blocks: map[netip.Prefix]ipam.Owner{}, wants: map[netip.Prefix][]ipam.Want{}}, &clock{time.Unix(1_000_000, 0)}
+	return &world{blocks: map[netip.Prefix]ipam.Owner{}, wants: map[netip.Prefix][]ipam.Want{}, free: map[netip.Prefix]int{}, kept: map[netip.Prefix]map[netip.Addr]string{}}, &clock{time.Unix(1_000_000, 0)}
 }
 
 func TestADualStackNodeGetsBothFamiliesOrNothing(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/journal"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 
 // gift is a part of an own block that was given to another.
 type gift struct {
-	to      ipam.Owner
+	journal.Gift
 	missing time.Time // since when the API has no block for it; zero: it has
 }
 
@@ -113,7 +114,7 @@ func (a *Allocator) carve(b ipam.Block, w ipam.Want) (part netip.Prefix, why str
 		return part, fmt.Sprintf("the agent whose journal is %s is alive", a.owner.Journal), nil
 	}
 	if !w.CIDR.IsValid() {
-		if part, ours = a.pending(b.CIDR, w.By); ours {
+		if part, ours = a.answered(b.CIDR, w); ours {
 			return part, "", nil
 		}
 		if part, ours = own.Spare(w.Bits, a.now()); !ours {
@@ -123,23 +124,25 @@ func (a *Allocator) carve(b ipam.Block, w ipam.Want) (part netip.Prefix, why str
 		return part, why, nil
 	}
 	g, carved := a.given[part]
-	if carved && g.to == w.By {
+	if carved && g.To == w.By {
 		return part, "", nil
 	}
 	if carved {
-		return part, fmt.Sprintf("it was given to node %s", g.to.Node), nil
+		return part, fmt.Sprintf("it was given to node %s", g.To.Node), nil
 	}
-	if err := a.journal.Carve(part, w.By); err != nil {
+	g = gift{journal.Gift{To: w.By, Number: w.Number}, a.now()}
+	if err := a.journal.Carve(part, g.Gift); err != nil {
 		return part, "", err
 	}
-	a.given[part] = gift{to: w.By, missing: a.now()}
+	a.given[part] = g
 	return part, "", own.Carve(part)
 }
 
-// pending returns a part that was carved for to and is not in the API yet.
-func (a *Allocator) pending(cidr netip.Prefix, to ipam.Owner) (netip.Prefix, bool) {
+// answered returns the part that was carved for w already: what followed failed,
+// or its reply was lost.
+func (a *Allocator) answered(cidr netip.Prefix, w ipam.Want) (netip.Prefix, bool) {
 	for part, g := range a.given {
-		if g.to == to && inside(part, cidr) && !g.missing.IsZero() {
+		if g.To == w.By && g.Number == w.Number && inside(part, cidr) {
 			return part, true
 		}
 	}
@@ -172,19 +175,21 @@ func (a *Allocator) leave(b ipam.Block) {
 		if !inside(b.CIDR, cidr) {
 			continue
 		}
-		if g, known := a.given[b.CIDR]; known && g.to == b.Owner && g.missing.IsZero() {
+		if g, known := a.given[b.CIDR]; known && g.To == b.Owner && g.missing.IsZero() {
 			return
 		}
 		if err := own.Carve(b.CIDR); err != nil {
 			a.log.Error("a part of an own block is another's although it is in use here", "owner", b.Owner.Node, "error", err)
 			continue
 		}
-		if g := a.given[b.CIDR]; g.to != b.Owner {
-			if err := a.journal.Carve(b.CIDR, b.Owner); err != nil {
+		g := a.given[b.CIDR]
+		if g.missing = (time.Time{}); g.To != b.Owner {
+			g.Gift = journal.Gift{To: b.Owner}
+			if err := a.journal.Carve(b.CIDR, g.Gift); err != nil {
 				a.log.Warn("journal does not know of a part that was given", "part", b.CIDR.String(), "error", err)
 			}
 		}
-		a.given[b.CIDR] = gift{to: b.Owner}
+		a.given[b.CIDR] = g
 	}
 }
 
@@ -218,7 +223,7 @@ func (a *Allocator) takeBack() error {
 					own.Return(part)
 				}
 			}
-			a.log.Info("part of a block is back", "part", part.String(), "from", g.to.Node)
+			a.log.Info("part of a block is back", "part", part.String(), "from", g.To.Node)
 		}
 	}
 	return errors.Join(errs...)
@@ -232,7 +237,7 @@ func (a *Allocator) wanted(part netip.Prefix, g gift) bool {
 			continue
 		}
 		for _, w := range s.Wants {
-			if w.By == g.to && w.Refused == "" {
+			if w.By == g.To && w.Refused == "" {
 				return true
 			}
 		}

@@ -42,7 +42,7 @@ type claimRecord struct {
 
 type carveRecord struct {
 	Part netip.Prefix `json:"part"`
-	To   ipam.Owner   `json:"to"`
+	Gift
 }
 
 type detachRecord struct {
@@ -88,8 +88,8 @@ func (j *Journal) compact() error {
 	for _, p := range slices.SortedFunc(maps.Keys(j.state.Blocks), netip.Prefix.Compare) {
 		buf = append(buf, encode(record{Claim: &claimRecord{p, j.state.Blocks[p]}})...)
 	}
-	for p, to := range j.state.Carved {
-		buf = append(buf, encode(record{Carve: &carveRecord{p, to}})...)
+	for p, g := range j.state.Carved {
+		buf = append(buf, encode(record{Carve: &carveRecord{p, g}})...)
 	}
 	for a, r := range j.state.Resting {
 		buf = append(buf, encode(record{Rest: &restRecord{a, r}})...)

@@ -49,15 +49,21 @@ type Claim struct {
 	Restricted bool `json:"restricted,omitempty"`
 }
 
+// Gift says to whom a part of a block is given.
+type Gift struct {
+	To     ipam.Owner `json:"to"`
+	Number int64      `json:"number,omitempty"` // of the ipam.Want that it answers; 0: of none that is known
+}
+
 // State is what the records add up to.
 type State struct {
-	ID          string                      // random, made with the file: ipam.Owner.Journal
-	Node        string                      // node name the file was made for
-	Blocks      map[netip.Prefix]Claim      // owned blocks
-	Carved      map[netip.Prefix]ipam.Owner // parts of owned blocks, and to whom they are given
-	Attachments map[ipam.Handle]Attachment  // live ones
-	Resting     map[netip.Addr]Rest         // freed addresses
-	Generation  uint64                      // the greatest so far
+	ID          string                     // random, made with the file: ipam.Owner.Journal
+	Node        string                     // node name the file was made for
+	Blocks      map[netip.Prefix]Claim     // owned blocks
+	Carved      map[netip.Prefix]Gift      // parts of owned blocks that are given away
+	Attachments map[ipam.Handle]Attachment // live ones
+	Resting     map[netip.Addr]Rest        // freed addresses
+	Generation  uint64                     // the greatest so far
 }
 
 // compactFrom is the size, in bytes, from which on the file is rewritten when it
@@ -148,7 +154,7 @@ func (j *Journal) begin(node string) {
 	j.on = map[string]map[ipam.Handle]struct{}{}
 	j.state = State{
 		ID: hex.EncodeToString(id[:]), Node: node,
-		Blocks: map[netip.Prefix]Claim{}, Carved: map[netip.Prefix]ipam.Owner{},
+		Blocks: map[netip.Prefix]Claim{}, Carved: map[netip.Prefix]Gift{},
 		Attachments: map[ipam.Handle]Attachment{}, Resting: map[netip.Addr]Rest{},
 	}
 }
@@ -202,9 +208,9 @@ func (j *Journal) Claim(block netip.Prefix, c Claim) error {
 // Drop records that the node owns block no more.
 func (j *Journal) Drop(block netip.Prefix) error { return j.append(record{Drop: &block}) }
 
-// Carve records that the part of an owned block is given to another.
-func (j *Journal) Carve(part netip.Prefix, to ipam.Owner) error {
-	return j.append(record{Carve: &carveRecord{part, to}})
+// Carve records that the part of an owned block is given away.
+func (j *Journal) Carve(part netip.Prefix, g Gift) error {
+	return j.append(record{Carve: &carveRecord{part, g}})
 }
 
 // Return records that a part that was given away is the node's again.
@@ -233,7 +239,7 @@ func (j *Journal) apply(r record) {
 	case r.Drop != nil:
 		j.drop(*r.Drop)
 	case r.Carve != nil:
-		s.Carved[r.Carve.Part] = r.Carve.To
+		s.Carved[r.Carve.Part] = r.Carve.Gift
 		maps.DeleteFunc(s.Resting, func(a netip.Addr, _ Rest) bool { return r.Carve.Part.Contains(a) })
 	case r.Return != nil:
 		delete(s.Carved, *r.Return)
@@ -263,7 +269,7 @@ func (j *Journal) drop(block netip.Prefix) {
 		return false
 	}
 	maps.DeleteFunc(s.Resting, func(a netip.Addr, _ Rest) bool { return block.Contains(a) && !elsewhere(a) })
-	maps.DeleteFunc(s.Carved, func(p netip.Prefix, _ ipam.Owner) bool { return block.Overlaps(p) && !elsewhere(p.Addr()) })
+	maps.DeleteFunc(s.Carved, func(p netip.Prefix, _ Gift) bool { return block.Overlaps(p) && !elsewhere(p.Addr()) })
 }
 
 func (j *Journal) attach(a Attachment) {

@@ -50,8 +50,8 @@ func fill(t *testing.T, j *Journal) {
 	_, errA := j.Attach(Attachment{Handle: gone, HostInterface: "kor1", Addrs: []netip.Addr{addr.Next()}})
 	_, errB := j.Attach(Attachment{Handle: pod, HostInterface: "kor2", Addrs: []netip.Addr{addr}})
 	if err := errors.Join(j.Claim(block, Claim{Pool: "default"}), errA, errB, j.Detach(gone, Rest{Until: until, Pod: "ns/gone"}),
-		j.Carve(netip.MustParsePrefix("10.0.0.32/30"), ipam.Owner{Node: "n2", UID: "u", Journal: "j"}),
-		j.Carve(netip.MustParsePrefix("10.0.0.48/30"), ipam.Owner{Node: "n2"}), j.Return(netip.MustParsePrefix("10.0.0.48/30"))); err != nil {
+		j.Carve(netip.MustParsePrefix("10.0.0.32/30"), Gift{ipam.Owner{Node: "n2", UID: "u", Journal: "j"}, 7}),
+		j.Carve(netip.MustParsePrefix("10.0.0.48/30"), Gift{To: ipam.Owner{Node: "n2"}}), j.Return(netip.MustParsePrefix("10.0.0.48/30"))); err != nil {
 		t.Fatal(err)
 	}
 }

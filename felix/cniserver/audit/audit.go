@@ -17,7 +17,7 @@ const Path = "/ipam"
 type Node struct {
 	Node        string         `json:"node"`
 	Journal     string         `json:"journal"` // its id
-	Blocks      []netip.Prefix `json:"blocks"`  // that the journal has
+	Blocks      []netip.Prefix `json:"blocks"`  // that the journal has; none where another plugin assigns addresses
 	Attachments []Attachment   `json:"attachments"`
 	Interfaces  []Interface    `json:"interfaces"` // of pods, in the kernel
 }
@@ -62,7 +62,7 @@ func (n Node) Problems() []string {
 			if there && !slices.Contains(i.Addrs, a) {
 				say("pod %s has %s in the journal, and no route leads to it through %s", at.Pod, a, at.Interface)
 			}
-			if !slices.ContainsFunc(n.Blocks, func(b netip.Prefix) bool { return b.Contains(a) }) {
+			if len(n.Blocks) > 0 && !slices.ContainsFunc(n.Blocks, func(b netip.Prefix) bool { return b.Contains(a) }) {
 				say("pod %s has %s, which is in no block of the node", at.Pod, a)
 			}
 		}
