@@ -124,10 +124,15 @@ func PodLabels(own selector.Labels, account string, accountLabels selector.Label
 	if account == "" {
 		return own
 	}
-	all := make(selector.Labels, 0, len(own)+1+len(accountLabels))
-	all = append(all, own...)
+	return selector.Merge(own, AccountLabels(account, accountLabels))
+}
+
+// AccountLabels returns those of PodLabels that tell of the service account: the
+// same for all its pods.
+func AccountLabels(account string, labels selector.Labels) selector.Labels {
+	all := make(selector.Labels, 0, 1+len(labels))
 	all = append(all, selector.MakePair(AccountLabel, account))
-	for _, p := range accountLabels {
+	for _, p := range labels {
 		kv := p.Value()
 		all = append(all, selector.MakePair(accountPrefix+kv.Key, kv.Value))
 	}

@@ -74,9 +74,11 @@ func (c cluster) endpoint(i int) event.Event {
 
 // namespace returns a namespace of a group.
 func (c cluster) namespace(i, group int) event.Event {
-	return event.Set(nsName(i), &event.Namespace{Name: nsName(i), Labels: selector.MakeLabels(map[string]string{
-		"kubernetes.io/metadata.name": nsName(i), "group": groupName(group),
-	})})
+	labels := map[string]string{"kubernetes.io/metadata.name": nsName(i), "group": groupName(group)}
+	if i == 0 {
+		labels["crowd"] = "yes"
+	}
+	return event.Set(nsName(i), &event.Namespace{Name: nsName(i), Labels: selector.MakeLabels(labels)})
 }
 
 // policy returns policy i; each version of it allows another port.
@@ -123,7 +125,7 @@ func (c cluster) events() []event.Event {
 	for i := range clusterPolicies {
 		all = append(all, c.policy(i, 0))
 	}
-	return all
+	return append(all, c.newcomers())
 }
 
 // load returns an engine that knows the whole cluster.
@@ -146,6 +148,29 @@ func (c cluster) twin() (pod, endpoint event.Event) {
 	p.Name, p.Addrs = "twin", []netip.Addr{netip.MustParseAddr("10.255.0.1")}
 	ep.Handle.Pod, ep.Interface, ep.Addrs = p.Name, "kortwin", p.Addrs
 	return event.Set(p.Namespace+"/"+p.Name, &p), event.Set(ep.Interface, &ep)
+}
+
+// newcomer returns a pod of this node with a policy that selects nobody else and
+// allows to all pods of ns-0: a port by its number, and one by its name.
+func (c cluster) newcomer() (pod, endpoint event.Event) {
+	p, ep := *c.pod(0, 0).Value.(*event.Pod), *c.endpoint(0).Value.(*event.Endpoint)
+	p.Namespace, p.Name, p.Addrs = nsName(1), "newcomer", []netip.Addr{netip.MustParseAddr("10.255.0.2")}
+	p.Labels = selector.MakeLabels(map[string]string{"role": "newcomer"})
+	ep.Handle, ep.Interface, ep.Addrs = ipam.Handle{Namespace: p.Namespace, Pod: p.Name}, "kornewcomer", p.Addrs
+	return event.Set(p.Namespace+"/"+p.Name, &p), event.Set(ep.Interface, &ep)
+}
+
+// newcomers returns the policy of the newcomer.
+func (c cluster) newcomers() event.Event {
+	crowd := policy.Scope{Namespaces: selector.Equals("crowd", "yes")}
+	p := &policy.Policy{
+		Key: policy.Key{Namespace: nsName(1), Name: "newcomers"}, Tier: policy.DefaultTier, Order: 1000, Types: policy.Egress,
+		Subject: policy.Scope{Namespace: nsName(1), Pods: selector.Equals("role", "newcomer")},
+		Egress: []policy.Rule{{Action: policy.Allow, Peers: []policy.Peer{{Scope: &crowd}}, Ports: []policy.Port{
+			{Protocol: policy.TCP, First: 80, Last: 80}, {Protocol: policy.TCP, Name: "http"},
+		}}},
+	}
+	return event.Set(p.Key.String(), &event.Policy{Policy: p})
 }
 
 // remote returns the number of a pod of another node, a different one for each n.

@@ -1,6 +1,7 @@
 package calc
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -8,22 +9,25 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/match"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // labels knows everything in the cluster that a scope may select as a thing with
-// labels and addresses, and every namespace with its labels.
+// labels and addresses, and every namespace with its labels. It keeps each thing
+// as it made it, because a pod is made of more than its object.
 type labels struct {
-	in    *inputs
-	node  string
-	index byKind[*match.Things[string]] // by the names of their events
+	in     *inputs
+	node   string
+	things byKind[map[string]*thing] // by the names of their events
+	index  byKind[*match.Rows[*thing]]
 	// attached are the local endpoints of each pod, by pod and interface: the CNI
 	// plugin knows an address before the API server does, and gives it up later.
 	attached map[string]map[string]*event.Endpoint
-	// overlay is what attached says of the addresses of local pods, as it stood
-	// at the end of the last flush or, once drained, of this one.
-	overlay map[string][]netip.Addr
+	// employed is what the known service accounts add to the labels of their pods,
+	// by account, where a pod has asked for it.
+	employed map[string]selector.Labels
 
-	changed byKind[map[string]*thing]         // in this flush, with what they were; nil did not exist
+	changed byKind[[]moved[thing]]            // in this flush, each thing once
 	moved   map[string]moved[match.Namespace] // namespaces relabelled in this flush
 }
 
@@ -33,11 +37,11 @@ type moved[V any] struct{ was, is *V }
 func newLabels(in *inputs, node string) labels {
 	l := labels{
 		in: in, node: node,
-		attached: map[string]map[string]*event.Endpoint{}, overlay: map[string][]netip.Addr{},
+		attached: map[string]map[string]*event.Endpoint{}, employed: map[string]selector.Labels{},
 		moved: map[string]moved[match.Namespace]{},
 	}
 	for i := range l.index {
-		l.index[i], l.changed[i] = match.NewThings[string](), map[string]*thing{}
+		l.things[i], l.index[i] = map[string]*thing{}, match.NewRows[*thing]()
 	}
 	return l
 }
@@ -49,30 +53,35 @@ func (l *labels) drain() {
 	pods := l.attach()
 	l.staff(pods)
 	if n := len(l.in.pods.was); n > large {
-		*l.changed.of(policy.Pods) = make(map[string]*thing, n)
+		l.expect(n)
 	}
 	for pod := range pods {
-		l.update(pod, l.in.pods.before(pod))
+		l.update(pod)
 	}
-	for pod, was := range l.in.pods.was {
+	for pod := range l.in.pods.was {
 		if !pods.has(pod) {
-			l.update(pod, was)
+			l.update(pod)
 		}
 	}
 	for name, was := range l.in.networkSets.was {
 		is := l.in.networkSets.now[name]
-		if was != nil {
-			l.change(kindOf(was), name, networkSetThing(was), networkSetThing(is))
-		} else {
-			l.change(kindOf(is), name, nil, networkSetThing(is))
-		}
+		l.change(kindOf(cmp.Or(is, was)), name, networkSetThing(is))
 	}
-	for name, was := range l.in.hosts.was {
-		l.change(policy.HostEndpoints, name, hostThing(was), hostThing(l.in.hosts.now[name]))
+	for name := range l.in.hosts.was {
+		l.change(policy.HostEndpoints, name, hostThing(l.in.hosts.now[name]))
 	}
-	for name, was := range l.in.nodes.was {
-		l.change(policy.Nodes, name, nodeThing(was), nodeThing(l.in.nodes.now[name]))
+	for name := range l.in.nodes.was {
+		l.change(policy.Nodes, name, nodeThing(l.in.nodes.now[name]))
 	}
+}
+
+// expect makes room for n more pods: a map that grows costs more.
+func (l *labels) expect(n int) {
+	if things := l.things.of(policy.Pods); len(*things) == 0 {
+		*things = make(map[string]*thing, n)
+		(*l.index.of(policy.Pods)).Grow(n)
+	}
+	*l.changed.of(policy.Pods) = make([]moved[thing], 0, n)
 }
 
 // relabel takes over a changed namespace.
@@ -132,89 +141,83 @@ func (l *labels) attach() set {
 // change walks the pods of a namespace: people relabel accounts by hand, and an
 // index for that would cost every pod.
 func (l *labels) staff(pods set) {
-	for name := range l.in.accounts.was {
-		account := l.in.accounts.now[name]
-		if account == nil {
-			account = l.in.accounts.was[name]
-		}
-		for pod := range (*l.index.of(policy.Pods)).In(account.Namespace) {
-			if p := l.in.pods.now[pod]; p != nil && p.Account == account.Name {
-				pods.add(pod)
+	for name, account := range l.in.accounts.was {
+		delete(l.employed, name)
+		account = cmp.Or(l.in.accounts.now[name], account)
+		for t := range (*l.index.of(policy.Pods)).In(account.Namespace) {
+			if p := l.in.pods.now[t.name]; p != nil && p.Account == account.Name {
+				pods.add(t.name)
 			}
 		}
 	}
 }
 
-// update takes over a pod whose object, which was before, or whose account or
-// local endpoints changed.
-func (l *labels) update(pod string, before *event.Pod) {
-	was, now := l.podThing(pod, before, l.in.accounts.before), l.in.pods.now[pod]
-	if addrs := l.attachedAddrs(pod, now); addrs != nil {
-		l.overlay[pod] = addrs
-	} else {
-		delete(l.overlay, pod)
+// update takes over a pod whose object, account or local endpoints changed.
+func (l *labels) update(pod string) {
+	p := l.in.pods.now[pod]
+	if p == nil {
+		l.change(policy.Pods, pod, nil)
+		return
 	}
-	l.change(policy.Pods, pod, was, l.podThing(pod, now, l.in.accounts.get))
+	t := &thing{namespace: p.Namespace, labels: l.podLabels(p), ends: ends{addrs: p.Addrs, ports: p.Ports}}
+	if p.Node == l.node {
+		if addrs := l.attachedAddrs(pod); addrs != nil {
+			t.addrs = addrs
+		}
+	}
+	if len(t.addrs) == 1 {
+		t.one[0] = t.addrs[0]
+		t.addrs = t.one[:]
+	}
+	l.change(policy.Pods, pod, t)
 }
 
-// change takes over a thing that was and now is.
-func (l *labels) change(kind policy.Things, name string, was, is *thing) {
-	switch index := *l.index.of(kind); {
+// podLabels returns what selectors see of a pod.
+func (l *labels) podLabels(p *event.Pod) selector.Labels {
+	if p.Account == "" {
+		return p.Labels
+	}
+	name := accountOf(p)
+	add, asked := l.employed[name]
+	if !asked {
+		a := l.in.accounts.now[name]
+		if a == nil {
+			return policy.PodLabels(p.Labels, p.Account, nil)
+		}
+		add = policy.AccountLabels(p.Account, a.Labels)
+		l.employed[name] = add
+	}
+	return selector.Merge(p.Labels, add)
+}
+
+// change takes over a thing that now is.
+func (l *labels) change(kind policy.Things, name string, is *thing) {
+	things, index := *l.things.of(kind), *l.index.of(kind)
+	was := things[name]
+	if is != nil {
+		is.name = name
+	}
+	switch {
 	case is == nil && was == nil, is != nil && was != nil && is.equal(was):
 		return
 	case is == nil:
-		index.Remove(name)
+		index.Remove(was.row)
+		delete(things, name)
+	case was == nil:
+		is.row = index.Add(is, is.namespace, is.labels)
+		things[name], is.new = is, true
 	default:
-		index.Set(name, is.namespace, is.labels)
+		is.row = index.Change(was.row, is, is.namespace, is.labels)
+		things[name], is.new = is, true
 	}
-	(*l.changed.of(kind))[name] = was
+	changed := l.changed.of(kind)
+	*changed = append(*changed, moved[thing]{was, is})
 }
 
-// podThing returns what the pod with object p is with the overlay as it stands.
-func (l *labels) podThing(pod string, p *event.Pod, accounts func(string) *event.ServiceAccount) *thing {
-	if p == nil {
-		return nil
-	}
-	t := &thing{namespace: p.Namespace, labels: p.Labels, ends: l.podEnds(pod, p)}
-	if p.Account == "" {
-		return t
-	}
-	if a := accounts(accountOf(p)); a != nil {
-		t.labels = policy.PodLabels(p.Labels, p.Account, a.Labels)
-	} else {
-		t.labels = policy.PodLabels(p.Labels, p.Account, nil)
-	}
-	return t
-}
-
-func (l *labels) podEnds(pod string, p *event.Pod) ends {
-	addrs, attached := l.overlay[pod]
-	if !attached {
-		addrs = p.Addrs
-	}
-	return ends{addrs: addrs, ports: p.Ports}
-}
-
-// ends returns the ends of a thing, which exists.
-func (l *labels) ends(kind policy.Things, name string) ends {
-	switch kind {
-	case policy.NetworkSets, policy.GlobalNetworkSets:
-		return networkSetThing(l.in.networkSets.now[name]).ends
-	case policy.HostEndpoints:
-		return hostThing(l.in.hosts.now[name]).ends
-	case policy.Nodes:
-		return nodeThing(l.in.nodes.now[name]).ends
-	}
-	return l.podEnds(name, l.in.pods.now[name])
-}
-
-// attachedAddrs returns the addresses of the endpoints of a pod that now is p,
-// nil when it has none. A pod that now runs elsewhere has the name of the
-// endpoint's pod but is another one: its addresses are its own.
-func (l *labels) attachedAddrs(pod string, p *event.Pod) []netip.Addr {
-	if p == nil || p.Node != l.node {
-		return nil
-	}
+// attachedAddrs returns the addresses of the endpoints of a pod of this node, nil
+// when it has none. A pod that now runs elsewhere has the name of the endpoint's
+// pod but is another one: its addresses are its own.
+func (l *labels) attachedAddrs(pod string) []netip.Addr {
 	eps := l.attached[pod]
 	var addrs []netip.Addr
 	for _, iface := range slices.Sorted(maps.Keys(eps)) {
@@ -222,6 +225,9 @@ func (l *labels) attachedAddrs(pod string, p *event.Pod) []netip.Addr {
 	}
 	return addrs
 }
+
+// pod returns what is known of a pod that exists.
+func (l *labels) pod(name string) *thing { return (*l.things.of(policy.Pods))[name] }
 
 // localPod returns the pod's object if the API server knows it on this node.
 func (l *labels) localPod(pod string) *event.Pod {
@@ -240,8 +246,8 @@ func (l *labels) accountKnown(p *event.Pod) bool {
 func (l *labels) each(scope policy.Scope, visit func(ends)) {
 	for _, kind := range policy.AllThings {
 		if here, ok := scope.For(kind); ok {
-			for name := range (*l.index.of(kind)).Matching(here) {
-				visit(l.ends(kind, name))
+			for t := range (*l.index.of(kind)).Matching(here) {
+				visit(t.ends)
 			}
 		}
 	}
@@ -249,7 +255,15 @@ func (l *labels) each(scope policy.Scope, visit func(ends)) {
 
 func (l *labels) settle() {
 	for i := range l.changed {
-		forget(&l.changed[i])
+		for _, c := range l.changed[i] {
+			if c.is != nil {
+				c.is.new = false
+			}
+		}
+		if clear(l.changed[i]); cap(l.changed[i]) > large {
+			l.changed[i] = nil
+		}
+		l.changed[i] = l.changed[i][:0]
 	}
 	forget(&l.moved)
 }

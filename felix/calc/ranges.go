@@ -21,7 +21,7 @@ type ranges struct {
 }
 
 func newRanges() ranges {
-	of := func(id ir.SetID) *addrSet { return &addrSet{id: id, kind: ir.Nets, members: map[ir.Member]int32{}} }
+	of := func(id ir.SetID) *addrSet { return &addrSet{id: id, kind: ir.Nets, members: map[ir.Member]struct{}{}} }
 	return ranges{
 		masquerade: of(desired.MasqueradeSet), inside: of(desired.InsideSet),
 		nodes: of(desired.NodesSet), services: of(desired.ServicesSet),

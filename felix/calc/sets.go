@@ -1,6 +1,8 @@
 package calc
 
 import (
+	"maps"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/compile"
@@ -27,7 +29,8 @@ type addrSet struct {
 	id       ir.SetID
 	def      policy.Set
 	refs     int // programs that refer to it
-	members  map[ir.Member]int32
+	members  map[ir.Member]struct{}
+	again    map[ir.Member]int32    // how often a member is there beyond once
 	add, del map[ir.Member]struct{} // since the last flush; disjoint
 }
 
@@ -103,17 +106,16 @@ type wanted struct {
 // followThings moves the members of changed things from the sets that selected
 // them before to those that do now.
 func (s *sets) followThings(kind policy.Things, scopes *match.Scopes[*addrSet], touched map[*addrSet]struct{}) {
-	index := *s.labels.index.of(kind)
-	for name, was := range *s.labels.changed.of(kind) {
-		if was != nil {
-			for set := range scopes.Matching(s.labels.namespaceBefore(was.namespace), was.labels) {
-				set.leave(was.ends)
+	for _, c := range *s.labels.changed.of(kind) {
+		if c.was != nil {
+			for set := range scopes.Matching(s.labels.namespaceBefore(c.was.namespace), c.was.labels) {
+				set.leave(c.was.ends)
 				touched[set] = struct{}{}
 			}
 		}
-		if ns, labels, exists := index.Get(name); exists {
-			for set := range scopes.Matching(ns, labels) {
-				set.join(s.labels.ends(kind, name))
+		if c.is != nil {
+			for set := range scopes.Matching(s.labels.namespace(c.is.namespace), c.is.labels) {
+				set.join(c.is.ends)
 				touched[set] = struct{}{}
 			}
 		}
@@ -123,21 +125,17 @@ func (s *sets) followThings(kind policy.Things, scopes *match.Scopes[*addrSet], 
 // followNamespaces moves the things of relabelled namespaces; followThings has
 // seen to those that changed themselves.
 func (s *sets) followNamespaces(kind policy.Things, scopes *match.Scopes[*addrSet], touched map[*addrSet]struct{}) {
-	index, changed := *s.labels.index.of(kind), *s.labels.changed.of(kind)
+	index := *s.labels.index.of(kind)
 	for name, ns := range s.labels.moved {
 		for set, joined := range scopes.Moved(*ns.was, *ns.is) {
 			touched[set] = struct{}{}
 			for thing := range index.In(name) {
-				if _, seen := changed[thing]; seen {
-					continue
-				}
-				_, labels, _ := index.Get(thing)
 				switch {
-				case !set.def.Scope.Pods.Matches(labels):
+				case thing.new || !set.def.Scope.Pods.Matches(thing.labels):
 				case joined:
-					set.join(s.labels.ends(kind, thing))
+					set.join(thing.ends)
 				default:
-					set.leave(s.labels.ends(kind, thing))
+					set.leave(thing.ends)
 				}
 			}
 		}
@@ -187,9 +185,9 @@ func (s *sets) begin(set *addrSet) {
 		}
 		s.labels.each(set.def.Scope, add)
 	}
-	set.members = make(map[ir.Member]int32, len(members))
+	set.members = make(map[ir.Member]struct{}, len(members))
 	for _, m := range members {
-		set.members[m]++
+		set.put(m)
 	}
 	s.say(set, set.whole())
 }
@@ -222,7 +220,7 @@ func (s *sets) take() map[ir.SetID]*desired.SetChange {
 
 func (x *addrSet) join(e ends) {
 	e.members(&x.def, func(m ir.Member) {
-		if x.members[m]++; x.members[m] == 1 {
+		if x.put(m) {
 			note(&x.add, x.del, m)
 		}
 	})
@@ -230,20 +228,40 @@ func (x *addrSet) join(e ends) {
 
 func (x *addrSet) leave(e ends) {
 	e.members(&x.def, func(m ir.Member) {
-		if x.members[m]--; x.members[m] == 0 {
-			delete(x.members, m)
+		if x.take(m) {
 			note(&x.del, x.add, m)
 		}
 	})
 }
 
+// put counts a member once more, and reports whether it was not there before.
+func (x *addrSet) put(m ir.Member) bool {
+	n := len(x.members)
+	if x.members[m] = struct{}{}; len(x.members) > n {
+		return true
+	}
+	if x.again == nil {
+		x.again = map[ir.Member]int32{}
+	}
+	x.again[m]++
+	return false
+}
+
+// take counts a member once less, and reports whether it is gone.
+func (x *addrSet) take(m ir.Member) bool {
+	if x.again[m] == 0 {
+		delete(x.members, m)
+		return true
+	}
+	if x.again[m]--; x.again[m] == 0 {
+		delete(x.again, m)
+	}
+	return false
+}
+
 // whole returns the change that makes a set what x is.
 func (x *addrSet) whole() *desired.SetChange {
-	all := make(map[ir.Member]struct{}, len(x.members))
-	for m := range x.members {
-		all[m] = struct{}{}
-	}
-	return &desired.SetChange{Kind: x.kind, Whole: true, Add: all}
+	return &desired.SetChange{Kind: x.kind, Whole: true, Add: maps.Clone(x.members)}
 }
 
 // change returns what became of x since the last flush, and forgets it.

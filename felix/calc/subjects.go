@@ -170,8 +170,7 @@ func (s *subjects) reindexEndpoint(iface string) {
 	if pod == nil {
 		s.pods.removeThing(iface)
 	} else {
-		_, labels, _ := (*s.labels.index.of(policy.Pods)).Get(podOf(ep))
-		s.pods.setThing(iface, ns, labels)
+		s.pods.setThing(iface, ns, s.labels.pod(podOf(ep)).labels)
 	}
 	if pod == nil || !s.labels.namespace(ns).Known || !s.labels.accountKnown(pod) {
 		s.doubtful.add(ns, iface)
@@ -217,8 +216,7 @@ func (s *subjects) doubt(iface string, ep *event.Endpoint) policy.Direction {
 
 // selectsByLabels reports whether the labels of a pod are those that p asks for.
 func (s *subjects) selectsByLabels(p *policy.Policy, pod string) bool {
-	_, labels, _ := (*s.labels.index.of(policy.Pods)).Get(pod)
-	return p.Subject.Pods.Matches(labels)
+	return p.Subject.Pods.Matches(s.labels.pod(pod).labels)
 }
 
 // mayBeIn reports whether scope selects the namespace, or might if its labels

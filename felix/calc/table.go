@@ -14,6 +14,9 @@ type table[V any] struct {
 	now  map[string]*V
 	was  map[string]*V // nil value: did not exist
 	same func(a, b *V) bool
+	// flushed is false until the first flush: before it nothing was anything else,
+	// so that what is marks itself.
+	flushed bool
 }
 
 func newTable[V any](same func(a, b *V) bool) table[V] {
@@ -27,8 +30,10 @@ func (t *table[V]) put(ev event.Event) {
 		panic("bug: event of another kind than its key: " + ev.Key.Name)
 	}
 	name := ev.Key.Name
-	if _, dirty := t.was[name]; !dirty {
-		t.was[name] = t.now[name]
+	if t.flushed {
+		if _, dirty := t.was[name]; !dirty {
+			t.was[name] = t.now[name]
+		}
 	}
 	if v == nil {
 		delete(t.now, name)
@@ -37,19 +42,15 @@ func (t *table[V]) put(ev event.Event) {
 	}
 }
 
-// get returns what name is.
-func (t *table[V]) get(name string) *V { return t.now[name] }
-
-// before returns what name was at the last flush.
-func (t *table[V]) before(name string) *V {
-	if v, dirty := t.was[name]; dirty {
-		return v
-	}
-	return t.now[name]
-}
-
 // sift takes back the marks of things that are again what they were.
 func (t *table[V]) sift() {
+	if !t.flushed {
+		t.flushed, t.was = true, make(map[string]*V, len(t.now))
+		for name := range t.now {
+			t.was[name] = nil
+		}
+		return
+	}
 	for name, was := range t.was {
 		now := t.now[name]
 		if was == now || was != nil && now != nil && t.same(was, now) {

@@ -8,15 +8,22 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
+	"github.com/koratnet/korat/policy/match"
 	"github.com/koratnet/korat/policy/selector"
 )
 
 // thing is what selectors and address sets see of a pod, a network set, a host
-// endpoint or a node.
+// endpoint or a node. When that changes, another thing takes its place.
 type thing struct {
+	name      string // of its event
 	namespace string // empty: it lives in none
 	labels    selector.Labels
 	ends
+	row match.Row // in the index of its kind
+	new bool      // since the last flush
+	// one is the address of those that have one, and then addrs is it: sets are
+	// filled from memory that is read anyway.
+	one [1]netip.Addr
 }
 
 // ends are the addresses of a thing, and the ports that it serves there.
@@ -58,7 +65,7 @@ func networkSetThing(s *event.NetworkSet) *thing {
 	if s == nil {
 		return nil
 	}
-	return &thing{s.Namespace, s.Labels, ends{nets: s.Nets}}
+	return &thing{namespace: s.Namespace, labels: s.Labels, ends: ends{nets: s.Nets}}
 }
 
 func hostThing(h *event.HostEndpoint) *thing {

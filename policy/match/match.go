@@ -1,7 +1,7 @@
 // Package match is the two-way index between things that carry labels (pods)
 // and scopes that select them (policies' subjects, address sets).
 //
-//	Things.Matching(scope)      who is selected by this scope?
+//	Rows.Matching(scope)        who is selected by this scope? Also of Things
 //	Scopes.Matching(ns, labels) which scopes select this thing?
 //	Scopes.Moved(before, after) which scopes does a relabelled namespace enter or leave?
 //

@@ -1,6 +1,8 @@
 package match
 
 import (
+	"slices"
+
 	"github.com/koratnet/korat/policy/selector"
 )
 
@@ -59,10 +61,27 @@ func (t *table[V]) remove(id uint32) {
 	t.free = append(t.free, id)
 }
 
+// relabel moves a row between the buckets of the labels that changed. Usually
+// that is one of many.
 func (t *table[V]) relabel(id uint32, labels selector.Labels) {
-	if !t.rows[id].labels.Equal(labels) {
-		t.unlink(id)
-		t.link(id, labels)
+	r := &t.rows[id]
+	was, wasAt := r.labels, r.at
+	if was.Equal(labels) {
+		r.labels = labels
+		return
+	}
+	for i, p := range was {
+		if !slices.Contains(labels, p) {
+			t.leave(p, wasAt[i])
+		}
+	}
+	r.labels, r.at = labels, make([]uint32, len(labels))
+	for i, p := range labels {
+		if j := slices.Index(was, p); j >= 0 {
+			r.at[i] = wasAt[j]
+		} else {
+			r.at[i] = t.enter(p, id)
+		}
 	}
 }
 
@@ -70,29 +89,40 @@ func (t *table[V]) link(id uint32, labels selector.Labels) {
 	r := &t.rows[id]
 	r.labels, r.at = labels, make([]uint32, len(labels))
 	for i, p := range labels {
-		b := t.byPair[p]
-		if b == nil {
-			b = t.newBucket(p)
-		}
-		r.at[i] = uint32(len(b.rows))
-		b.rows = append(b.rows, id)
-		b.key.rows++
+		r.at[i] = t.enter(p, id)
 	}
 }
 
 func (t *table[V]) unlink(id uint32) {
 	r := &t.rows[id]
 	for i, p := range r.labels {
-		b := t.byPair[p]
-		last := len(b.rows) - 1
-		moved := b.rows[last]
-		b.rows[r.at[i]] = moved
-		t.moved(moved, p, r.at[i])
-		b.rows = b.rows[:last]
-		b.key.rows--
-		if last == 0 {
-			t.dropBucket(p, b)
-		}
+		t.leave(p, r.at[i])
+	}
+}
+
+// enter puts row id into the bucket of p and returns its position there.
+func (t *table[V]) enter(p selector.Pair, id uint32) (at uint32) {
+	b := t.byPair[p]
+	if b == nil {
+		b = t.newBucket(p)
+	}
+	at = uint32(len(b.rows))
+	b.rows = append(b.rows, id)
+	b.key.rows++
+	return at
+}
+
+// leave takes out of the bucket of p the row that stands at a position.
+func (t *table[V]) leave(p selector.Pair, at uint32) {
+	b := t.byPair[p]
+	last := len(b.rows) - 1
+	moved := b.rows[last]
+	b.rows[at] = moved
+	t.moved(moved, p, at)
+	b.rows = b.rows[:last]
+	b.key.rows--
+	if last == 0 {
+		t.dropBucket(p, b)
 	}
 }
 

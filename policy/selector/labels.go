@@ -36,6 +36,19 @@ func MakeLabels(m map[string]string) Labels {
 	return l
 }
 
+// Merge returns the labels of both, which have no key in common.
+func Merge(a, b Labels) Labels {
+	all := make(Labels, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].Value().Key < b[0].Value().Key {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
+}
+
 // Get returns the value of key and whether the label exists. Label lists are
 // short (a handful), so it walks.
 func (l Labels) Get(key string) (string, bool) {
