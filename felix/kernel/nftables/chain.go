@@ -51,18 +51,21 @@ var noRules = sum(nil)
 // closed is the Fallback that chains have that name none.
 var closed = []Rule{{Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}}}
 
-// want makes w the wanted content and reports whether that is news.
-func (c *chain) want(w Chain, scratch *nlsock.Messages) bool {
+// want makes w the wanted content and reports whether that is news. Chains
+// without hook share one content that is closed.
+func (c *chain) want(w Chain, shut *content, scratch *nlsock.Messages) bool {
 	var base Hook
 	if w.Base != nil {
 		base = *w.Base
 	}
 	next, changed := encode(base, w.Rules, c.wanted, scratch)
-	fallback := w.Fallback
-	if fallback == nil {
-		fallback = closed
+	other, otherChanged := shut, c.fallback != shut
+	switch {
+	case w.Fallback != nil:
+		other, otherChanged = encode(base, w.Fallback, c.fallback, scratch)
+	case w.Base != nil:
+		other, otherChanged = encode(base, closed, c.fallback, scratch)
 	}
-	other, otherChanged := encode(base, fallback, c.fallback, scratch)
 	if !changed && !otherChanged {
 		return false
 	}

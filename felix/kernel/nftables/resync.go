@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -46,8 +45,10 @@ func (t *Table) read() error {
 		if err := t.readChains(chains); err != nil {
 			return fmt.Errorf("chains: %w", err)
 		}
-		if err := t.readRules(chains, ""); err != nil {
-			return fmt.Errorf("rules: %w", err)
+		for name, c := range chains {
+			if err := t.readRules(name, c); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("rules of chain %s: %w", name, err)
+			}
 		}
 		if err := t.readSets(sets); err != nil {
 			return fmt.Errorf("sets: %w", err)
@@ -96,20 +97,19 @@ func (t *Table) recheck() error {
 
 // readChain reads one chain with its rules.
 func (t *Table) readChain(name string) error {
-	one := map[string]*found{}
+	var one *found
 	err := t.conn.Get(t.request(unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME, name), func(body []byte) error {
 		_, base, _ := t.chainOf(body)
-		one[name] = &found{base: base, hash: noRules}
+		one = &found{base: base}
 		return nil
 	})
 	if err == nil {
-		err = t.readRules(one, name)
+		err = t.readRules(name, one)
 	}
 	if errors.Is(err, unix.ENOENT) {
-		clear(one)
-		err = nil
+		one, err = nil, nil
 	}
-	t.sawChain(name, one[name])
+	t.sawChain(name, one)
 	return err
 }
 
@@ -196,7 +196,7 @@ func (t *Table) readChains(into map[string]*found) error {
 	return t.conn.Dump(t.request(unix.NFT_MSG_GETCHAIN), func() { clear(into) }, func(_ uint16, body []byte) error {
 		name, base, ours := t.chainOf(body)
 		if ours {
-			into[name] = &found{base: base, hash: noRules}
+			into[name] = &found{base: base}
 		}
 		return nil
 	})
@@ -228,44 +228,28 @@ func (t *Table) chainOf(body []byte) (name string, h Hook, ours bool) {
 	return name, h, ours
 }
 
-// readRules reads which rules chains have, or the one named.
-func (t *Table) readRules(chains map[string]*found, only string) error {
-	r := t.request(unix.NFT_MSG_GETRULE)
-	if only != "" {
-		r.String(ruleChain, only)
-	}
-	var at *reading
-	var name []byte // of the chain that at is about
-	restart := func() {
-		at, name = nil, nil
-		for _, c := range chains {
-			c.hash = noRules
-		}
-	}
-	err := t.conn.Dump(r, restart, func(_ uint16, body []byte) error {
-		var chain, data []byte
+// readRules reads which rules a chain has. Chains are asked one by one: the
+// kernel tells rules by pieces of 32 KiB, and for each piece counts again from the
+// first one that was asked for.
+func (t *Table) readRules(name string, c *found) error {
+	var all reading
+	r := t.request(unix.NFT_MSG_GETRULE).String(ruleChain, name)
+	err := t.conn.Dump(r, func() { all = reading{} }, func(_ uint16, body []byte) error {
+		var data []byte
 		for kind, value := range attrs(body) {
-			switch kind {
-			case ruleChain:
-				chain = value
-			case unix.NFTA_RULE_USERDATA:
+			if kind == unix.NFTA_RULE_USERDATA {
 				data = value
 			}
 		}
-		if at == nil || string(name) != string(chain) {
-			at.end()
-			at, name = &reading{chain: chains[nlsock.Text(chain)]}, slices.Clone(chain)
-		}
-		at.rule(data)
+		all.rule(data)
 		return nil
 	})
-	at.end()
+	c.hash = all.end()
 	return err
 }
 
 // reading is what is known of a chain while its rules are read.
 type reading struct {
-	chain *found
 	hash  hash
 	next  uint32 // rules that were read
 	count uint32 // rules that there are to be
@@ -282,15 +266,15 @@ func (r *reading) rule(data []byte) {
 	r.next++
 }
 
-// end enters what was read: the hash, if all the rules are those that it is of.
-func (r *reading) end() {
-	if r == nil || r.chain == nil {
-		return
+// end returns the hash, if all the rules are those that it is of.
+func (r *reading) end() hash {
+	switch {
+	case r.next == 0:
+		return noRules
+	case r.odd || r.next != r.count:
+		return hash{}
 	}
-	if r.odd || r.next != r.count {
-		r.hash = hash{}
-	}
-	r.chain.hash = r.hash
+	return r.hash
 }
 
 func (t *Table) readSets(into map[string]*header) error {

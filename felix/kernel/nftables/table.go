@@ -33,6 +33,7 @@ type Table struct {
 	dirtySets   map[*set]struct{}
 
 	refused map[Object]error
+	shut    *content        // of chains that are closed
 	doubts  int             // how often in this Apply a refusal was answered by reading
 	firsts  int             // how often only the first of many was believed
 	scratch nlsock.Messages // for encoding a chain that is probably known
@@ -58,13 +59,15 @@ func Open(family Family, name string) (*Table, error) {
 		conn.Close()
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	return &Table{
+	t := &Table{
 		family: family, name: name, conn: conn,
 		ears:   &ears{listener: listener, family: family, table: name},
 		chains: map[string]*chain{}, sets: map[string]*set{},
 		dirtyChains: map[*chain]struct{}{}, dirtySets: map[*set]struct{}{},
 		refused: map[Object]error{},
-	}, nil
+	}
+	t.shut, _ = encode(Hook{}, closed, nil, &t.scratch)
+	return t, nil
 }
 
 // Close closes the sockets. The table stays as it is. Watch must have ended.
@@ -92,7 +95,7 @@ func (t *Table) AllowRemoval() {
 // and sets likewise.
 func (t *Table) WantChain(c Chain) {
 	one := t.chain(c.Name)
-	if one.want(c, &t.scratch) {
+	if one.want(c, t.shut, &t.scratch) {
 		delete(t.refused, Object{Kind: AChain, Name: c.Name})
 		if err := one.wanted.err; err != nil {
 			t.refused[Object{Kind: AChain, Name: c.Name}] = err

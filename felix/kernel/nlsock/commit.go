@@ -110,12 +110,33 @@ func (c *Conn) Commit(subsystem uint8, generation uint32, parts ...[]byte) ([]Re
 	flags := binary.NativeEndian.Uint16(last[6:])
 	binary.NativeEndian.PutUint16(last[6:], flags|unix.NLM_F_ACK)
 	end := c.seq
+	if err := c.roomFor(int(end - first)); err != nil {
+		return nil, err
+	}
 	tail := c.seal(c.mark(unix.NFNL_MSG_BATCH_END, subsystem), 0)
 	buffers[len(buffers)-1] = tail
 	if err := c.sendAll(buffers, size+len(tail)); err != nil {
 		return nil, err
 	}
 	return c.verdict(first, end)
+}
+
+// answerBytes is what the kernel counts for one answer, at least half of it: it
+// doubles the size of a receive buffer that it is told.
+const answerBytes = 1 << 10
+
+// roomFor makes the receive buffer large enough for so many answers, all of which
+// come before the first is read.
+func (c *Conn) roomFor(answers int) error {
+	size := answers * answerBytes
+	if size <= c.receiveBuffer {
+		return nil
+	}
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size); err != nil {
+		return fmt.Errorf("netlink: make room for %d answers: %w", answers, err)
+	}
+	c.receiveBuffer = size
+	return nil
 }
 
 // verdict reads the answers to a transaction that began and ended with these

@@ -33,8 +33,8 @@ type Conn struct {
 	port uint32
 	seq  uint32
 	buf  []byte
-	// sendBuffer is the size of the largest transaction that was made room for.
-	sendBuffer int
+	// The buffers are as large as the largest transaction needed them to be.
+	sendBuffer, receiveBuffer int
 }
 
 // Open opens a socket of a netlink family (unix.NETLINK_ROUTE …) in the network
@@ -44,7 +44,7 @@ func Open(family int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	c := &Conn{fd: fd, buf: make([]byte, 64<<10)}
+	c := &Conn{fd: fd, buf: make([]byte, 64<<10), receiveBuffer: receiveBuffer}
 	if err := c.setUp(family); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
