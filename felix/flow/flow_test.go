@@ -181,6 +181,20 @@ func TestWhatIsAlikeIsCountedTogether(t *testing.T) {
 	}
 }
 
+func TestWordsFollowThePolicies(t *testing.T) {
+	r, _ := recorder(t)
+	tier := desired.Reason{Cause: desired.EndOfTier, Direction: policy.Ingress, Tier: "default"}
+	r.note([]nflog.Packet{packet(tier, 1, 2)}, 0, ifaces)
+	now := *world().Endpoints["kordb"]
+	now.Ingress = chainOf(policy.Ingress, "default", allow, block)
+	r.Want(desired.Delta{Endpoints: map[string]*desired.Endpoint{"kordb": &now}})
+	r.note([]nflog.Packet{packet(tier, 1, 2)}, 0, ifaces)
+	drops, _, _ := r.news(0)
+	if len(drops) != 1 || drops[0].Count != 2 || len(drops[0].Reason.Policies) != 2 || drops[0].First.After(drops[0].Last) {
+		t.Errorf("drops are %+v", drops)
+	}
+}
+
 func TestTheLastDropsAreRememberedAndNoMore(t *testing.T) {
 	r, _ := recorder(t)
 	tag := desired.Reason{Cause: desired.Invalid, Direction: policy.Egress}

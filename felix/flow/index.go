@@ -29,6 +29,7 @@ type index struct {
 	tiers     map[string]desired.Reason        // by tag
 	programs  map[string]ir.ProgramID          // by the tag of any of their rules, without its number
 	gone      []string                         // of programs, oldest first
+	version   uint64                           // grows when words may have changed
 }
 
 func newIndex() index {
@@ -47,6 +48,9 @@ func newIndex() index {
 
 // want takes in a change of what is desired.
 func (x *index) want(d desired.Delta) {
+	if len(d.Programs)+len(d.Endpoints)+len(d.HostEndpoints) > 0 {
+		x.version++
+	}
 	for id, p := range d.Programs {
 		tag, _ := cutRule(desired.Reason{Cause: desired.ByRule, Direction: id.Direction, Policy: id.Policy}.Tag())
 		if at := slices.Index(x.gone, tag); at >= 0 {

@@ -174,9 +174,15 @@ func (r *Recorder) note(batch []nflog.Packet, missed uint64, iface func(int) str
 	for _, p := range batch {
 		k := keyOf(p)
 		rec := r.ring.find(k)
-		if rec == nil {
+		switch {
+		case rec == nil:
 			rec = r.ring.add(k, r.describe(p, now, iface))
+		case rec.words != r.names.version: // a tier may have other policies, an address another pod
+			first, count := rec.drop.First, rec.drop.Count
+			rec.drop = r.describe(p, first, iface)
+			rec.drop.Count = count
 		}
+		rec.words = r.names.version
 		rec.drop.Last, rec.drop.SrcPort = now, p.SrcPort
 		rec.drop.Count++
 		r.metrics.count(rec.drop.Reason)
@@ -184,9 +190,9 @@ func (r *Recorder) note(batch []nflog.Packet, missed uint64, iface func(int) str
 }
 
 // describe finds the words to a packet.
-func (r *Recorder) describe(p nflog.Packet, now time.Time, iface func(int) string) wire.Drop {
+func (r *Recorder) describe(p nflog.Packet, first time.Time, iface func(int) string) wire.Drop {
 	d := wire.Drop{
-		First: now, Node: r.node, Src: p.Src, Dst: p.Dst, SrcPod: r.names.pods[p.Src], DstPod: r.names.pods[p.Dst],
+		First: first, Node: r.node, Src: p.Src, Dst: p.Dst, SrcPod: r.names.pods[p.Src], DstPod: r.names.pods[p.Dst],
 		Protocol: p.Protocol.String(), DstPort: p.DstPort,
 	}
 	if p.Protocol.HasMessages() {

@@ -25,12 +25,12 @@ func keyOf(p nflog.Packet) key {
 	return key{p.Prefix, p.Src, p.Dst, p.Protocol, p.DstPort, [2]uint8{p.Type, p.Code}, p.In, p.Out}
 }
 
-// record is a drop that is remembered. What wire.Drop says but for the fields
-// that count does not change.
+// record is a drop that is remembered.
 type record struct {
 	key     key
 	drop    wire.Drop
 	version uint64 // of the ring, when it changed last
+	words   uint64 // version of the index in which the words were found
 }
 
 // ring remembers the drops that happened last, and counts.

@@ -70,6 +70,7 @@ func (s *story) policy(ctx context.Context) {
 	if text, err := s.koratctl(ctx, "policy", "explain", "guest/cid", fmt.Sprintf("shop/web:%d", port)); err == nil || isDenied(err) {
 		s.show("# koratctl policy explain guest/cid shop/web:" + fmt.Sprint(port) + "\n" + text)
 	}
+	s.drops(ctx)
 	if _, err := s.kubectl(ctx, "", "delete", "networkpolicy", "-n", "shop", "--all"); err != nil {
 		s.check("kubectl delete of the policies", err)
 	}
