@@ -62,3 +62,5 @@ func TestKernelAgreesWithTheLaw(t *testing.T) { eachBackend(t, dataplanetest.Dif
 func TestNoAttackPasses(t *testing.T) { eachBackend(t, dataplanetest.Attacks) }
 
 func TestKillAnywhere(t *testing.T) { eachBackend(t, dataplanetest.KillAnywhere) }
+
+func TestDetails(t *testing.T) { eachBackend(t, dataplanetest.Items) }
