@@ -168,7 +168,7 @@ func (c *conversion) metadata() {
 
 // harmless are values that say what holds here anyway.
 var harmless = map[string]string{
-	"spec.ipipMode": "Never", "spec.vxlanMode": "Never", "spec.natOutgoing": "false", "spec.disableBGPExport": "false",
+	"spec.ipipMode": "Never", "spec.vxlanMode": "Never", "spec.disableBGPExport": "false",
 	"spec.assignmentMode": "Automatic", "spec.stagedAction": "Set", "spec.keepOriginalNextHop": "false",
 	"spec.nextHopMode": "Auto", "spec.sourceAddress": "UseNodeIP", "spec.namespaceSelector": "all()", "spec.bindMode": "None",
 }

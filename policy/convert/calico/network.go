@@ -18,7 +18,6 @@ var hostWords = map[string]string{
 var poolWords = map[string]string{
 	"spec.ipipMode":          "nothing is encapsulated: the network between nodes must route the addresses of pods, see BGPPeer",
 	"spec.vxlanMode":         "nothing is encapsulated: the network between nodes must route the addresses of pods, see BGPPeer",
-	"spec.natOutgoing":       "pods leave with their own addresses: translate them at the border where that is needed",
 	"spec.disableBGPExport":  "all pools are announced: filter on the routers",
 	"spec.namespaceSelector": "pools are for all namespaces: this one is disabled, so that others do not get its addresses",
 	"spec.assignmentMode":    "pools are for all pods: this one is disabled, so that others do not get its addresses",
@@ -94,7 +93,7 @@ func (c *conversion) pool() {
 		}
 	}
 	delete(spec, "allowedUses")
-	move(spec, c.spec, "blockSize", "disabled", "nodeSelector")
+	move(spec, c.spec, "blockSize", "disabled", "nodeSelector", "natOutgoing")
 	if cidr, ok := take[string](spec, "cidr"); ok {
 		c.spec["cidr"] = canonical(cidr)
 	}
