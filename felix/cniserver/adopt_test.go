@@ -132,7 +132,7 @@ func TestAnAddressThatOnlyTheAPIKnowsIsHeldUntilItKnowsItNoMore(t *testing.T) {
 }
 
 // The runtime died with the pod's sandbox, and never said DEL.
-func TestAPodThatWentWithoutDELIsDetachedAtTheSecondLook(t *testing.T) {
+func TestItem59APodThatWentWithoutDELIsDetachedAtTheSecondLook(t *testing.T) {
 	a, c := newAgent(t), cni(t)
 	add(t, c, a.conf("1.0.0"), newSandbox(t, "c1", "stays"))
 	gone := add(t, c, a.conf("1.0.0"), newSandbox(t, "c2", "gone"))

@@ -39,7 +39,8 @@ type machine struct {
 	veths  map[string]pod.Wired // by host interface
 	ends   map[string]string    // host interface -> network namespace
 	heard  map[netip.Prefix]bool
-	back   int // the step before which it does not return
+	refuse error // what the kernel says to endpoints
+	back   int   // the step before which it does not return
 	listed bool
 
 	impatient func() // who asks another node does not wait any longer
@@ -344,7 +345,7 @@ func (m *machine) WaitEndpoint(context.Context, string, uint64) error {
 	if !m.w.calm && m.w.r.IntN(20) == 0 {
 		return errors.New("the kernel refuses")
 	}
-	return nil
+	return m.refuse
 }
 
 // lose removes the state directory.

@@ -16,7 +16,7 @@ func owned(uid, node, nodeUID string) koratv1.Block {
 	return b
 }
 
-func TestABlockIsDueWhenItsNodeWasGoneForTheGrace(t *testing.T) {
+func TestItem59ABlockIsDueWhenItsNodeWasGoneForTheGrace(t *testing.T) {
 	const grace = 15 * time.Minute
 	t0 := time.Unix(1e6, 0)
 	there, gone, renewed := map[string]types.UID{"n": "u1"}, map[string]types.UID{}, map[string]types.UID{"n": "u2"}

@@ -70,7 +70,7 @@ func allocated(t *testing.T, g prometheus.Gatherer) float64 {
 	return 0
 }
 
-func TestWhatHoldsAPoolThatIsDeleted(t *testing.T) {
+func TestItem63WhatHoldsAPoolThatIsDeleted(t *testing.T) {
 	p := pool("p", "10.244.0.0/16", 0, func(p *koratv1.IPPool) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(5, 0)} })
 	var blocks []koratv1.Block
 	for _, cidr := range []string{"10.244.0.0/26", "10.244.0.64/26", "10.244.0.128/26", "10.244.0.192/26", "10.244.1.0/26", "10.244.1.64/26"} {
@@ -90,7 +90,7 @@ func TestWhatHoldsAPoolThatIsDeleted(t *testing.T) {
 	}
 }
 
-func TestReservationsAreNoCapacity(t *testing.T) {
+func TestItem62ReservationsAreNoCapacity(t *testing.T) {
 	reserve := func(cidrs ...koratv1.CIDR) koratv1.IPReservation {
 		return koratv1.IPReservation{Spec: koratv1.IPReservationSpec{CIDRs: cidrs}}
 	}

@@ -38,7 +38,7 @@ func (w *world) tellGone(a *Allocator) {
 	}
 }
 
-func TestEmptyBlocksAreGivenBackAfterTheGraceAndOneIsKept(t *testing.T) {
+func TestItem60EmptyBlocksAreGivenBackAfterTheGraceAndOneIsKept(t *testing.T) {
 	w, c, a, dir, got := filled(t)
 	for i, addr := range got {
 		a.Release(handle(i), []netip.Addr{addr}, a.Rest(handle(i), []netip.Addr{addr}, 0))
