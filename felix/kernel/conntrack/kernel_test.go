@@ -19,9 +19,18 @@ func eachFamily(t *testing.T, test func(t *testing.T, v6 bool)) {
 	}
 }
 
+// eachPlane runs a test over each data plane and family.
+func eachPlane(t *testing.T, test func(t *testing.T, over plane, v6 bool)) {
+	for name, over := range map[string]plane{"nft": overNFT, "iptables": overIPTables} {
+		t.Run(name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, v6 bool) { test(t, over, v6) })
+		})
+	}
+}
+
 func TestItem26TheConnectionsOfAnAddressGoWithItsOwner(t *testing.T) {
-	eachFamily(t, func(t *testing.T, v6 bool) {
-		l := newLab(t, false)
+	eachPlane(t, func(t *testing.T, over plane, v6 bool) {
+		l := newLabOver(t, over, false)
 		served := l.connect("a", "b", "tcp", v6)
 		opened := l.connect("b", "outside", "udp", v6)
 		others := l.connect("a", "outside", "tcp", v6)
@@ -194,8 +203,8 @@ func TestItem27ConnectionsAreCutWhenTheyAreToBeRechecked(t *testing.T) {
 		"egress of the source":       func(l *lab) { l.want("a", allAllowed, allDenied) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, v6 bool) {
-				l := newLab(t, true)
+			eachPlane(t, func(t *testing.T, over plane, v6 bool) {
+				l := newLabOver(t, over, true)
 				cut, kept := l.connect("a", "b", "tcp", v6), l.connect("b", "outside", "tcp", v6)
 				l.want("a", allAllowed, allAllowed) // nothing changes for anybody
 				if !cut.asks() || !cut.tells() {

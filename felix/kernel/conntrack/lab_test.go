@@ -22,6 +22,7 @@ import (
 	"github.com/koratnet/korat/felix/iptables"
 	"github.com/koratnet/korat/felix/kernel/ipset"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/nft"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -46,6 +47,36 @@ type site struct {
 
 func newLab(t *testing.T, recheck bool) *lab {
 	t.Helper()
+	return newLabOver(t, overNFT, recheck)
+}
+
+// plane makes the reconcilers of a data plane, on a thread in its namespace.
+type plane func(*testing.T) []apply.Reconciler
+
+func overNFT(t *testing.T) []apply.Reconciler {
+	wall, err := nft.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { wall.Close() })
+	return []apply.Reconciler{wall}
+}
+
+func overIPTables(t *testing.T) []apply.Reconciler {
+	sets, err := ipset.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sets.Close() })
+	parts := []apply.Reconciler{ipset.Adder{Sets: sets}}
+	for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
+		parts = append(parts, iptables.New(iptables.Config{Family: f, Flavour: iptables.NFT, Log: slog.New(slog.DiscardHandler)}))
+	}
+	return parts
+}
+
+func newLabOver(t *testing.T, over plane, recheck bool) *lab {
+	t.Helper()
 	l := &lab{t: t, host: kerneltest.New(t), sites: map[string]*site{}}
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
 	for _, s := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
@@ -55,15 +86,13 @@ func newLab(t *testing.T, recheck bool) *lab {
 	l.attach("b", "korb", "10.1.0.3", "fd01::3")
 	l.attach("outside", "eth0", "192.168.7.9", "fd07::9")
 	l.host.Do(func() {
-		sets, err := ipset.New()
-		if err != nil {
-			t.Fatal(err)
+		l.before = over(t)
+		for _, r := range l.before {
+			if err := r.Resync(context.Background()); err != nil {
+				t.Fatal(err)
+			}
 		}
-		t.Cleanup(func() { sets.Close() })
-		l.before = []apply.Reconciler{ipset.Adder{Sets: sets}}
-		for _, f := range []ir.Family{ir.IPv4, ir.IPv6} {
-			l.before = append(l.before, iptables.New(iptables.Config{Family: f, Flavour: iptables.NFT, Log: slog.New(slog.DiscardHandler)}))
-		}
+		var err error
 		if l.flusher, err = NewFlusher(); err == nil {
 			l.rechecker, err = NewRechecker(slog.New(slog.DiscardHandler))
 		}
