@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// items are the details of policy and of the life of pods that are easily got
+// wrong. They are numbered; a test that holds one has its number in its name
+// ("TestItem36…", "TestItems48To51And55…"), so that `grep -r Item36` finds them.
+var items = map[int]string{
+	21: "a pod that finished has given its address back, though its object stays",
+	22: "a terminating pod keeps address and policy until its sandbox goes",
+	23: "the address of a new pod counts before the API server knows it",
+	24: "a pod in its node's network is no endpoint",
+	25: "two pods may have one address for a moment",
+	26: "an address that moves has the policy of its new pod",
+	27: "connections that are open survive a change of policy",
+	28: "replies pass by the connection they belong to, and what belongs to none is dropped",
+	29: "SCTP is judged as the other protocols are",
+	30: "each direction is isolated for itself, and which ones a policy isolates",
+	31: "empty and absent lists",
+	32: "whom a peer selects",
+	33: "selectors of peers match pods only",
+	34: "exceptions of a block",
+	35: "0.0.0.0/0 and ::/0",
+	36: "blocks of the other family match nothing",
+	37: "names of ports are those of each pod",
+	38: "ranges of ports",
+	39: "protocols of ports",
+	40: "both sides must allow",
+	41: "a pod's own node reaches it",
+	42: "a pod reaches itself",
+	43: "labels of namespaces, of which the name is one",
+	44: "match expressions",
+	45: "pods that nobody selects are open, and what is not understood is closed",
+	46: "rules about ports are not about ICMP",
+	47: "a listing removes what is missing",
+	48: "tiers that select nobody are skipped",
+	49: "the order of policies",
+	50: "Pass and Log",
+	51: "types of our own policies, and subjects",
+	52: "where selectors look, and notSelector",
+	53: "network sets overlap and are no subjects",
+	54: "ClusterNetworkPolicy",
+	55: "staged policies are seen and decide nothing",
+	56: "services are their endpoints, ready or not",
+}
+
+var (
+	testName = regexp.MustCompile(`(?m)^func TestItems?((?:\d+|To|And)+)`)
+	span     = regexp.MustCompile(`(\d+)(?:To(\d+))?`)
+)
+
+func TestEveryItemHasATestOfItsNumber(t *testing.T) {
+	tested := map[int]bool{}
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, name := range testName.FindAllStringSubmatch(string(text), -1) {
+			for _, s := range span.FindAllStringSubmatch(name[1], -1) {
+				first, _ := strconv.Atoi(s[1])
+				last := first
+				if s[2] != "" {
+					last, _ = strconv.Atoi(s[2])
+				}
+				for n := first; n <= last; n++ {
+					tested[n] = true
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, what := range items {
+		if !tested[n] {
+			t.Errorf("no test is named after item %d: %s", n, what)
+		}
+	}
+}
