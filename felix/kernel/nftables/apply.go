@@ -54,7 +54,7 @@ func (t *Table) push(p *plan, all []*part) error {
 		size += one.Size()
 	}
 	if size <= splitBytes || p.whole {
-		done, err := t.commit(all)
+		done, err := t.commit(all, t.generation)
 		// A table that was to be made anew is as it was.
 		t.known = t.known && (done || !p.whole)
 		return err
@@ -63,13 +63,14 @@ func (t *Table) push(p *plan, all []*part) error {
 		var rest []*part
 		for l := range levels {
 			for _, one := range p.fresh[l] {
-				if done, err := t.commit([]*part{one}); err != nil || !done {
+				// Whatever others write, it is right to write this.
+				if done, err := t.commit([]*part{one}, 0); err != nil || !done {
 					return err
 				}
 			}
 			rest = append(rest, p.changed[l]...)
 		}
-		_, err := t.commit(rest)
+		_, err := t.commit(rest, t.generation)
 		return err
 	})
 }
@@ -98,8 +99,9 @@ func (t *Table) unheard(work func() error) error {
 	return err
 }
 
-// commit writes parts as one transaction, and reports whether it was taken.
-func (t *Table) commit(parts []*part) (done bool, err error) {
+// commit writes parts as one transaction, of a generation or with 0 of any, and
+// reports whether it was taken.
+func (t *Table) commit(parts []*part, generation uint32) (done bool, err error) {
 	if len(parts) == 0 {
 		return true, nil
 	}
@@ -110,7 +112,7 @@ func (t *Table) commit(parts []*part) (done bool, err error) {
 		t.stats.Messages += one.Count()
 		t.stats.Bytes += one.Size()
 	}
-	refusals, err := t.conn.Commit(subsystem, t.generation, bodies...)
+	refusals, err := t.conn.Commit(subsystem, generation, bodies...)
 	switch {
 	case errors.Is(err, unix.ERESTART): // somebody else wrote, maybe to this table
 		return false, t.readGeneration()

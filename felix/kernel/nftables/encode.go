@@ -56,10 +56,31 @@ func putExpr(r *nlsock.Request, e expr.Any) error {
 			putUint64(r, unix.NFTA_COUNTER_BYTES, e.Bytes)
 			putUint64(r, unix.NFTA_COUNTER_PACKETS, e.Packets)
 		})
+	case *expr.Masq:
+		if !e.ToPorts {
+			return putAny(r, e)
+		}
+		named(r, "masq", func() { putMasqToPorts(r, e) })
 	default:
 		return putAny(r, e)
 	}
 	return nil
+}
+
+// putMasqToPorts writes the flags too, which the library leaves out: without them
+// the kernel keeps the port.
+func putMasqToPorts(r *nlsock.Request, e *expr.Masq) {
+	flags := uint32(unix.NF_NAT_RANGE_PROTO_SPECIFIED)
+	for flag, set := range map[uint32]bool{
+		unix.NF_NAT_RANGE_PROTO_RANDOM: e.Random, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY: e.FullyRandom, unix.NF_NAT_RANGE_PERSISTENT: e.Persistent,
+	} {
+		if set {
+			flags |= flag
+		}
+	}
+	putUint32(r, unix.NFTA_MASQ_FLAGS, flags)
+	putUint32(r, unix.NFTA_MASQ_REG_PROTO_MIN, e.RegProtoMin)
+	putUint32(r, unix.NFTA_MASQ_REG_PROTO_MAX, e.RegProtoMax)
 }
 
 // putAny has the library write an expression.

@@ -37,8 +37,12 @@ func (t *Table) blame(parts []*part, refusals []nlsock.Refusal) {
 			t.firsts++
 			refusals = refusals[:1]
 		}
+		var last *step // of which several messages may have been refused
 		for _, r := range refusals {
-			t.refuse(one.about(r.Index), r.Err)
+			if s := one.about(r.Index); s != last {
+				t.refuse(s, r.Err)
+				last = s
+			}
 		}
 		return
 	}

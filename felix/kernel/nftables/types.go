@@ -20,7 +20,8 @@ type Chain struct {
 	Base  *Hook
 	Rules []Rule
 	// Fallback is what the chain holds while the kernel refuses Rules. nil is a
-	// single rule that drops.
+	// single rule that drops: in a base chain, whatever packets of the node come
+	// there, so that one had better name another.
 	Fallback []Rule
 }
 
