@@ -41,9 +41,14 @@ func newChains(t *nftables.Table) *chains {
 
 func (c *chains) inherit(name string) { c.inherited[name] = struct{}{} }
 
+func (c *chains) inherits(name string) bool {
+	_, ok := c.inherited[name]
+	return ok
+}
+
 // want writes a chain and the constants that it needs, unless it was inherited.
 func (c *chains) want(chain nftables.Chain, needs constants) {
-	if _, ok := c.inherited[chain.Name]; ok {
+	if c.inherits(chain.Name) {
 		return
 	}
 	old := c.needs[chain.Name]
@@ -58,6 +63,15 @@ func (c *chains) want(chain nftables.Chain, needs constants) {
 		c.needs[chain.Name] = slices.Collect(maps.Keys(needs))
 	}
 	c.free(old)
+}
+
+// wantIf writes a chain that needs no constants, or takes it away.
+func (c *chains) wantIf(wanted bool, chain nftables.Chain) {
+	if wanted {
+		c.want(chain, nil)
+	} else {
+		c.unwant(chain.Name)
+	}
 }
 
 func (c *chains) unwant(name string) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nftables"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
@@ -303,12 +304,13 @@ func (f *Firewall) wantChains(all []nftables.Chain, needs constants, names *[]st
 	}
 }
 
-// use notes which programs an endpoint asks, and how. Where that changes in whose
+// use notes which programs an endpoint asks, and how: none, as long as its chains
+// are inherited. Where that changes in whose
 // chain the rules of a program stand, the chains of its other user are written
 // anew as well.
 func (f *Firewall) use(iface string) {
 	var all []printed
-	if e := f.endpoints[iface]; e != nil {
+	if e := f.endpoints[iface]; e != nil && !f.chains.inherits(fromPrefix+attachment(e)) {
 		for _, id := range references(e.Egress) {
 			all = append(all, printed{id, returns})
 		}
@@ -383,15 +385,14 @@ func (f *Firewall) writeStatics() {
 		known = f.hosts
 	}
 	h := hostsOf(known)
-	for _, c := range f.style.statics(f.settings, h, f.sets.any(desired.ServicesSet)) {
+	for _, c := range f.style.statics(f.settings, h) {
 		f.chains.want(c, nil)
 	}
 	f.writeHosts(h)
-	if f.sets.any(desired.MasqueradeSet) {
-		f.chains.want(masquerade(f.settings.Masquerade), nil)
-	} else {
-		f.chains.unwant(nat)
-	}
+	// A base chain costs every packet something, so these are there only with a
+	// purpose.
+	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), masquerade(f.settings.Masquerade))
+	f.chains.wantIf(f.sets.any(desired.ServicesSet) && f.settings.Loops == policy.Deny, f.style.unserved())
 }
 
 // writeHosts writes the chains and maps of host endpoints, and takes away those

@@ -20,6 +20,7 @@ const (
 	beforeNAT = "mangle-prerouting" // before the destination is translated
 	input     = "input"
 	forward   = "forward"
+	loops     = "forward-services"
 	leaving   = "mangle-postrouting" // with the final destination and interface
 	nat       = "nat-postrouting"
 )

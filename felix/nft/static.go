@@ -16,6 +16,7 @@ import (
 const (
 	prioRaw       = -300
 	prioMangle    = -150
+	prioLoops     = -5
 	prioFilter    = 0
 	prioSourceNAT = 110
 )
@@ -32,14 +33,11 @@ func filterChain(name string, hook nftables.HookNumber, priority int32, rules []
 var unaddressed = []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/128")}
 
 // statics returns the chains that are there whatever pods and policies there are.
-// services says whether there are addresses of services that packets could run in
-// circles for.
-func (s style) statics(set desired.Settings, h hosts, services bool) []nftables.Chain {
+func (s style) statics(set desired.Settings, h hosts) []nftables.Chain {
 	return []nftables.Chain{
 		s.rawPrerouting(h), s.strangeSource(), s.forgedSource(), neighbourChain(),
-		s.forward(set, h, services), s.invalid(),
-		{Name: fromPod, Rules: append(s.tunnels(), s.dispatch(expr.MetaKeyIIFNAME, fromPodsMap, policy.Egress)...)},
-		{Name: toPod, Rules: s.dispatch(expr.MetaKeyOIFNAME, toPodsMap, policy.Ingress)},
+		s.forward(set, h), s.invalid(),
+		s.fromPod(), s.toPod(),
 		s.input(h), s.podToHost(set),
 	}
 }
@@ -90,22 +88,30 @@ func neighbourChain() nftables.Chain {
 
 // forward is on the way of every packet that is passed on, so what is common
 // stands first: one rule for packets of open connections.
-func (s style) forward(set desired.Settings, h hosts, services bool) nftables.Chain {
-	var rules []nftables.Rule
-	if services && set.Loops == policy.Deny {
-		loop := desired.Reason{Cause: desired.Loop, Direction: policy.Ingress}
-		for _, f := range bothFamilies {
-			unserved := destination.inSet(f, desired.SetName(desired.ServicesSet, f), false)
-			rules = append(rules, rule(ofFamily(f), unserved, s.deny(loop)))
-		}
-	}
-	rules = append(rules, rule(inState(established), accept))
+func (s style) forward(set desired.Settings, h hosts) nftables.Chain {
+	rules := []nftables.Rule{rule(inState(established), accept)}
 	if set.Invalid == policy.Deny {
 		rules = append(rules, rule(inState(expr.CtStateBitINVALID), jump(invalidState)))
 	}
 	rules = append(rules, h.jumpTo(forwardIn)...)
-	rules = append(rules, rule(fromPods(), jump(fromPod)), rule(toPods(), goTo(toPod)))
+	rules = append(rules,
+		rule(fromPods(), jump(fromPod)),
+		rule(toPods(), word{decide(toPodsMap)}), // the name of the interface is still loaded
+		rule(toPods(), goTo(toPod)),
+	)
 	return filterChain(forward, nftables.Forward, prioFilter, append(rules, h.jumpTo(forwardOut)...))
+}
+
+// unserved returns the chain that drops packets for addresses of services that
+// nobody serves here: they would go back to the router they came from.
+func (s style) unserved() nftables.Chain {
+	loop := s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress})
+	var rules []nftables.Rule
+	for _, f := range bothFamilies {
+		services := desired.SetName(desired.ServicesSet, f)
+		rules = append(rules, rule(ofFamily(f), destination.inSet(f, services, false), loop))
+	}
+	return filterChain(loops, nftables.Forward, prioLoops, rules)
 }
 
 // invalid drops packets of no connection that pods send or are sent.
@@ -133,11 +139,21 @@ func (s style) tunnels() []nftables.Rule {
 	}
 }
 
-// dispatch leads packets to the chain of their interface. One that is not known
-// is closed, with or without agent.
-func (s style) dispatch(iface expr.MetaKey, m string, d policy.Direction) []nftables.Rule {
-	unknown := desired.Reason{Cause: desired.Unknown, Direction: d}
-	return []nftables.Rule{rule(word{meta(iface), decide(m)}), rule(s.deny(unknown))}
+// fromPod leads packets to the chain of the interface they came through. One that
+// is not known is closed, with or without agent.
+func (s style) fromPod() nftables.Chain {
+	unknown := desired.Reason{Cause: desired.Unknown, Direction: policy.Egress}
+	return nftables.Chain{Name: fromPod, Rules: append(s.tunnels(),
+		rule(word{meta(expr.MetaKeyIIFNAME), decide(fromPodsMap)}),
+		rule(s.deny(unknown)),
+	)}
+}
+
+// toPod is where packets go for which there is no chain: those to an interface
+// that is not known.
+func (s style) toPod() nftables.Chain {
+	unknown := desired.Reason{Cause: desired.Unknown, Direction: policy.Ingress}
+	return nftables.Chain{Name: toPod, Rules: []nftables.Rule{rule(s.deny(unknown))}}
 }
 
 func (s style) input(h hosts) nftables.Chain {
@@ -192,6 +208,6 @@ func translate(f ir.Family, to netip.Addr, ports ir.PortRange) word {
 	}
 	return append(w, &expr.Immediate{Register: reg, Data: to.AsSlice()}, &expr.NAT{
 		Type: expr.NATTypeSourceNAT, Family: uint32(familyNumbers[f]), FullyRandom: true,
-		RegAddrMin: reg, RegProtoMin: first, RegProtoMax: last,
+		RegAddrMin: reg, RegProtoMin: first, RegProtoMax: last, Specified: first != 0,
 	})
 }
