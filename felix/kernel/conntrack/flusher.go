@@ -2,13 +2,15 @@ package conntrack
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/koratnet/korat/felix/desired"
 )
 
 // Flusher is the apply.Reconciler that deletes entries of addresses whose owner
-// changes. It stands after the rules and before the routes.
+// changes. It stands after the rules and before the routes, and is Gated: nobody is
+// let to an address whose former connections are not gone.
 //
 // While no agent ran addresses may have lost their owner too. So before it does
 // anything else, once all is known, it deletes the entries of addresses in the
@@ -139,6 +141,19 @@ func (f *Flusher) Apply(context.Context) error {
 	}
 	f.swept = true
 	return nil
+}
+
+var errInherited = errors.New("connections of the address's former owner are not deleted yet")
+
+// Closed implements apply.Gated.
+func (f *Flusher) Closed() map[string]error {
+	closed := map[string]error{}
+	for a := range f.stale {
+		if iface, held := f.held[a]; held {
+			closed[iface] = errInherited
+		}
+	}
+	return closed
 }
 
 // orphaned reports whether an entry is of an address that nobody has.

@@ -125,6 +125,38 @@ func TestAnOldKernelThatDoesNotFilterIsAskedForEverything(t *testing.T) {
 	}
 }
 
+// TestItem26NobodyGetsAnAddressThatIsNotClean: when the kernel refuses, the endpoint
+// that has the address stays closed.
+func TestItem26NobodyGetsAnAddressThatIsNotClean(t *testing.T) {
+	l := newLab(t, false)
+	l.connect("a", "b", "tcp", false)
+	if err := l.flusher.Close(); err != nil { // what is asked of the kernel now fails
+		t.Fatal(err)
+	}
+	next := l.endpoint("b", allAllowed, allAllowed)
+	next.Generation++
+	l.flusher.Want(desired.Delta{Endpoints: map[string]*desired.Endpoint{"kora": nil, "korb": next}})
+	if err := l.flusher.Apply(t.Context()); err == nil {
+		t.Error("nothing failed")
+	}
+	if closed := l.flusher.Closed(); len(closed) != 1 || closed["korb"] == nil {
+		t.Errorf("closed are %v, want korb", closed)
+	}
+	l.host.Do(func() {
+		t, err := open()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		l.flusher.table = t
+	})
+	if err := l.flusher.Apply(t.Context()); err != nil || len(l.flusher.Closed()) != 0 {
+		t.Errorf("after it works again: %v, closed are %v", err, l.flusher.Closed())
+	}
+	if left := l.entries(l.sites["b"].addrs[0]); len(left) != 0 {
+		t.Errorf("left are %+v", left)
+	}
+}
+
 // TestItem26WhatWasVacatedWhileNoAgentRan: entries of addresses in own blocks that
 // nobody has go at the start, those of running pods and of other nodes stay.
 func TestItem26WhatWasVacatedWhileNoAgentRan(t *testing.T) {

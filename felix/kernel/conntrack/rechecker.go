@@ -31,7 +31,9 @@ type Rechecker struct {
 	log    *slog.Logger
 	world  *world // nil: switched off
 	closed map[string]error
-	pickUp string // what the kernel has to be told: "0", "1" or "" for nothing
+	// complete: before, endpoints that run may be unknown yet to half of the sources.
+	complete bool
+	pickUp   string // what the kernel has to be told: "0", "1" or "" for nothing
 }
 
 // NewRechecker returns the Rechecker of the network namespace of the calling thread.
@@ -58,6 +60,7 @@ func (r *Rechecker) Name() string { return "conntrack-recheck" }
 
 // Want implements apply.Reconciler.
 func (r *Rechecker) Want(d desired.Delta) {
+	r.complete = r.complete || d.Complete
 	if d.Settings != nil && d.Settings.Recheck != (r.world != nil) {
 		if d.Settings.Recheck {
 			r.world, r.pickUp = newWorld(), "0"
@@ -88,20 +91,10 @@ func (r *Rechecker) Apply(context.Context) error {
 	if err := r.setPickUp(); err != nil {
 		return err
 	}
-	if r.world == nil || r.world.doubt.empty() {
+	if r.world == nil || r.world.doubt.empty() || !r.complete {
 		return nil
 	}
-	own, err := r.ownAddrs()
-	if err != nil {
-		return err
-	}
-	cut, err := r.table.purge(r.world.addrs(), func(e *entry) bool {
-		return r.world.concerns(e) && !r.waits(e) && r.world.denies(e, own)
-	})
-	if cut > 0 {
-		r.log.Info("cut connections that policy denies now", "connections", cut)
-	}
-	if err != nil {
+	if err := r.recheck(r.world.addrs()); err != nil {
 		return err
 	}
 	later := newDoubt()
@@ -112,6 +105,25 @@ func (r *Rechecker) Apply(context.Context) error {
 	}
 	r.world.doubt = later
 	return nil
+}
+
+// recheck deletes the entries that are in doubt, in force and denied. Each has one
+// of addrs.
+func (r *Rechecker) recheck(addrs map[netip.Addr]struct{}) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	own, err := r.ownAddrs()
+	if err != nil {
+		return err
+	}
+	cut, err := r.table.purge(addrs, func(e *entry) bool {
+		return r.world.concerns(e) && !r.waits(e) && r.world.denies(e, own)
+	})
+	if cut > 0 {
+		r.log.Info("cut connections that policy denies now", "connections", cut)
+	}
+	return err
 }
 
 // waits reports whether one of e's ends is not enforced yet.
