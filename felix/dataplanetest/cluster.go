@@ -19,10 +19,11 @@ import (
 // is asked about it.
 type cluster struct {
 	dice
-	seed   uint64
-	law    *eval.Cluster
-	events []event.Event
-	text   strings.Builder // the objects, for people
+	seed     uint64
+	law      *eval.Cluster
+	events   []event.Event
+	settings desired.Settings
+	text     strings.Builder // the objects, for people
 }
 
 // nodeOf are the nodes of the sites that are pods.
@@ -181,7 +182,7 @@ func (c *cluster) set() {
 	s.Loops = pick(c.dice, policy.Deny, policy.Pass)
 	s.DropRecords = !c.one(4)
 	s.Marks = pick(c.dice, s.Marks, s.Marks, s.Marks, 0xf1f00000)
-	c.law.Rules = s.Rules()
+	c.settings, c.law.Rules = s, s.Rules()
 	c.tell("default", &event.NodeConfiguration{
 		Name: "default", PodToHost: &s.PodToHost, Invalid: &s.Invalid, Loops: &s.Loops, FailsafeIn: &s.FailsafeIn, FailsafeOut: &s.FailsafeOut,
 		DropRecords: &s.DropRecords, Marks: &s.Marks,

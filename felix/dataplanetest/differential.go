@@ -30,14 +30,20 @@ func Differential(t *testing.T, b Backend) {
 	w := newWorld(t, b)
 	w.begin()
 	j := &judge{world: w, engine: calc.New(calc.Config{Node: "here"}), known: map[event.Key]bool{}, why: reasons{}}
+	j.records = newRecords(t, w.node)
 	j.engine.Synced(event.API | event.CNI | event.Neighbours)
 	if *seed != 0 {
 		j.round(*seed)
+		j.records.compare()
 		return
 	}
 	for range *clusters {
 		j.round(rand.Uint64())
+		if len(j.records.wanted) > 20_000 { // before ports are used again
+			j.records.compare()
+		}
 	}
+	j.records.compare()
 	t.Logf("%d clusters, %d packets, %d of them let through, %d of established connections; decided by:\n%s",
 		*clusters, j.all, j.passed, j.established, j.why)
 	if missing := j.why.missing(); *clusters >= enough && len(missing) > 0 {
@@ -51,9 +57,10 @@ func Differential(t *testing.T, b Backend) {
 // judge compares the kernel with policy/eval.
 type judge struct {
 	*world
-	engine *calc.Engine
-	known  map[event.Key]bool // what the engine has been told
-	flows  []shot             // established connections of earlier clusters
+	engine  *calc.Engine
+	records *records
+	known   map[event.Key]bool // what the engine has been told
+	flows   []shot             // established connections of earlier clusters
 
 	all, passed, established int
 	why                      reasons
@@ -136,6 +143,7 @@ func (j *judge) compare(c *cluster, host *eval.Host, shots []shot, got map[uint3
 		verdicts[i] = s.judged(host)
 		j.all++
 		j.why.note(verdicts[i])
+		j.records.want(s, verdicts[i], c.settings.DropRecords, c.seed)
 		want := verdicts[i].Action == policy.Allow
 		if want {
 			j.passed++
