@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab-build deps demo demo-families test unit kernel e2e lint generate check-generated fuzz opinion bench clean
+.PHONY: help build lab-build deps demo demo-families test unit kernel e2e churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -27,8 +27,8 @@ lab-build: build ## also build the lab's control plane (Kubernetes, long the fir
 deps: ## install the Debian packages that tests and demo use
 	hack/install-deps.sh
 
-demo: deps lab-build ## a routed cluster on this machine, checked step by step (KEEP=1 leaves it up, LAB=ipv6 or dual-stack is of other addresses)
-	KEEP=$(KEEP) LAB=$(LAB) bin/demo
+demo: deps lab-build ## a routed cluster on this machine, checked step by step (KEEP=1 leaves it up, LAB=ipv6 or dual-stack has other addresses, BACKEND=NFTables another data plane)
+	KEEP=$(KEEP) LAB=$(LAB) BACKEND=$(BACKEND) bin/demo
 
 demo-families: deps lab-build ## the demo with IPv4, with both families and with IPv6 alone
 	for lab in default dual-stack ipv6; do LAB=$$lab bin/demo; done
@@ -57,6 +57,10 @@ generate: ## regenerate deep copies and CRDs
 
 check-generated: generate ## fail when generated files are not committed
 	git diff --exit-code -- api charts
+
+CHURN ?= 15m
+churn: deps lab-build ## pods come and go for 15 minutes while agents and the API server do (CHURN=15m)
+	go test ./e2e/suite -run Churn -churn $(CHURN) -v -count=1 -timeout 60m
 
 FUZZTIME ?= 60s
 fuzz: ## fuzz the selector parser, the converters and koratctl, FUZZTIME each

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,32 @@ func (s *story) cluster(ctx context.Context) {
 	if text, err := s.kubectl(ctx, "", "get", "ippools,nodenetworks,bgppeers"); err == nil {
 		s.show(text)
 	}
+}
+
+// dataPlane chooses the data plane if the environment says which, on all nodes
+// while they run.
+func (s *story) dataPlane(ctx context.Context) {
+	wanted := os.Getenv("BACKEND")
+	if wanted != "" {
+		_, err := s.kubectl(ctx, "apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: default}\nspec: {backend: "+wanted+"}\n", "apply", "-f", "-")
+		s.check("kubectl apply of a NodeConfiguration with the backend "+wanted, err)
+	}
+	told := ""
+	s.within(ctx, 30*time.Second, "every node says which data plane enforces its policies", func(ctx context.Context) error {
+		var list v1.NodeNetworkList
+		if err := s.lab.List(ctx, &list); err != nil {
+			return err
+		}
+		told = ""
+		for _, n := range list.Items {
+			if n.Status.Backend == "" || wanted != "" && n.Status.Backend != wanted {
+				return fmt.Errorf("%s says %q", n.Name, n.Status.Backend)
+			}
+			told += n.Name + " " + n.Status.Backend + "\n"
+		}
+		return nil
+	})
+	s.show(told)
 }
 
 func (s *story) poolsReady(ctx context.Context) error {

@@ -3,6 +3,7 @@
 // with "ok" or "FAIL" is a check, the last line counts them, and the exit code
 // is 0 when none failed. With KEEP=1 in the environment the lab stays up, and
 // LAB=dual-stack or LAB=ipv6 makes one of other families of addresses.
+// BACKEND=NFTables or IPTables chooses the data plane.
 package main
 
 import (
@@ -88,6 +89,7 @@ func (s *story) tell(ctx context.Context) {
 		play  func(context.Context)
 	}{
 		{"The cluster: nodes, routers, sessions", s.cluster},
+		{"The data plane", s.dataPlane},
 		{"Six pods in two namespaces", s.pods},
 		{"Every pod reaches every pod, seen under its own address", s.connectivity},
 		{"The way of a packet, hop by hop", s.paths},
