@@ -16,8 +16,8 @@ import (
 const (
 	prioRaw       = -300
 	prioMangle    = -150
-	prioLoops     = -5
 	prioFilter    = 0
+	prioLoops     = 5
 	prioSourceNAT = 110
 )
 
