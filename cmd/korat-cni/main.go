@@ -158,6 +158,8 @@ func parse(cmd wire.Command, args *skel.CmdArgs) (*conf, wire.Request, error) {
 			req.Namespace = v
 		case "K8S_POD_NAME":
 			req.Pod = v
+		case "K8S_POD_UID":
+			req.PodUID = v
 		}
 	}
 	return c, req, nil

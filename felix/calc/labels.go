@@ -160,10 +160,8 @@ func (l *labels) update(pod string) {
 		return
 	}
 	t := &thing{namespace: p.Namespace, labels: l.podLabels(p), ends: ends{addrs: p.Addrs, ports: p.Ports}}
-	if p.Node == l.node {
-		if addrs := l.attachedAddrs(pod); addrs != nil {
-			t.addrs = addrs
-		}
+	if addrs := l.attachedAddrs(pod, p); addrs != nil {
+		t.addrs = addrs
 	}
 	if len(t.addrs) == 1 {
 		t.one[0] = t.addrs[0]
@@ -214,14 +212,17 @@ func (l *labels) change(kind policy.Things, name string, is *thing) {
 	*changed = append(*changed, moved[thing]{was, is})
 }
 
-// attachedAddrs returns the addresses of the endpoints of a pod of this node, nil
-// when it has none. A pod that now runs elsewhere has the name of the endpoint's
-// pod but is another one: its addresses are its own.
-func (l *labels) attachedAddrs(pod string) []netip.Addr {
+// attachedAddrs returns the addresses of the endpoints of a pod, nil when it has
+// none.
+func (l *labels) attachedAddrs(pod string, p *event.Pod) (addrs []netip.Addr) {
+	if p.Node != l.node {
+		return nil // a pod that now runs elsewhere is another one than the endpoint's
+	}
 	eps := l.attached[pod]
-	var addrs []netip.Addr
 	for _, iface := range slices.Sorted(maps.Keys(eps)) {
-		addrs = append(addrs, eps[iface].Addrs...)
+		if eps[iface].UID.May(p.UID) {
+			addrs = append(addrs, eps[iface].Addrs...)
+		}
 	}
 	return addrs
 }
@@ -229,9 +230,11 @@ func (l *labels) attachedAddrs(pod string) []netip.Addr {
 // pod returns what is known of a pod that exists.
 func (l *labels) pod(name string) *thing { return (*l.things.of(policy.Pods))[name] }
 
-// localPod returns the pod's object if the API server knows it on this node.
-func (l *labels) localPod(pod string) *event.Pod {
-	if p := l.in.pods.now[pod]; p != nil && p.Node == l.node {
+// localPod returns the object of the pod behind a local endpoint, if the API
+// server knows it on this node. A pod that is made anew under the name of one
+// whose sandbox still runs is another pod.
+func (l *labels) localPod(ep *event.Endpoint) *event.Pod {
+	if p := l.in.pods.now[podOf(ep)]; p != nil && p.Node == l.node && ep.UID.May(p.UID) {
 		return p
 	}
 	return nil

@@ -136,7 +136,7 @@ func (o oracle) inNamespace(s policy.Scope, name string) answer {
 
 func (o oracle) localPod(ep *event.Endpoint) *event.Pod {
 	pod := all[*event.Pod](o.state)[ep.Handle.Namespace+"/"+ep.Handle.Pod]
-	if pod != nil && pod.Node != o.node {
+	if pod != nil && (pod.Node != o.node || !ep.UID.May(pod.UID)) {
 		return nil
 	}
 	return pod

@@ -112,6 +112,18 @@ func TestChainsOfEndpoints(t *testing.T) {
 			[]evs{{web, pod("a/web", "other", "app=web"), isolate("a/np", both, "db")}},
 			"Deny", "Deny",
 		},
+		"a pod made anew under the name of one whose sandbox still runs is not the endpoint's pod": {
+			[]evs{{known(web, 1), known(webPod, 1), isolate("a/np", both, "db")}, {known(webPod, 2)}},
+			"Deny", "Deny",
+		},
+		"a pod made anew is the endpoint's pod when it has its own sandbox": {
+			[]evs{
+				{known(web, 1), known(webPod, 1), isolate("a/np", both, "db")},
+				{known(webPod, 2)},
+				{known(endpoint("kor1", "a/web", 2, "10.0.0.2"), 2)},
+			},
+			"Allow", "Allow",
+		},
 		"an endpoint whose pod's object is gone is in doubt": {
 			[]evs{{web, webPod, isolate("a/np", both, "db")}, {gone(webPod)}},
 			"Deny", "Deny",
@@ -211,6 +223,10 @@ func TestItems25And43MembersOfSets(t *testing.T) {
 		"a pod that runs elsewhere does not get the address of an endpoint left behind by its name": {
 			[]evs{{db, endpoint("kor2", "a/db", 2, "10.0.0.2")}},
 			"10.0.1.1", "10.0.0.1 10.0.1.1",
+		},
+		"a pod made anew does not get the address of the sandbox that its name left behind": {
+			[]evs{{known(pod("a/db", "me", "app=db"), 2), known(endpoint("kor2", "a/db", 2, "10.0.0.2"), 1)}},
+			"", "10.0.0.1",
 		},
 		"a namespace that gets the label brings its pods": {
 			[]evs{{pod("b/x", "other", "", "10.0.1.3")}, {namespace("b", "env=prod")}},

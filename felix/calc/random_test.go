@@ -110,7 +110,7 @@ func (d dice) pod() (string, event.Value) {
 	p := &event.Pod{
 		Namespace: d.ns(), Name: fmt.Sprint("p", d.IntN(4)),
 		Node: pick(d, "me", "me", "other", ""), Addrs: d.addrs(), Labels: d.labels(70),
-		Account: pick(d, "", "default", "builder"), Ports: d.ports(),
+		Account: pick(d, "", "default", "builder"), Ports: d.ports(), UID: d.uid(),
 	}
 	return p.Namespace + "/" + p.Name, p
 }
@@ -124,8 +124,13 @@ func (d dice) endpoint() (string, event.Value) {
 	iface := fmt.Sprint("kor", d.IntN(6))
 	return iface, &event.Endpoint{
 		Handle:    ipam.Handle{Namespace: d.ns(), Pod: fmt.Sprint("p", d.IntN(4)), Sandbox: "s", Interface: "eth0"},
-		Interface: iface, Addrs: d.addrs(), Generation: d.Uint64N(3),
+		Interface: iface, Addrs: d.addrs(), Generation: d.Uint64N(3), UID: d.uid(),
 	}
+}
+
+// uid is mostly not known, or the same.
+func (d dice) uid() event.UID {
+	return pick(d, event.UID{}, event.UID{}, event.UID{1}, event.UID{1}, event.UID{2})
 }
 
 func (d dice) selector() *selector.Selector {

@@ -166,7 +166,7 @@ func (s *subjects) reindexEndpoint(iface string) {
 		return
 	}
 	ns := ep.Handle.Namespace
-	pod := s.labels.localPod(podOf(ep))
+	pod := s.labels.localPod(ep)
 	if pod == nil {
 		s.pods.removeThing(iface)
 	} else {
@@ -186,7 +186,7 @@ func (s *subjects) doubt(iface string, ep *event.Endpoint) policy.Direction {
 	if !s.doubtful[ns.Name].has(iface) {
 		return 0
 	}
-	pod := s.labels.localPod(podOf(ep))
+	pod := s.labels.localPod(ep)
 	var doubt policy.Direction
 	for _, d := range policy.Directions {
 		if pod == nil && s.isolates[isolation{ns.Name, d}] > 0 {

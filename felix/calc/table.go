@@ -102,7 +102,7 @@ type inputs struct {
 func newInputs() inputs {
 	return inputs{
 		pods: newTable(func(a, b *event.Pod) bool {
-			return a.Namespace == b.Namespace && a.Name == b.Name && a.Node == b.Node &&
+			return a.Namespace == b.Namespace && a.Name == b.Name && a.UID == b.UID && a.Node == b.Node &&
 				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels) && a.Account == b.Account && slices.Equal(a.Ports, b.Ports)
 		}),
 		namespaces: newTable(func(a, b *event.Namespace) bool { return a.Name == b.Name && a.Labels.Equal(b.Labels) }),
@@ -117,7 +117,7 @@ func newInputs() inputs {
 		peers:    newTable(identical[event.Peer]),
 		bgp:      newTable(identical[event.BGP]),
 		endpoints: newTable(func(a, b *event.Endpoint) bool {
-			return a.Handle == b.Handle && a.Interface == b.Interface && a.Generation == b.Generation &&
+			return a.Handle == b.Handle && a.UID == b.UID && a.Interface == b.Interface && a.Generation == b.Generation &&
 				slices.Equal(a.Addrs, b.Addrs)
 		}),
 		learned: newTable(func(a, b *event.Learned) bool {

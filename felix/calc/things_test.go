@@ -52,6 +52,21 @@ func endpoint(iface, pod string, generation uint64, ips ...string) event.Event {
 	})
 }
 
+// known gives a pod or an endpoint a UID.
+func known(ev event.Event, uid byte) event.Event {
+	switch v := ev.Value.(type) {
+	case *event.Pod:
+		p := *v
+		p.UID = event.UID{uid}
+		return event.Set(ev.Key.Name, &p)
+	case *event.Endpoint:
+		ep := *v
+		ep.UID = event.UID{uid}
+		return event.Set(ev.Key.Name, &ep)
+	}
+	panic("bug: a thing without UID")
+}
+
 func policyKey(key string) policy.Key {
 	ns, name, _ := strings.Cut(key, "/")
 	return policy.Key{Namespace: ns, Name: name}

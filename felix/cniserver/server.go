@@ -311,6 +311,6 @@ func (s *Server) post(at journal.Attachment) {
 		return
 	}
 	s.Box.Post(event.Set(at.HostInterface, &event.Endpoint{
-		Handle: at.Handle, Interface: at.HostInterface, Addrs: at.Addrs, Generation: at.Generation,
+		Handle: at.Handle, UID: event.ParseUID(at.PodUID), Interface: at.HostInterface, Addrs: at.Addrs, Generation: at.Generation,
 	}))
 }

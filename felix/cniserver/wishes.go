@@ -58,7 +58,7 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (journal.Attachment
 	if err != nil {
 		return journal.Attachment{}, blame(err, req, r)
 	}
-	at := journal.Attachment{Handle: h, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: addrs, Keep: req.Keep}
+	at := journal.Attachment{Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: addrs, Keep: req.Keep}
 	if at.Generation, err = s.Journal.Attach(at); err != nil {
 		s.Allocator.Undo(h, addrs)
 		return journal.Attachment{}, err
@@ -72,7 +72,7 @@ func (s *Server) take(r wire.Request) (at journal.Attachment, err error) {
 	if len(r.Given) > 2 || len(r.Given) == 2 && r.Given[0].Is4() == r.Given[1].Is4() {
 		return at, fmt.Errorf("the IPAM plugin assigned %v, expected at most one address of each family", r.Given)
 	}
-	at = journal.Attachment{Handle: handle(r), HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: r.Given}
+	at = journal.Attachment{Handle: handle(r), PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: r.Given}
 	err = s.Allocator.Hold(at.Handle, at.Addrs)
 	if err == nil {
 		at.Generation, err = s.Journal.Attach(at)

@@ -87,6 +87,7 @@ type Pod struct {
 	Node            string
 	Addrs           []netip.Addr // status.podIPs, as far as known
 	Labels          selector.Labels
+	UID             UID    // as the CNI plugin is told it
 	Account         string // name of its service account; empty if none is known
 	Ports           []policy.NamedPort
 	// Annotations are those of Korat, by their whole names. The engine does not
@@ -183,6 +184,7 @@ type BGP struct {
 // Endpoint is a pod's attachment on this node, as the CNI plugin made it.
 type Endpoint struct {
 	Handle    ipam.Handle
+	UID       UID          // of the pod; not known of what an earlier version attached
 	Interface string       // host side of the veth
 	Addrs     []netip.Addr // at most one of each family
 	// Generation differs between two attachments that reuse Interface; felix/status

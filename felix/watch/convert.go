@@ -56,7 +56,7 @@ func pod(obj any) (string, event.Value) {
 		return name, nil
 	}
 	v := &event.Pod{
-		Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Labels: selector.MakeLabels(p.Labels),
+		Namespace: p.Namespace, Name: p.Name, UID: podUID(p), Node: p.Spec.NodeName, Labels: selector.MakeLabels(p.Labels),
 		Account: p.Spec.ServiceAccountName, Ports: slices.Concat(namedPorts(p.Spec.InitContainers), namedPorts(p.Spec.Containers)),
 		Annotations: annotation.Ours(p.Annotations),
 	}
@@ -64,6 +64,15 @@ func pod(obj any) (string, event.Value) {
 		v.Addrs = appendAddr(v.Addrs, ip.IP)
 	}
 	return name, v
+}
+
+// podUID returns the UID by which the kubelet knows a pod. For a static pod that is
+// a hash of its file; the object that shows it in the API has another.
+func podUID(p *corev1.Pod) event.UID {
+	if hash, static := p.Annotations["kubernetes.io/config.hash"]; static {
+		return event.ParseUID(hash)
+	}
+	return event.ParseUID(string(p.UID))
 }
 
 func appendAddr(addrs []netip.Addr, text string) []netip.Addr {

@@ -86,3 +86,15 @@ func TestItem54NodesHaveAllTheirAddresses(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+func TestAStaticPodHasTheUIDThatItsRuntimeIsTold(t *testing.T) {
+	const object, hash = "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "0123456789abcdef0123456789abcdef"
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: object}}
+	if got := podUID(p); got != event.ParseUID(object) || got == (event.UID{}) {
+		t.Errorf("got %x", got)
+	}
+	p.Annotations = map[string]string{"kubernetes.io/config.hash": hash}
+	if got := podUID(p); got != event.ParseUID(hash) {
+		t.Errorf("got %x of a static pod", got)
+	}
+}

@@ -30,7 +30,8 @@ import (
 type Attachment struct {
 	Handle        ipam.Handle   `json:"handle"`
 	HostInterface string        `json:"hostInterface"`
-	Netns         string        `json:"netns,omitempty"` // path of the pod's namespace, for repairs
+	PodUID        string        `json:"podUID,omitempty"` // as the runtime said; empty: not known
+	Netns         string        `json:"netns,omitempty"`  // path of the pod's namespace, for repairs
 	Addrs         []netip.Addr  `json:"addrs"`
 	Keep          time.Duration `json:"keep,omitempty"` // how long Addrs are held for the pod's return
 	Generation    uint64        `json:"generation"`     // grows with every attachment of the node

@@ -34,6 +34,7 @@ type Request struct {
 	// Kubernetes) the plugin puts the container's ID into Pod.
 	Namespace string `json:"namespace,omitempty"`
 	Pod       string `json:"pod,omitempty"`
+	PodUID    string `json:"podUID,omitempty"` // empty if the runtime does not say
 	// Pools4 and Pools6 name the pools of the plugin's configuration, in ADD.
 	Pools4 []string `json:"pools4,omitempty"`
 	Pools6 []string `json:"pools6,omitempty"`
