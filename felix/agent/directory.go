@@ -5,9 +5,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/rest"
-
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/event"
@@ -23,6 +20,7 @@ const (
 
 // directory knows the annotations of the node's pods, and of namespaces.
 type directory struct {
+	// ask asks the API server for the annotations of a pod.
 	ask func(ctx context.Context, namespace, pod string) (map[string]string, error)
 
 	mu         sync.Mutex // guards all below
@@ -31,12 +29,7 @@ type directory struct {
 	news       chan struct{} // closed, and made anew, when a pod of the node comes
 }
 
-func newDirectory(core rest.Interface) *directory {
-	ask := func(ctx context.Context, namespace, pod string) (map[string]string, error) {
-		var p corev1.Pod
-		err := core.Get().Namespace(namespace).Resource("pods").Name(pod).Do(ctx).Into(&p)
-		return annotation.Ours(p.Annotations), err
-	}
+func newDirectory(ask func(ctx context.Context, namespace, pod string) (map[string]string, error)) *directory {
 	return &directory{ask: ask, pods: map[string]map[string]string{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
 }
 
@@ -85,7 +78,7 @@ func (d *directory) Lookup(ctx context.Context, namespace, pod string) cniserver
 	asked, err := d.ask(ctx, namespace, pod)
 	l, _ := d.look(namespace, pod)
 	if !l.PodKnown && err == nil {
-		l.Pod, l.PodKnown = asked, true
+		l.Pod, l.PodKnown = annotation.Ours(asked), true
 	}
 	return l
 }
