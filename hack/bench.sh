@@ -30,4 +30,16 @@ done
 
 echo
 echo "CNI beside the reference plugins (limits: ADD p50 0.40 and p99 1.0, DEL p50 0.20, ADDs at once 3.0)"
-$lab exec a1 /opt/korat/bin/lab cni-bench
+$lab kill-runner a1 # pods of the API server that the bench attaches itself
+bin/controlplane kubectl create namespace bench > /dev/null
+for i in $(seq 0 99); do
+	for kind in bench storm; do
+		printf -- '---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s-korat-%d, namespace: bench}\nspec: {nodeName: a1, containers: [{name: c, image: none}]}\n' "$kind" "$i"
+	done
+done | bin/controlplane kubectl apply -f - > /dev/null
+for backend in IPTables NFTables; do
+	printf 'apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: default}\nspec: {backend: %s}\n' "$backend" |
+		bin/controlplane kubectl apply -f - > /dev/null
+	bin/controlplane kubectl wait nnet/a1 --for=jsonpath='{.status.backend}'="$backend" --timeout=30s
+	$lab exec a1 /opt/korat/bin/lab cni-bench
+done
