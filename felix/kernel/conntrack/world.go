@@ -141,7 +141,7 @@ func (w *world) wantSet(id ir.SetID, c *desired.SetChange) {
 		w.sets[id] = newMembers()
 	}
 	now := w.sets[id]
-	if c.Whole && had != nil {
+	if used && had != nil && (c.Whole || c.Gone) {
 		for m := range had.all {
 			if _, still := c.Add[m]; !still {
 				w.changed(id, m, used)
