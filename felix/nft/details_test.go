@@ -17,4 +17,6 @@ func dumped() dataplanetest.Backend {
 
 func TestDetails(t *testing.T) { dataplanetest.Items(t, dumped()) }
 
+func TestKernelAgreesWithEvalOfPrograms(t *testing.T) { dataplanetest.Programs(t, backend) }
+
 func TestKillAnywhere(t *testing.T) { dataplanetest.KillAnywhere(t, dumped()) }

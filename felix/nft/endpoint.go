@@ -13,10 +13,11 @@ import (
 
 // fromEndpoint returns the chains that decide about packets which came out of e's
 // interface: those that come back from the first are allowed. A pod that reaches
-// itself, through a service, is not kept from it in either direction.
+// itself, through a service, is not kept from it in either direction. Where that
+// can be asked last, as nothing but the end of a tier denies, it is: by toEndpoint.
 func (s style) fromEndpoint(e *desired.Endpoint, b book) ([]nftables.Chain, constants) {
 	w := walk{style: s, name: fromPrefix + attachment(e), direction: policy.Egress, outcome: returns, book: b}
-	if restricts(e.Egress) || restricts(e.Ingress) {
+	if restricts(e.Egress) || restricts(e.Ingress) && !mild(e.Ingress, b) {
 		w.add(out(e.Interface), accept)
 	}
 	w.chain(e.Egress)
@@ -32,12 +33,25 @@ func (s style) toEndpoint(e *desired.Endpoint, b book) ([]nftables.Chain, consta
 			w.add(ofFamily(f), s.deny(desired.Reason{Cause: desired.Unknown, Direction: policy.Ingress}))
 		}
 	}
+	if !restricts(e.Egress) && mild(e.Ingress, b) {
+		w.itself = rule(in(e.Interface), accept).Exprs
+	}
 	w.chain(e.Ingress)
 	return w.chains(e.Pod)
 }
 
 // restricts reports whether c may deny anything.
 func restricts(c ir.Chain) bool { return len(c.Tiers) > 0 || c.Default == policy.Deny }
+
+// mild reports whether no rule of c denies or passes.
+func mild(c ir.Chain, b book) bool {
+	for _, id := range references(c) {
+		if !b.mild(id) {
+			return false
+		}
+	}
+	return true
+}
 
 func hasFamily(addrs []netip.Addr, f ir.Family) bool {
 	for _, a := range addrs {

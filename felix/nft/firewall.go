@@ -161,7 +161,7 @@ func (f *Firewall) wantEndpoint(iface string, e *desired.Endpoint) {
 
 // wantProgram has everything written anew that depends on the program: its own
 // chains, and those of endpoints that hold its rules, or of which the shape
-// depends on whether it may pass.
+// depends on whether it may pass or deny.
 func (f *Firewall) wantProgram(id ir.ProgramID, p *ir.Program) {
 	old, had := f.programs[id]
 	wasOwn := had && small(old) && f.chains.sole(id)
@@ -169,7 +169,7 @@ func (f *Firewall) wantProgram(id ir.ProgramID, p *ir.Program) {
 		f.programs[id] = p
 	}
 	_, own := f.own(id)
-	turned := passes(old) != passes(p) || own || wasOwn
+	turned := passes(old) != passes(p) || harmless(old) != harmless(p) || own || wasOwn
 	f.dirtyPrograms[id] = struct{}{}
 	for iface := range f.chains.endpointsOf(id) {
 		f.pending[iface] = struct{}{}
@@ -181,6 +181,8 @@ func (f *Firewall) wantProgram(id ir.ProgramID, p *ir.Program) {
 }
 
 func (f *Firewall) passes(id ir.ProgramID) bool { return passes(f.programs[id]) }
+
+func (f *Firewall) mild(id ir.ProgramID) bool { return harmless(f.programs[id]) }
 
 // own implements book. Every change of the table makes the kernel walk through all
 // of it, and what makes that long is the number of chains and rules that are far

@@ -112,9 +112,11 @@ func shop() desired.Delta {
 	a.Egress = ir.Chain{Tiers: []ir.Tier{tier("default", policy.Deny, leave, other)}, Default: policy.Allow}
 	b.Ingress = ir.Chain{Tiers: []ir.Tier{tier("default", policy.Deny, shared)}, Default: policy.Allow}
 	b.Egress = ir.Chain{Tiers: []ir.Tier{tier("default", policy.Deny, leave)}, Default: policy.Allow}
+	c := pod("c", "10.1.0.4")
+	c.Ingress = b.Ingress
 	settings := desired.DefaultSettings()
 	return desired.Delta{
-		Complete: true, Settings: &settings, Endpoints: endpoints(a, b),
+		Complete: true, Settings: &settings, Endpoints: endpoints(a, b, c),
 		Programs: map[ir.ProgramID]*ir.Program{
 			admin: {ID: admin, Rules: []ir.Rule{
 				{Action: policy.Pass, Protocol: policy.TCP, DstPorts: []ir.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8080}}},

@@ -168,12 +168,17 @@ func note(id ir.ProgramID, origin int) word {
 }
 
 // passes reports whether a rule of p leaves the tier.
-func passes(p *ir.Program) bool {
+func passes(p *ir.Program) bool { return has(p, policy.Pass) }
+
+// harmless reports whether no rule of p denies or passes.
+func harmless(p *ir.Program) bool { return p != nil && !has(p, policy.Deny) && !has(p, policy.Pass) }
+
+func has(p *ir.Program, a policy.Action) bool {
 	if p == nil {
 		return false
 	}
 	for i := range p.Rules {
-		if p.Rules[i].Action == policy.Pass {
+		if p.Rules[i].Action == a {
 			return true
 		}
 	}

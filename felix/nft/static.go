@@ -131,11 +131,13 @@ const (
 	ipInIP = policy.Protocol(4)
 )
 
+// tunnels are asked for by all new packets of pods: the port stands first, because
+// few have it.
 func (s style) tunnels() []nftables.Rule {
 	reason := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Egress})
 	return []nftables.Rule{
 		rule(ofProtocol(ipInIP), reason),
-		rule(ofProtocol(policy.UDP), destination.at(vxlan), reason),
+		rule(destination.at(vxlan), ofProtocol(policy.UDP), reason),
 	}
 }
 

@@ -16,6 +16,7 @@ type walk struct {
 	direction policy.Direction
 	outcome   outcome
 	book      book
+	itself    word // what matches, and accepts, before the end of a tier denies
 
 	rules []nftables.Rule
 	tiers []nftables.Chain
@@ -26,6 +27,8 @@ type walk struct {
 type book interface {
 	// passes reports whether a program can leave its tier.
 	passes(ir.ProgramID) bool
+	// mild reports whether no rule of a program denies or passes.
+	mild(ir.ProgramID) bool
 	// own returns the program if its rules are to stand in the chain of the endpoint
 	// that asks it, and not in one of its own.
 	own(ir.ProgramID) (*ir.Program, bool)
@@ -56,6 +59,7 @@ func (w *walk) chain(c ir.Chain) {
 		w.backIfAllowed(&w.rules)
 	}
 	if c.Default == policy.Deny {
+		w.rules = w.sparing(w.rules)
 		w.add(w.deny(desired.Reason{Cause: desired.NoMatch, Direction: w.direction}))
 	}
 }
@@ -99,9 +103,17 @@ func (w *walk) tier(t ir.Tier, own outcome) []nftables.Rule {
 		}
 	}
 	if t.End != policy.Pass {
-		rules = append(rules, rule(w.deny(desired.Reason{Cause: desired.EndOfTier, Direction: w.direction, Tier: t.Name})))
+		rules = append(w.sparing(rules), rule(w.deny(desired.Reason{Cause: desired.EndOfTier, Direction: w.direction, Tier: t.Name})))
 	}
 	return rules
+}
+
+// sparing adds what is not to be denied.
+func (w *walk) sparing(rules []nftables.Rule) []nftables.Rule {
+	if w.itself == nil {
+		return rules
+	}
+	return append(rules, rule(w.itself))
 }
 
 // backIfAllowed follows a jump to a chain that may come back with an answer.

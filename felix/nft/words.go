@@ -66,6 +66,11 @@ var bothFamilies = []ir.Family{ir.IPv4, ir.IPv6}
 func ofFamily(f ir.Family) word         { return word{meta(expr.MetaKeyNFPROTO), is(familyNumbers[f])} }
 func ofProtocol(p policy.Protocol) word { return word{meta(expr.MetaKeyL4PROTO), is(byte(p))} }
 
+// in matches packets that came through an interface.
+func in(name string) word {
+	return word{meta(expr.MetaKeyIIFNAME), is([]byte(nftables.Interface(name))...)}
+}
+
 // out matches packets that are to leave by an interface. Where that is not known,
 // because they are for the node itself, its name is empty.
 func out(name string) word {
