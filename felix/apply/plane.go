@@ -56,14 +56,22 @@ func (p Plane) with(o Plane) Plane {
 	return p
 }
 
-// unmade stands for a part that could not be made.
+// unmade stands for a part that could not be made. It holds every endpoint closed.
 type unmade struct {
-	part string
-	err  error
+	part   string
+	err    error
+	closed map[string]error
 }
 
 func (u unmade) Name() string                 { return u.part }
-func (u unmade) Want(desired.Delta)           {}
 func (u unmade) Resync(context.Context) error { return u.err }
 func (u unmade) Apply(context.Context) error  { return u.err }
-func (u unmade) Closed() map[string]error     { return nil }
+func (u unmade) Closed() map[string]error     { return u.closed }
+
+func (u unmade) Want(d desired.Delta) {
+	for iface, ep := range d.Endpoints {
+		if delete(u.closed, iface); ep != nil {
+			u.closed[iface] = u.err
+		}
+	}
+}

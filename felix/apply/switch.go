@@ -100,7 +100,7 @@ func (l *Loop) begin(ctx context.Context, name string) *part {
 	s := &l.switcher
 	made, err := s.planes.Make(name)
 	if err != nil {
-		made = Part{Phases: []Phase{{unmade{name, err}}}, Uninstall: func(context.Context) error { return nil }}
+		made = Part{Phases: []Phase{{unmade{name, err, map[string]error{}}}}, Uninstall: func(context.Context) error { return nil }}
 	}
 	p := &part{name: name, uninstall: made.Uninstall, stop: l.watch(ctx, name, made.Watch)}
 	for _, phase := range made.Phases {

@@ -284,6 +284,21 @@ func TestAPlaneThatCannotBeMadeIsMissing(t *testing.T) {
 	})
 }
 
+func TestWithoutAPlaneThatCanBeMadeEverythingIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.unmade.Store(failure{errors.New("no sockets")})
+		l, route, done := runWorld(t, w)
+		l.Want(asking("alien"))
+		if err := <-done; !errors.Is(err, apply.ErrNothingApplied) {
+			t.Errorf("ended with %v", err)
+		}
+		if err := route.withheld["kor1"]; err == nil || err.Error() != "no sockets" {
+			t.Errorf("kor1 is withheld because %v", err)
+		}
+	})
+}
+
 func TestALoopWhosePlaneDoesNothingForLongEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		fail func(guard)
