@@ -187,7 +187,7 @@ func (t *Table) catchUp() error {
 		}
 	}
 	for s := range t.dirtySets {
-		if !s.unread || s.wanted == nil || *s.wanted != *s.have {
+		if !s.unread || s.wanted == nil || s.have == nil || *s.wanted != *s.have {
 			continue
 		}
 		if err := t.readElements(s); err != nil {

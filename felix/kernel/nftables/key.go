@@ -95,5 +95,12 @@ func Ports(first, last uint16) []Key {
 	return all
 }
 
-// String prints k as hexadecimal bytes: what they mean depends on the set.
-func (k Key) String() string { return fmt.Sprintf("%x", string(k)) }
+// String prints k as a message does: the name of an interface as it is, all else
+// as hexadecimal bytes, because what they mean depends on the set.
+func (k Key) String() string {
+	name := strings.TrimRight(string(k), "\x00")
+	if len(k) == unix.IFNAMSIZ && name != "" && strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) < 0 {
+		return name
+	}
+	return fmt.Sprintf("%x", string(k))
+}

@@ -37,14 +37,29 @@ func (t *Table) blame(parts []*part, refusals []nlsock.Refusal) {
 			t.firsts++
 			refusals = refusals[:1]
 		}
-		var last *step // of which several messages may have been refused
-		for _, r := range refusals {
-			if s := one.about(r.Index); s != last {
-				t.refuse(s, r.Err)
-				last = s
-			}
-		}
+		t.refuseAll(one, refusals)
 		return
+	}
+}
+
+// refuseAll leaves out what messages of one part were about, unless some of the
+// refusals say that what is there is to be read again first.
+func (t *Table) refuseAll(p *part, refusals []nlsock.Refusal) {
+	doubts := t.doubts
+	for _, r := range refusals {
+		if s := p.about(r.Index); doubts < maxDoubts && s.doubtful(r.Err) {
+			t.doubt(s)
+		}
+	}
+	if t.doubts > doubts {
+		return
+	}
+	var last *step
+	for _, r := range refusals {
+		if s := p.about(r.Index); s != last { // a chain may have several bad rules
+			t.refuse(s, r.Err)
+			last = s
+		}
 	}
 }
 
@@ -60,7 +75,7 @@ func (p *part) about(message int) *step {
 // message: the first that fails is guilty, and all after it fail as well.
 func (p *part) infectious(refusals []nlsock.Refusal) bool {
 	err := refusals[0].Err
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EINVAL) {
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.ELOOP) {
 		return false
 	}
 	looks := 0 // messages from the first on after which it is taken
@@ -78,10 +93,6 @@ func (p *part) infectious(refusals []nlsock.Refusal) bool {
 
 // refuse leaves out what a step was about.
 func (t *Table) refuse(s *step, err error) {
-	if t.doubts < maxDoubts && s.doubtful(err) {
-		t.doubt(s)
-		return
-	}
 	o := Object{Kind: AChain}
 	if s.set != nil {
 		o.Kind, o.Name = s.set.kind, s.set.name
@@ -127,7 +138,7 @@ func (s *step) doubtful(err error) bool {
 // doubt reads again what a step was about, before the next attempt.
 func (t *Table) doubt(s *step) {
 	switch {
-	case s.action == addElements || s.action == delElements:
+	case s.set != nil && s.set.have != nil && (s.action == addElements || s.action == delElements):
 		if !s.set.unread { // else another message of this set was refused as well
 			t.doubts++
 			s.set.unread = true

@@ -3,6 +3,7 @@ package nftables_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,7 @@ func TestARefusedChainIsClosedAndHoldsNobodyBack(t *testing.T) {
 		"a chain that is not there":        {always(expr.VerdictJump, "missing")},
 		"an expression that is not sound":  {{Exprs: []expr.Any{&expr.Cmp{Register: 99, Data: []byte{1}}}}},
 		"an expression that is too large":  {{Exprs: []expr.Any{&expr.Cmp{Register: 1, Data: make([]byte, 500)}}}},
+		"two of two rules are bad":         {from("missing", expr.VerdictAccept, ""), from("gone", expr.VerdictAccept, "")},
 		"the second of three rules is bad": {always(expr.VerdictAccept, ""), from("missing", expr.VerdictAccept, ""), always(expr.VerdictAccept, "")},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -155,7 +157,7 @@ func TestARefusedElementIsLeftOutAlone(t *testing.T) {
 	}
 	bad := nftables.Interface("korbad")
 	table.WantVerdict("to", bad, nftables.Goto("missing"))
-	if err := table.Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "map to element") {
+	if err := table.Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "map to element korbad: ") {
 		t.Errorf("Apply: %v", err)
 	}
 	refused := table.Refused()
@@ -189,6 +191,37 @@ func TestAChainThatWasGoodIsClosedWhenItsChangeIsRefused(t *testing.T) {
 		t.Errorf("not closed: %s", list)
 	}
 	n.Run("nft", "get", "element", "inet", "korat", "hosts", "{ fd00::77 }")
+}
+
+func TestARefusedSetClosesTheChainsThatReferToIt(t *testing.T) {
+	n := kerneltest.New(t)
+	table := open(t, n)
+	wantSmall(table)
+	long := slices.Repeat(v6, 5) // more than a key may have
+	table.WantSet(nftables.Set{Name: "long", Key: long})
+	table.WantMembers("long", nftables.Join(slices.Repeat(addrs("fd00::1"), 5)...))
+	table.WantMap(nftables.Map{Name: "longer", Key: long})
+	table.WantChain(chain("user", from("long", expr.VerdictAccept, "")))
+	if err := table.Apply(t.Context()); err == nil {
+		t.Error("Apply succeeds")
+	}
+	refused := table.Refused()
+	for _, o := range []nftables.Object{{Kind: nftables.ASet, Name: "long"}, {Kind: nftables.AMap, Name: "longer"}, {Kind: nftables.AChain, Name: "user"}} {
+		if refused[o] == nil {
+			t.Errorf("%s is not refused", o)
+		}
+	}
+	if len(refused) != 3 {
+		t.Errorf("refused: %s", refusedNames(table))
+	}
+	if list := n.Run("nft", "list", "chain", "inet", "korat", "user"); !strings.Contains(list, "drop") {
+		t.Errorf("not closed: %s", list)
+	}
+	table.UnwantChain("user")
+	table.UnwantSet("long")
+	table.UnwantMap("longer")
+	mustApply(t, table)
+	sameAsNew(t, n, kerneltest.New(t), wantSmall)
 }
 
 func TestManyRefusedChainsAreAllFound(t *testing.T) {
