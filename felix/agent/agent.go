@@ -112,7 +112,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer kernel.close()
 	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
-	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients.PodAnnotations)}
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients.PodAnnotations), books: books}
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
 		Status: board, Box: box, Log: c.Log.With("part", "cni"),

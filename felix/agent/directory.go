@@ -24,13 +24,13 @@ type directory struct {
 	ask func(ctx context.Context, namespace, pod string) (map[string]string, error)
 
 	mu         sync.Mutex // guards all below
-	pods       map[string]map[string]string
+	pods       map[string]*event.Pod
 	namespaces map[string]*event.Namespace
 	news       chan struct{} // closed, and made anew, when a pod of the node comes
 }
 
 func newDirectory(ask func(ctx context.Context, namespace, pod string) (map[string]string, error)) *directory {
-	return &directory{ask: ask, pods: map[string]map[string]string{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
+	return &directory{ask: ask, pods: map[string]*event.Pod{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
 }
 
 func (d *directory) setNamespace(name string, n *event.Namespace) {
@@ -50,18 +50,19 @@ func (d *directory) setPod(name string, p *event.Pod, node string) {
 		delete(d.pods, name)
 		return
 	}
-	d.pods[name] = p.Annotations
+	d.pods[name] = p
 	close(d.news)
 	d.news = make(chan struct{})
 }
 
 // Lookup returns what is known of a pod. One that the watch does not tell of in
-// time is asked for once; a pod that nobody knows then is not Known.
-func (d *directory) Lookup(ctx context.Context, namespace, pod string) cniserver.Listing {
+// time is asked for once; a pod that nobody knows then is not Known. An earlier
+// pod of the name, as a StatefulSet has them, may have had other annotations.
+func (d *directory) Lookup(ctx context.Context, namespace, pod string, uid event.UID) cniserver.Listing {
 	wait := time.NewTimer(lookupWait)
 	defer wait.Stop()
 	for waiting := true; waiting; {
-		l, news := d.look(namespace, pod)
+		l, news := d.look(namespace, pod, uid)
 		if l.PodKnown {
 			return l
 		}
@@ -76,18 +77,20 @@ func (d *directory) Lookup(ctx context.Context, namespace, pod string) cniserver
 	ctx, cancel := context.WithTimeout(ctx, lookupAsk)
 	defer cancel()
 	asked, err := d.ask(ctx, namespace, pod)
-	l, _ := d.look(namespace, pod)
+	l, _ := d.look(namespace, pod, uid)
 	if !l.PodKnown && err == nil {
 		l.Pod, l.PodKnown = annotation.Ours(asked), true
 	}
 	return l
 }
 
-func (d *directory) look(namespace, pod string) (cniserver.Listing, <-chan struct{}) {
+func (d *directory) look(namespace, pod string, uid event.UID) (cniserver.Listing, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var l cniserver.Listing
-	l.Pod, l.PodKnown = d.pods[namespace+"/"+pod]
+	if p := d.pods[namespace+"/"+pod]; p != nil && p.UID.May(uid) {
+		l.Pod, l.PodKnown = p.Annotations, true
+	}
 	if n := d.namespaces[namespace]; n != nil {
 		l.Namespace, l.Labels, l.NamespaceKnown = n.Annotations, n.Labels, true
 	}

@@ -14,8 +14,10 @@ import (
 
 func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
 	pools := map[string]string{annotation.IPv4Pools: "a"}
-	watched := &event.Pod{Namespace: "ns", Name: "p", Node: "n", Annotations: pools}
+	one, two := event.ParseUID("3f9d3a5e-0d2b-4d0c-9b2f-5d3f2f1c7a10"), event.ParseUID("4f9d3a5e-0d2b-4d0c-9b2f-5d3f2f1c7a10")
+	watched := &event.Pod{Namespace: "ns", Name: "p", Node: "n", UID: one, Annotations: pools}
 	for name, c := range map[string]struct {
+		uid    event.UID
 		before *event.Pod // what the watch told
 		after  time.Duration
 		late   *event.Pod // what it tells after that
@@ -27,6 +29,8 @@ func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
 		atMost time.Duration
 	}{
 		"the watch knows it":            {before: watched, want: "a", known: true},
+		"the very pod":                  {uid: one, before: watched, want: "a", known: true},
+		"an earlier pod of the name":    {uid: two, before: watched, answer: map[string]string{annotation.IPv4Pools: "b"}, asked: true, want: "b", known: true, atMost: lookupWait},
 		"the watch is a little late":    {late: watched, after: 20 * time.Millisecond, want: "a", known: true, atMost: 20 * time.Millisecond},
 		"the watch is later":            {answer: map[string]string{annotation.IPv4Pools: "b", "other/x": "y"}, asked: true, want: "b", known: true, atMost: lookupWait},
 		"nobody knows it":               {err: errors.New("not found"), asked: true, atMost: lookupWait},
@@ -45,7 +49,7 @@ func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
 					time.AfterFunc(c.after, func() { d.setPod("ns/p", c.late, "n") })
 				}
 				start := time.Now()
-				l := d.Lookup(t.Context(), "ns", "p")
+				l := d.Lookup(t.Context(), "ns", "p", c.uid)
 				if took := time.Since(start); took > c.atMost {
 					t.Errorf("it took %s, want at most %s", took, c.atMost)
 				}

@@ -18,6 +18,7 @@ import (
 	"github.com/koratnet/korat/felix/status"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/assign"
+	"github.com/koratnet/korat/ipam/journal"
 )
 
 // tee is the API server's letterbox: the engine's mailbox, and beside it the
@@ -65,6 +66,7 @@ type local struct {
 	speaker       *gobgp.Speaker
 	allocator     *assign.Allocator
 	directory     *directory
+	books         *journal.Journal
 	ledger        *report.Ledger
 	listed        chan struct{} // closed when the API server has told all
 
@@ -179,7 +181,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	snap := l.board.Snapshot()
 	f := report.Facts{
 		Addresses: withSubnet(addrs), ASN: config.ASN, Enforcement: l.board.Enforcement(), Version: l.version,
-		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem()),
+		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem(), l.books.Problem()),
 	}
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced

@@ -50,6 +50,7 @@ func (u *upkeep) run(ctx context.Context) error {
 			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()
 		}
+		err = errors.Join(err, u.node.books.Probe())
 		if err != nil && ctx.Err() == nil {
 			u.log.Warn("books of addresses are not true yet", "error", err)
 		}

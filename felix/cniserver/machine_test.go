@@ -136,7 +136,7 @@ func (m *machine) upkeep(ctx context.Context) error {
 }
 
 // Lookup is what the API server says of a pod of the machine.
-func (m *machine) Lookup(_ context.Context, _, pod string) cniserver.Listing {
+func (m *machine) Lookup(_ context.Context, _, pod string, _ event.UID) cniserver.Listing {
 	return cniserver.Listing{Pod: m.w.annotations[m.name+"/"+pod], PodKnown: true, NamespaceKnown: true}
 }
 

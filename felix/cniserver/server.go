@@ -85,8 +85,9 @@ type Box interface {
 
 // Directory knows what the API server says of pods; felix/agent implements it.
 type Directory interface {
-	// Lookup waits a moment for a pod that is not known yet.
-	Lookup(ctx context.Context, namespace, pod string) Listing
+	// Lookup waits a moment for a pod that is not known yet. With a uid, a pod of
+	// the name with another one is not the pod.
+	Lookup(ctx context.Context, namespace, pod string, uid event.UID) Listing
 }
 
 // Listing is what the API server says of a pod and its namespace. What nobody

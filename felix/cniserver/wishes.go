@@ -10,6 +10,7 @@ import (
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
 )
@@ -22,7 +23,7 @@ import (
 func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes, ipam.Request, error) {
 	var l Listing
 	if r.Namespace != "" && s.Directory != nil {
-		l = s.Directory.Lookup(ctx, r.Namespace, r.Pod)
+		l = s.Directory.Lookup(ctx, r.Namespace, r.Pod, event.ParseUID(r.PodUID))
 		if !l.PodKnown || !l.NamespaceKnown {
 			s.Log.Warn("pod is attached without knowing its annotations", "pod", r.Namespace+"/"+r.Pod)
 		}

@@ -51,6 +51,7 @@ func (j *Journal) lead(g *group) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer close(g.done)
+	j.ill = g.err
 	if g.err != nil {
 		return
 	}

@@ -86,6 +86,7 @@ type Journal struct {
 	mu     sync.Mutex // guards all below
 	state  State
 	on     map[string]map[ipam.Handle]struct{} // attachments by host interface
+	ill    error                               // why the last group was not written; nil: it was
 	last   uint64                              // the greatest generation that was given, on disk or not
 	gather *group                              // who comes now joins it; nil: who comes now leads one
 }
@@ -162,6 +163,23 @@ func (j *Journal) begin(node string) {
 
 // Damage tells what was wrong with the file that Open found, or nil.
 func (j *Journal) Damage() error { return j.damaged }
+
+// Problem says why the last record was not written, or nil if it was. What is
+// said then no longer holds when Probe has written one.
+func (j *Journal) Problem() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ill
+}
+
+// Probe tries to write again, if there is a Problem.
+func (j *Journal) Probe() error {
+	if j.Problem() == nil {
+		return nil
+	}
+	s := j.State()
+	return j.append(record{Open: &openRecord{s.ID, s.Node, s.Generation}}) // says nothing new
+}
 
 // Close closes the file. Nothing is lost: every record is synced already.
 func (j *Journal) Close() error {

@@ -206,7 +206,10 @@ func TestAFailedWriteDidNotHappen(t *testing.T) {
 	if diff := cmp.Diff(want, j.State(), equal); diff != "" {
 		t.Fatal(diff)
 	}
-	if err := errors.Join(os.Remove(ballast), j.Claim(block, Claim{Pool: "other"})); err != nil {
+	if err := j.Probe(); !errors.Is(err, syscall.ENOSPC) || !errors.Is(j.Problem(), syscall.ENOSPC) {
+		t.Errorf("it says %v, and is asked again: %v", j.Problem(), err)
+	}
+	if err := errors.Join(os.Remove(ballast), j.Probe(), j.Problem(), j.Claim(block, Claim{Pool: "other"})); err != nil {
 		t.Fatalf("the disk is well again: %v", err)
 	}
 	want.Blocks[block] = Claim{Pool: "other"}
