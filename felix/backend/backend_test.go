@@ -10,7 +10,7 @@ import (
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
-func TestWhichPlaneSettingsAskFor(t *testing.T) {
+func TestItem89WhichPlaneSettingsAskFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		before    string // run on the node
 		asked     desired.Backend
@@ -37,7 +37,7 @@ func TestWhichPlaneSettingsAskFor(t *testing.T) {
 	}
 }
 
-func TestEveryPlaneReplacesEveryOther(t *testing.T) {
+func TestItem84EveryPlaneReplacesEveryOther(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	for range 2 {
