@@ -19,7 +19,7 @@ import (
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
-var kills = flag.Int("kills", 8, "how often KillAnywhere kills the backend")
+var kills = flag.Int("kills", 6, "how often KillAnywhere kills the backend")
 
 // inNamespace is set in the environment of a process that is to be killed: the
 // path of the network namespace in which it keeps the rules.

@@ -10,7 +10,7 @@ import (
 )
 
 // enough is how many clusters should have seen every reason.
-const enough = 100
+const enough = 60
 
 // reasons counts what decided about packets.
 type reasons map[reason]int

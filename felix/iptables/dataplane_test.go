@@ -59,6 +59,8 @@ func dump(t *testing.T, node *kerneltest.Namespace, flavour Flavour) string {
 
 func TestKernelAgreesWithTheLaw(t *testing.T) { eachBackend(t, dataplanetest.Differential) }
 
+func TestKernelAgreesWithTheLawOfPrograms(t *testing.T) { eachBackend(t, dataplanetest.Programs) }
+
 func TestNoAttackPasses(t *testing.T) { eachBackend(t, dataplanetest.Attacks) }
 
 func TestKillAnywhere(t *testing.T) { eachBackend(t, dataplanetest.KillAnywhere) }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/policy"
-	"github.com/koratnet/korat/policy/eval"
 )
 
 // packet is a packet that begins a connection. src distinguishes connections: it
@@ -22,18 +21,6 @@ type packet struct {
 	src, dst uint16
 	kind     uint8 // of an ICMP message: its type, zero for an echo request
 	code     uint8 // of an ICMP message
-}
-
-// asked returns p as policy/eval knows it.
-func (p packet) asked() eval.Packet {
-	e := eval.Packet{Src: p.from, Dst: p.to, Protocol: p.proto}
-	switch {
-	case p.proto.HasPorts():
-		e.SrcPort, e.DstPort = p.src, p.dst
-	case p.proto.HasMessages():
-		e.Type, e.Code = p.message(), p.code
-	}
-	return e
 }
 
 // message returns the type of an ICMP message.

@@ -5,7 +5,6 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/ipset"
-	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
 
@@ -23,30 +22,6 @@ func setOf(kind ir.SetKind, members ...ir.Member) *desired.SetChange {
 
 // one is the member that is a single address.
 func one(a netip.Addr) ir.Member { return ir.Member{Prefix: netip.PrefixFrom(a, a.BitLen())} }
-
-// has is eval.Evaluator's InSet.
-func (s sets) has(id ir.SetID, a netip.Addr) bool {
-	if s[id] == nil {
-		return false
-	}
-	for m := range s[id].Add {
-		if m.Prefix.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// hasPort is eval.Evaluator's InPortSet.
-func (s sets) hasPort(id ir.SetID, a netip.Addr, p policy.Protocol, port uint16) bool {
-	if s[id] == nil {
-		return false
-	}
-	m := one(a)
-	m.Protocol, m.Port = p, port
-	_, has := s[id].Add[m]
-	return has
-}
 
 func (w *world) openSets() {
 	w.t.Helper()
