@@ -9,8 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 const newMessage = unix.NFNL_SUBSYS_CTNETLINK << 8
@@ -96,4 +99,47 @@ func cpu(b *testing.B) float64 {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// BenchmarkJudge tells what it costs to ask policy about one connection: ten
+// policies of ten rules, none of which matches.
+func BenchmarkJudge(b *testing.B) {
+	w := newWorld()
+	d := desired.Delta{Programs: map[ir.ProgramID]*ir.Program{}}
+	tier := ir.Tier{Name: "default", End: policy.Deny}
+	for i := range 10 {
+		id := ir.ProgramID{Policy: policy.Key{Name: fmt.Sprint(i)}, Direction: policy.Ingress}
+		rules := make([]ir.Rule, 10)
+		for j := range rules {
+			rules[j] = ir.Rule{Action: policy.Allow, Protocol: policy.TCP, SrcSets: []ir.SetID{"s"}}
+		}
+		d.Programs[id] = &ir.Program{ID: id, Rules: rules}
+		tier.Programs = append(tier.Programs, id)
+	}
+	pod := netip.MustParseAddr("10.1.0.2")
+	d.Endpoints = map[string]*desired.Endpoint{"kora": {
+		Interface: "kora", Addrs: []netip.Addr{pod}, Ingress: ir.Chain{Tiers: []ir.Tier{tier}}, Egress: ir.Chain{Default: policy.Allow},
+	}}
+	d.Sets = map[ir.SetID]*desired.SetChange{"s": {Whole: true, Add: map[ir.Member]struct{}{{Prefix: netip.PrefixFrom(pod, 32)}: {}}}}
+	w.want(d)
+	peer := netip.MustParseAddr("10.9.0.1")
+	e := entry{orig: tuple{src: peer, dst: pod, protocol: policy.TCP, srcPort: 1, dstPort: 80}, reply: tuple{src: pod, dst: peer, srcPort: 80, dstPort: 1}}
+	for name, judge := range map[string]func() judge{
+		"the first of its kind": func() judge { return w.judge(nil) },
+		"another": func() func() judge {
+			j := w.judge(nil)
+			return func() judge { return j }
+		}(),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			begin := cpu(b)
+			for b.Loop() {
+				if !w.concerns(&e) || !judge().denies(&e) {
+					b.Fatal("not denied")
+				}
+			}
+			b.ReportMetric((cpu(b)-begin)*1e6/float64(b.N), "cpu-us/op")
+		})
+	}
 }

@@ -20,10 +20,10 @@ type Flusher struct {
 	endpoints map[string]*desired.Endpoint // by interface
 	held      map[netip.Addr]string        // interfaces by address
 	stale     map[netip.Addr]struct{}      // to flush
-	blocks    map[netip.Prefix]struct{}    // own ones
-	away      map[netip.Prefix]struct{}    // single addresses that other nodes have
 	complete  bool
-	swept     bool
+	// Until swept: own blocks, and what other nodes have, be it a part of one.
+	blocks, away map[netip.Prefix]struct{}
+	swept        bool
 }
 
 // NewFlusher returns the Flusher of the network namespace of the calling thread.
@@ -62,18 +62,24 @@ func (f *Flusher) Want(d desired.Delta) {
 		}
 	}
 	f.own(d)
-	for p, r := range d.Routes {
+	if !f.swept {
+		f.learn(d.Routes)
+	}
+	f.complete = f.complete || d.Complete
+}
+
+func (f *Flusher) learn(routes map[netip.Prefix]*desired.Route) {
+	for p, r := range routes {
 		delete(f.blocks, p)
 		delete(f.away, p)
 		switch {
 		case r == nil:
 		case r.Kind == desired.Unreachable:
 			f.blocks[p] = struct{}{}
-		case r.Kind == desired.Via && p.IsSingleIP():
+		case r.Kind == desired.Via:
 			f.away[p] = struct{}{}
 		}
 	}
-	f.complete = f.complete || d.Complete
 }
 
 // leave marks the addresses of old that is, which takes its place, does not keep.
@@ -139,7 +145,7 @@ func (f *Flusher) Apply(context.Context) error {
 	if _, err := f.table.purge(nil, f.orphaned); err != nil {
 		return err
 	}
-	f.swept = true
+	f.swept, f.blocks, f.away = true, nil, nil
 	return nil
 }
 
@@ -165,11 +171,19 @@ func (f *Flusher) vacant(a netip.Addr) bool {
 	if _, held := f.held[a]; held {
 		return false
 	}
-	if _, elsewhere := f.away[netip.PrefixFrom(a, a.BitLen())]; elsewhere {
-		return false
-	}
 	for b := range f.blocks { // some dozens
 		if b.Contains(a) {
+			return !f.elsewhere(a, b)
+		}
+	}
+	return false
+}
+
+// elsewhere reports whether another node has a part of block b in which a lies.
+func (f *Flusher) elsewhere(a netip.Addr, b netip.Prefix) bool {
+	for bits := b.Bits() + 1; bits <= a.BitLen(); bits++ {
+		part, err := a.Prefix(bits)
+		if _, away := f.away[part]; err == nil && away {
 			return true
 		}
 	}

@@ -172,7 +172,7 @@ func TestItem26WhatWasVacatedWhileNoAgentRan(t *testing.T) {
 		}
 	})
 	defer f.Close()
-	away := netip.PrefixFrom(l.sites["outside"].addrs[0], 32)
+	away := netip.MustParsePrefix("192.168.7.8/29") // given to another node
 	f.Want(desired.Delta{
 		Endpoints: map[string]*desired.Endpoint{"kora": l.endpoint("a", allAllowed, allAllowed)},
 		Routes: map[netip.Prefix]*desired.Route{

@@ -117,8 +117,9 @@ func (r *Rechecker) recheck(addrs map[netip.Addr]struct{}) error {
 	if err != nil {
 		return err
 	}
+	judge := r.world.judge(own)
 	cut, err := r.table.purge(addrs, func(e *entry) bool {
-		return r.world.concerns(e) && !r.waits(e) && r.world.denies(e, own)
+		return r.world.concerns(e) && !r.waits(e) && judge.denies(e)
 	})
 	if cut > 0 {
 		r.log.Info("cut connections that policy denies now", "connections", cut)

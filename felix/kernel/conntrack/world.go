@@ -3,6 +3,7 @@ package conntrack
 import (
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
@@ -20,6 +21,7 @@ type world struct {
 	sets      map[ir.SetID]*members
 	users     map[ir.ProgramID]map[string]struct{} // interfaces whose chains name a program
 	usedBy    map[ir.SetID]map[ir.ProgramID]struct{}
+	bySource  map[ir.ProgramID]struct{} // programs that ask for source ports
 	eval      eval.Evaluator
 
 	doubt doubt
@@ -46,7 +48,8 @@ func newWorld() *world {
 	w := &world{
 		endpoints: map[string]*desired.Endpoint{}, at: map[netip.Addr]*desired.Endpoint{}, programs: map[ir.ProgramID]*ir.Program{},
 		sets: map[ir.SetID]*members{}, users: map[ir.ProgramID]map[string]struct{}{}, usedBy: map[ir.SetID]map[ir.ProgramID]struct{}{},
-		doubt: newDoubt(),
+		bySource: map[ir.ProgramID]struct{}{},
+		doubt:    newDoubt(),
 	}
 	w.eval = eval.Evaluator{
 		Program: func(id ir.ProgramID) *ir.Program { return w.programs[id] },
@@ -91,13 +94,21 @@ func (w *world) wantProgram(id ir.ProgramID, p *ir.Program) {
 		}
 	}
 	delete(w.programs, id)
+	delete(w.bySource, id)
 	if p != nil {
 		w.programs[id] = p
+		if slices.ContainsFunc(p.Rules, asksForSourcePorts) {
+			w.bySource[id] = struct{}{}
+		}
 		for set := range setsOf(p) {
 			put(w.usedBy, set, id)
 		}
 	}
 	maps.Copy(w.doubt.endpoints, w.users[id])
+}
+
+func asksForSourcePorts(r ir.Rule) bool {
+	return len(r.SrcPorts)+len(r.SrcPortSets)+len(r.NotSrcPortSets) > 0
 }
 
 func put[K, V comparable](into map[K]map[V]struct{}, k K, v V) {
@@ -205,21 +216,46 @@ func (w *world) addrs() map[netip.Addr]struct{} {
 	return all
 }
 
+// judge answers for connections, each kind of them once: most differ from others
+// in their source port alone. It is valid as long as its world does not change.
+type judge struct {
+	*world
+	own   map[netip.Addr]struct{} // the node's addresses, from which pods are always reached
+	known map[eval.Packet]bool
+}
+
+func (w *world) judge(own map[netip.Addr]struct{}) judge {
+	return judge{w, own, map[eval.Packet]bool{}}
+}
+
+// maxKnown bounds the memory of a judge.
+const maxKnown = 1 << 16
+
 // denies reports whether policy denies the packet that would open e now. The
-// firewall sees the destination after and the source before it is translated. own
-// are the node's addresses: from them pods are always reached. What an allowed
-// connection announced is allowed with it, and a pod always reaches itself.
-func (w *world) denies(e *entry, own map[netip.Addr]struct{}) bool {
-	from, to := w.at[e.orig.src], w.at[e.reply.src]
+// firewall sees the destination after and the source before it is translated. What
+// an allowed connection announced is allowed with it, and a pod always reaches
+// itself.
+func (j judge) denies(e *entry) bool {
+	from, to := j.at[e.orig.src], j.at[e.reply.src]
 	if from == to || e.status&statusExpected != 0 {
 		return false
 	}
-	path := eval.Path{From: chains(from), To: chains(to)}
-	_, path.FromOwnHost = own[e.orig.src]
-	return w.eval.Path(path, eval.Packet{
-		Src: e.orig.src, Dst: e.reply.src, Protocol: e.orig.protocol, SrcPort: e.orig.srcPort, DstPort: e.reply.srcPort,
-		Type: e.orig.kind, Code: e.orig.code,
-	}).Action == policy.Deny
+	p := eval.Packet{
+		Src: e.orig.src, Dst: e.reply.src, Protocol: e.orig.protocol, DstPort: e.reply.srcPort, Type: e.orig.kind, Code: e.orig.code,
+	}
+	if len(j.bySource) > 0 {
+		p.SrcPort = e.orig.srcPort
+	}
+	denied, known := j.known[p]
+	if !known {
+		path := eval.Path{From: chains(from), To: chains(to)}
+		_, path.FromOwnHost = j.own[e.orig.src]
+		denied = j.eval.Path(path, p).Action == policy.Deny
+		if len(j.known) < maxKnown {
+			j.known[p] = denied
+		}
+	}
+	return denied
 }
 
 // chains leaves out what staged policies would say.

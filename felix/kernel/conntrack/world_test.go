@@ -46,7 +46,7 @@ func drawMember(t *rapid.T, kind ir.SetKind) ir.Member {
 func drawRule(t *rapid.T) ir.Rule {
 	r := ir.Rule{Action: rapid.SampledFrom([]policy.Action{policy.Allow, policy.Deny, policy.Pass, policy.Log}).Draw(t, "action")}
 	list := func(ids ...ir.SetID) []ir.SetID { return ids }
-	switch rapid.IntRange(0, 7).Draw(t, "criterion") {
+	switch rapid.IntRange(0, 8).Draw(t, "criterion") {
 	case 0:
 		r.SrcSets = list("addrs")
 	case 1:
@@ -61,6 +61,8 @@ func drawRule(t *rapid.T) ir.Rule {
 		r.Protocol, r.NotDstPortSets = policy.TCP, list("ports")
 	case 6:
 		r.Protocol, r.DstPorts = policy.TCP, []ir.PortRange{{First: 80, Last: 80}}
+	case 8:
+		r.Protocol, r.SrcPorts = policy.TCP, []ir.PortRange{{First: 50000, Last: 50000}}
 	}
 	return r
 }
@@ -143,11 +145,11 @@ func drawSet(t *rapid.T, id ir.SetID, now *desiredtest.World) *desired.SetChange
 func everyEntry() (all []entry) {
 	for _, src := range someAddrs {
 		for _, dst := range someAddrs {
-			for _, port := range []uint16{80, 81} {
+			for _, ports := range [][2]uint16{{50000, 80}, {50001, 80}, {50000, 81}} {
 				if src.Is4() == dst.Is4() {
 					all = append(all, entry{
-						orig:  tuple{src: src, dst: dst, protocol: policy.TCP, srcPort: 50000, dstPort: port},
-						reply: tuple{src: dst, dst: src, protocol: policy.TCP, srcPort: port, dstPort: 50000},
+						orig:  tuple{src: src, dst: dst, protocol: policy.TCP, srcPort: ports[0], dstPort: ports[1]},
+						reply: tuple{src: dst, dst: src, protocol: policy.TCP, srcPort: ports[1], dstPort: ports[0]},
 					})
 				}
 			}
@@ -212,9 +214,10 @@ func TestEveryConnectionThatIsDeniedNowIsAskedAbout(t *testing.T) {
 			d := drawDelta(t, &now)
 			now.Apply(d)
 			w.want(d)
+			judge := w.judge(nil)
 			for i := range entries {
 				e := &entries[i]
-				is := w.denies(e, nil)
+				is := judge.denies(e)
 				if want := denied(&now, e); is != want {
 					t.Fatalf("%v -> %v denied is %t, want %t", e.orig.src, e.orig.dst, is, want)
 				}
@@ -300,7 +303,7 @@ func TestConnectionsThatAreNeverCut(t *testing.T) {
 		"of nobody here":              {entry{orig: tuple{src: someAddrs[1], dst: someAddrs[2]}, reply: tuple{src: someAddrs[2]}}, false},
 		"opened by the pod":           {entry{orig: tuple{src: pod, dst: someAddrs[2]}, reply: tuple{src: someAddrs[2]}}, false},
 	} {
-		if got := w.denies(&c.e, own); got != c.want {
+		if got := w.judge(own).denies(&c.e); got != c.want {
 			t.Errorf("%s: denied is %t", name, got)
 		}
 	}
