@@ -44,6 +44,7 @@ func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects 
 			Interface:  iface,
 			Pod:        podOf(ep),
 			Addrs:      heldBy(iface, ep.Addrs, holders),
+			Sources:    ep.Sources,
 			Generation: ep.Generation,
 			Ingress:    chain(active, policy.Ingress, policies.tiers, doubt),
 			Egress:     chain(active, policy.Egress, policies.tiers, doubt),
@@ -75,7 +76,7 @@ func (e *endpoints) settle() { forget(&e.dirty) }
 
 func sameEndpoint(a, b *desired.Endpoint) bool {
 	return a.Interface == b.Interface && a.Pod == b.Pod && a.Generation == b.Generation &&
-		slices.Equal(a.Addrs, b.Addrs) && sameChain(a.Ingress, b.Ingress) && sameChain(a.Egress, b.Egress)
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources) && sameChain(a.Ingress, b.Ingress) && sameChain(a.Egress, b.Egress)
 }
 
 func sameChain(a, b ir.Chain) bool {

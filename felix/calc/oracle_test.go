@@ -245,7 +245,7 @@ func (o oracle) addrs(pod *event.Pod) []netip.Addr {
 
 func (o oracle) endpoint(iface string, ep *event.Endpoint) desired.Endpoint {
 	out := desired.Endpoint{
-		Interface: iface, Pod: ep.Handle.Namespace + "/" + ep.Handle.Pod, Generation: ep.Generation,
+		Interface: iface, Pod: ep.Handle.Namespace + "/" + ep.Handle.Pod, Sources: ep.Sources, Generation: ep.Generation,
 		Ingress: o.chain(ep, policy.Ingress), Egress: o.chain(ep, policy.Egress),
 	}
 	for _, a := range ep.Addrs {

@@ -70,6 +70,9 @@ func (d dice) thing() (string, event.Value) {
 	case k < 98:
 		return d.localInterface()
 	case k < 99:
+		if d.chance(20) {
+			return "kube-proxy", &event.Proxy{NFTables: d.chance(50)}
+		}
 		return d.configuration()
 	}
 	return "default", &event.BGP{
@@ -125,6 +128,7 @@ func (d dice) endpoint() (string, event.Value) {
 	return iface, &event.Endpoint{
 		Handle:    ipam.Handle{Namespace: d.ns(), Pod: fmt.Sprint("p", d.IntN(4)), Sandbox: "s", Interface: "eth0"},
 		Interface: iface, Addrs: d.addrs(), Generation: d.Uint64N(3), UID: d.uid(),
+		Sources: pick(d, nil, nil, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}),
 	}
 }
 

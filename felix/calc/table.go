@@ -97,6 +97,7 @@ type inputs struct {
 
 	configurations table[event.NodeConfiguration]
 	interfaces     table[event.LocalInterface]
+	proxies        table[event.Proxy]
 }
 
 func newInputs() inputs {
@@ -118,7 +119,7 @@ func newInputs() inputs {
 		bgp:      newTable(identical[event.BGP]),
 		endpoints: newTable(func(a, b *event.Endpoint) bool {
 			return a.Handle == b.Handle && a.UID == b.UID && a.Interface == b.Interface && a.Generation == b.Generation &&
-				slices.Equal(a.Addrs, b.Addrs)
+				slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources)
 		}),
 		learned: newTable(func(a, b *event.Learned) bool {
 			return a.Prefix == b.Prefix && slices.Equal(a.NextHops, b.NextHops)
@@ -139,6 +140,7 @@ func newInputs() inputs {
 		}),
 		// Settings are compared when they are put together.
 		configurations: newTable(func(a, b *event.NodeConfiguration) bool { return a == b }),
+		proxies:        newTable(identical[event.Proxy]),
 		interfaces: newTable(func(a, b *event.LocalInterface) bool {
 			return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
 		}),
@@ -183,6 +185,8 @@ func (in *inputs) put(ev event.Event) {
 		in.hosts.put(ev)
 	case event.NodeConfigurationKind:
 		in.configurations.put(ev)
+	case event.ProxyKind:
+		in.proxies.put(ev)
 	case event.LocalInterfaceKind:
 		in.interfaces.put(ev)
 	case event.ReservationKind: // concerns who hands out addresses, not who has them
@@ -198,12 +202,12 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [18]marks {
+func (in *inputs) tables() [19]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
 		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.hosts,
-		&in.configurations, &in.interfaces,
+		&in.configurations, &in.interfaces, &in.proxies,
 	}
 }
 

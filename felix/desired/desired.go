@@ -38,10 +38,11 @@ func SetName(id ir.SetID, f ir.Family) string {
 
 // Endpoint is a local pod attachment as the data plane sees it.
 type Endpoint struct {
-	Interface  string       // host side of the veth
-	Pod        string       // namespace/name, for comments and messages
-	Addrs      []netip.Addr // the only sources that may come out of Interface
-	Generation uint64       // of event.Endpoint
+	Interface  string // host side of the veth
+	Pod        string // namespace/name, for comments and messages
+	Addrs      []netip.Addr
+	Sources    []netip.Prefix // nothing that is neither of these nor of Addrs may come out of Interface
+	Generation uint64         // of event.Endpoint
 	// Ingress decides about packets to the pod, Egress about packets from it.
 	Ingress, Egress ir.Chain
 }

@@ -42,6 +42,7 @@ const (
 	HostEndpointKind
 	NodeConfigurationKind
 	LocalInterfaceKind
+	ProxyKind
 	ReservationKind
 )
 
@@ -184,9 +185,10 @@ type BGP struct {
 // Endpoint is a pod's attachment on this node, as the CNI plugin made it.
 type Endpoint struct {
 	Handle    ipam.Handle
-	UID       UID          // of the pod; not known of what an earlier version attached
-	Interface string       // host side of the veth
-	Addrs     []netip.Addr // at most one of each family
+	UID       UID            // of the pod; not known of what an earlier version attached
+	Interface string         // host side of the veth
+	Addrs     []netip.Addr   // at most one of each family
+	Sources   []netip.Prefix // from which it may send beside Addrs
 	// Generation differs between two attachments that reuse Interface; felix/status
 	// reports the generation that the kernel has.
 	Generation uint64
@@ -220,6 +222,12 @@ type MasqueradeConfiguration struct {
 	InsideNets  *[]netip.Prefix // what else is
 }
 
+// Proxy is what kube-proxy has in the kernel of this node. It decides which
+// backend desired.Auto is; the name of its Key does not matter.
+type Proxy struct {
+	NFTables bool // its table of nf_tables
+}
+
 // LocalInterface is a network interface of this node that is not a pod's.
 type LocalInterface struct {
 	Name  string
@@ -248,3 +256,4 @@ func (*EndpointSlice) kind() Kind     { return EndpointSliceKind }
 func (*HostEndpoint) kind() Kind      { return HostEndpointKind }
 func (*NodeConfiguration) kind() Kind { return NodeConfigurationKind }
 func (*LocalInterface) kind() Kind    { return LocalInterfaceKind }
+func (*Proxy) kind() Kind             { return ProxyKind }

@@ -49,6 +49,9 @@ func checkInside(nl *netlink.Handle, s Spec) (net.HardwareAddr, error) {
 	if err := checkLink(link, s.MTU); err != nil {
 		return nil, err
 	}
+	if have := link.Attrs().HardwareAddr; s.MAC != nil && !bytes.Equal(have, s.MAC) {
+		return nil, fmt.Errorf("interface %s has the hardware address %s, expected %s", s.Interface, have, s.MAC)
+	}
 	gateway, _ := net.ParseMAC(wire.HostMAC)
 	for _, a := range s.Addrs {
 		family, gw := netlink.FAMILY_V4, wire.Gateway4

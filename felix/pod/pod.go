@@ -27,8 +27,9 @@ type Spec struct {
 	Netns         string // path of the pod's network namespace
 	Interface     string // its name inside, usually eth0
 	HostInterface string
-	Addrs         []netip.Addr // at most one of each family
-	MTU           int          // bytes, of both ends
+	Addrs         []netip.Addr     // at most one of each family
+	MTU           int              // bytes, of both ends
+	MAC           net.HardwareAddr // of the pod's side; nil: the kernel's choice
 }
 
 // ErrNoNetns: the path does not name a network namespace.
@@ -136,10 +137,12 @@ func (h *Host) veth(podNS ns.NetNS, s Spec) (fresh bool, err error) {
 	}
 	hostMAC, _ := net.ParseMAC(wire.HostMAC)
 	err = h.nl.LinkAdd(&netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: s.HostInterface, MTU: s.MTU, HardwareAddr: hostMAC, TxQLen: -1},
-		PeerName:      s.Interface,
-		PeerMTU:       uint32(s.MTU),
-		PeerNamespace: netlink.NsFd(podNS.Fd()),
+		LinkAttrs: netlink.LinkAttrs{Name: s.HostInterface, MTU: s.MTU, HardwareAddr: hostMAC, TxQLen: -1},
+		PeerName:  s.Interface,
+		PeerMTU:   uint32(s.MTU),
+
+		PeerHardwareAddr: s.MAC,
+		PeerNamespace:    netlink.NsFd(podNS.Fd()),
 	})
 	if errors.Is(err, unix.EEXIST) {
 		return false, fmt.Errorf("interface %s exists in the pod already and is not ours", s.Interface)

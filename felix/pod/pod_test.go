@@ -2,6 +2,7 @@ package pod
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -99,6 +100,23 @@ func TestAttachingAgainKeepsTheLink(t *testing.T) {
 	index := n.Link(spec.HostInterface).Attrs().Index
 	if again := n.attach(in(pod)); again != first || n.Link(spec.HostInterface).Attrs().Index != index {
 		t.Errorf("attached again as another link: %s, then %s", first, again)
+	}
+}
+
+func TestThePodHasTheHardwareAddressThatItAskedFor(t *testing.T) {
+	n, pod := newNode(t), kerneltest.New(t)
+	s := in(pod)
+	s.MAC, _ = net.ParseMAC("02:00:5e:10:00:01")
+	if got := n.attach(s); got != s.MAC.String() {
+		t.Errorf("the pod has %s", got)
+	}
+	n.route()
+	if err := n.check(s); err != nil {
+		t.Error(err)
+	}
+	pod.Run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:02")
+	if err := n.check(s); err == nil {
+		t.Error("another hardware address is not found")
 	}
 }
 

@@ -28,13 +28,18 @@ import (
 
 // Attachment is one pod's connection: what CNI ADD made and CNI DEL takes away.
 type Attachment struct {
-	Handle        ipam.Handle   `json:"handle"`
-	HostInterface string        `json:"hostInterface"`
-	PodUID        string        `json:"podUID,omitempty"` // as the runtime said; empty: not known
-	Netns         string        `json:"netns,omitempty"`  // path of the pod's namespace, for repairs
-	Addrs         []netip.Addr  `json:"addrs"`
-	Keep          time.Duration `json:"keep,omitempty"` // how long Addrs are held for the pod's return
-	Generation    uint64        `json:"generation"`     // grows with every attachment of the node
+	Handle        ipam.Handle  `json:"handle"`
+	HostInterface string       `json:"hostInterface"`
+	PodUID        string       `json:"podUID,omitempty"` // as the runtime said; empty: not known
+	Netns         string       `json:"netns,omitempty"`  // path of the pod's namespace, for repairs
+	Addrs         []netip.Addr `json:"addrs"`
+	// MAC is the hardware address that the pod asked for, Sources are the prefixes
+	// from which it may send beside Addrs.
+	MAC     string         `json:"mac,omitempty"`
+	Sources []netip.Prefix `json:"sources,omitempty"`
+
+	Keep       time.Duration `json:"keep,omitempty"` // how long Addrs are held for the pod's return
+	Generation uint64        `json:"generation"`     // grows with every attachment of the node
 }
 
 // Rest says how long an address is not handed out.
