@@ -220,7 +220,8 @@ func TestAFloodCostsLittle(t *testing.T) {
 		_, summary = n.drops(t)
 		return summary.Looked+summary.Missed >= uint64(sent)
 	})
-	if most := uint64(10_000); summary.Looked > most || summary.Missed == 0 {
+	const aSecond = 6000 // 5,000, and what a batch brings beyond
+	if most := uint64(aSecond * (1 + time.Since(begin).Seconds())); summary.Looked > most || summary.Missed == 0 {
 		t.Errorf("of %d packets %d were looked at, %d missed, want at most %d looked at", sent, summary.Looked, summary.Missed, most)
 	}
 	t.Logf("%d packets in a second (%v of CPU with the sender): %d looked at, %d missed", sent, flood, summary.Looked, summary.Missed)
