@@ -12,6 +12,11 @@ go test -run '^$' -bench Change -benchtime 100x ./felix/calc | grep -E '^Benchma
 go test -run '^$' -bench Load -benchtime 3x ./felix/calc | grep -E '^Benchmark'
 
 echo
+echo "a table of nf_tables, over netlink: 50,000 rules (beside nft -f), 100,000 members, one change, a restart"
+go test -run '^$' -bench 'Load|Change|Restart' -benchtime 3x ./felix/kernel/nftables | grep -E '^Benchmark'
+go test -run '^$' -bench One -benchtime 500x ./felix/kernel/nftables | grep -E '^Benchmark'
+
+echo
 echo "agents at idle, 12 pods on 4 nodes (limit: 60 MB resident)"
 lab="bin/lab --name bench"
 trap '$lab down' EXIT
