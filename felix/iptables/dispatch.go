@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -11,15 +12,22 @@ import (
 // A packet meets at most that many tests, or 36 where it branches, per level.
 const maxLeaf = 16
 
-// dispatch returns the chains that lead a packet to the chain of its interface:
-// a trie over the characters after the common prefix, shared prefixes skipped.
-// It depends on the names alone, not on the order in which they came. ifaces is
-// sorted and has each name once.
-func (s style) dispatch(ifaces []string) []chain {
+// tries returns those of both directions, and what leads there by a shorter way.
+func (s style) tries() (from, to trie, nearFrom, nearTo near) {
 	unknown := func(d policy.Direction) verdict { return s.deny(desired.Reason{Cause: desired.Unknown, Direction: d}) }
-	return append(
-		trie{fromPodChain, "-i", fromPrefix, unknown(policy.Egress)}.branch("", ifaces),
-		trie{toPodChain, "-o", toPrefix, unknown(policy.Ingress)}.branch("", ifaces)...)
+	from = trie{fromPodChain, "-i", fromPrefix, unknown(policy.Egress)}
+	to = trie{toPodChain, "-o", toPrefix, unknown(policy.Ingress)}
+	return from, to, near{nearFromChain, "-s", from}, near{nearToChain, "-d", to}
+}
+
+// dispatch returns the chains that lead a packet to the chain of its interface:
+// a trie over the characters after the common prefix, shared prefixes skipped,
+// and before it one over the addresses in places. They depend on what is in them
+// alone, not on the order in which it came. ifaces and places are sorted and have
+// each once.
+func (s style) dispatch(ifaces []string, places []place) []chain {
+	from, to, nearFrom, nearTo := s.tries()
+	return slices.Concat(from.branch("", ifaces), to.branch("", ifaces), nearFrom.chains(places), nearTo.chains(places))
 }
 
 // trie is one of the two tries: where it begins, which interface it looks at,

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -20,23 +22,28 @@ func (f *Firewall) wantEndpoint(iface string, e *desired.Endpoint) {
 		f.unnamable[iface] = fmt.Errorf("interface name %q: want %s and up to 12 of a-z and 0-9", iface, desired.InterfacePrefix)
 		e = nil
 	}
-	shown := e != nil && len(familyAddrs(e, f.cfg.Family)) > 0
-	wasShown := old != nil && len(familyAddrs(old, f.cfg.Family)) > 0
+	var own, before []netip.Addr
+	if e != nil {
+		own = familyAddrs(e, f.cfg.Family)
+	}
+	if old != nil {
+		before = familyAddrs(old, f.cfg.Family)
+	}
 	if e != nil {
 		f.endpoints[iface] = e
 	}
 	policies := map[ir.ProgramID]struct{}{}
 	switch {
-	case shown:
+	case len(own) > 0:
 		addPrograms(policies, e.Ingress, e.Egress)
 		f.filter.set(f.style.fromPod(e))
 		f.filter.set(f.style.toPod(e))
-	case wasShown:
+	case len(before) > 0:
 		f.filter.unset(fromPrefix + iface)
 		f.filter.unset(toPrefix + iface)
 	}
 	f.libraries[f.filter].lend(iface, policies, f.render)
-	f.moved = f.moved || shown != wasShown
+	f.moved = f.moved || !slices.Equal(own, before)
 }
 
 var errPending = errors.New("rules are not in the kernel yet")

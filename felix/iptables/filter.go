@@ -53,13 +53,12 @@ func (s style) podToHost() []rule {
 			rules = append(rules, rule{spec: icmp6(t) + " -j ACCEPT"})
 		}
 	}
-	rules = append(rules, rule{spec: "-j " + fromPodChain})
+	rules = append(rules, specs(established+" -j ACCEPT", "-j "+fromPodChain)...)
 	ours := mark(s.marks.accept)
-	if s.settings.PodToHost == policy.Allow {
+	switch s.settings.PodToHost {
+	case policy.Allow:
 		return append(rules, specs(ours+" -j ACCEPT", dropNow)...)
-	}
-	rules = append(rules, rule{spec: ours + " " + established + " -j ACCEPT"})
-	if s.settings.PodToHost == policy.Pass {
+	case policy.Pass:
 		return append(rules, specs(ours+" -j RETURN", dropNow)...)
 	}
 	return append(rules, s.deny(desired.Reason{Cause: desired.ToHost, Direction: policy.Egress}).when(""))
@@ -76,28 +75,42 @@ func (s style) output() []rule {
 	return append(rules, s.hostRules(s.normalOut())...)
 }
 
-// forward: the chains behind FORWARD. Host endpoints stand on both sides of the
-// pods. Where there are none, a packet that has nothing to do with pods meets two
-// tests and is left alone.
+// forward: the chains behind FORWARD. What belongs to a connection that was let
+// through, most packets, does not go through the tries: that its source is routed
+// back to the interface has been seen in raw, and to an interface that is not
+// known there is no route. Host endpoints stand on both sides of the pods. Where there are
+// none, a packet that has nothing to do with pods meets four tests and is left alone.
 func (s style) forward() []chain {
-	rules := specs("-i "+anyPod+" -j "+fromPodChain, "-o "+anyPod+" -j "+toPodChain)
-	accept := mark(s.marks.accept) + " -j ACCEPT"
-	verdicts := specs("-i "+anyPod+" "+accept, "-o "+anyPod+" "+accept)
-	var chains []chain
-	if s.forwards() {
-		rules = append(specs("-j "+fromHostChain), rules...)
-		chains = append(chains, newChain(fromHostChain, s.fromHost()))
-		if out := s.hostRules(s.forwardOut()); len(out) > 0 {
-			rules = append(rules, specs("-j "+toHostChain)...)
-			chains = append(chains, newChain(toHostChain, append(specs("-o "+anyPod+" -j RETURN"), out...)))
-		}
-		verdicts = s.accepted("-j ACCEPT") // nobody else's mark has come this far
+	before, after := s.lost()
+	rules := append(before, specs("-i "+anyPod+" "+established+" -j ACCEPT", "-o "+anyPod+" "+established+" -j ACCEPT")...)
+	pods := specs("-i "+anyPod+" -j "+nearFromChain, "-o "+anyPod+" -j "+nearToChain)
+	if !s.forwards() {
+		accept := mark(s.marks.accept) + " -j ACCEPT"
+		verdicts := specs("-i "+anyPod+" "+accept, "-o "+anyPod+" "+accept)
+		return []chain{newChain(forwardChain, slices.Concat(rules, pods, after)), newChain(forwardedChain, verdicts)}
 	}
-	if s.services && s.settings.Loops == policy.Deny {
-		lost := s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress})
-		rules = append(rules, lost.when("-m set --match-set "+desired.SetName(desired.ServicesSet, s.family)+" dst"))
+	chains := []chain{
+		newChain(fromHostChain, s.fromHost()),
+		newChain(forwardedChain, s.accepted("-j ACCEPT")), // nobody else's mark has come this far
 	}
-	return append(chains, newChain(forwardChain, rules), newChain(forwardedChain, verdicts))
+	rules = slices.Concat(rules, specs("-j "+fromHostChain), pods)
+	if out := s.hostRules(s.forwardOut()); len(out) > 0 {
+		rules = append(rules, specs("-j "+toHostChain)...)
+		chains = append(chains, newChain(toHostChain, append(specs("-o "+anyPod+" -j RETURN"), out...)))
+	}
+	return append(chains, newChain(forwardChain, append(rules, after...)))
+}
+
+// lost denies packets to addresses of services that nobody serves, whatever
+// connection they belong to: after policy, and before those pass that policy is
+// not asked about.
+func (s style) lost() (before, after []rule) {
+	if !s.services || s.settings.Loops != policy.Deny {
+		return nil, nil
+	}
+	v := s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress})
+	unserved := "-m set --match-set " + desired.SetName(desired.ServicesSet, s.family) + " dst"
+	return []rule{v.when(established + " " + unserved)}, []rule{v.when(unserved)}
 }
 
 // forwards reports whether host endpoints decide about what the node passes on.

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -372,11 +373,14 @@ func (f *Firewall) plant() {
 	}
 	f.moved = false
 	known := map[string]struct{}{}
+	var places []place
 	for iface, e := range f.endpoints {
-		if len(familyAddrs(e, f.cfg.Family)) > 0 {
+		for _, a := range familyAddrs(e, f.cfg.Family) {
 			known[iface] = struct{}{}
+			places = append(places, place{a, iface})
 		}
 	}
+	slices.SortFunc(places, func(a, b place) int { return cmp.Or(a.address.Compare(b.address), strings.Compare(a.iface, b.iface)) })
 	if !f.complete {
 		for name := range f.filter.have.chains {
 			if iface, ok := strings.CutPrefix(name, fromPrefix); ok {
@@ -384,5 +388,5 @@ func (f *Firewall) plant() {
 			}
 		}
 	}
-	f.filter.replace("tries", f.style.dispatch(slices.Sorted(maps.Keys(known))))
+	f.filter.replace("tries", f.style.dispatch(slices.Sorted(maps.Keys(known)), places))
 }

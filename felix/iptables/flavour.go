@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -107,9 +109,11 @@ type tool struct {
 	flavour Flavour
 }
 
-// Bounds of one program run, and of its wait for the lock that legacy needs.
+// Bounds of one program run, beside what much input takes, and of its wait for the
+// lock that legacy needs.
 const (
 	runTimeout  = 30 * time.Second
+	bytesSecond = 100_000 // of input, at least, on a busy machine
 	lockSeconds = "5"
 )
 
@@ -149,11 +153,17 @@ func (t tool) run(ctx context.Context, stdin []byte, suffix string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	ctx, cancel := context.WithTimeout(ctx, runTimeout+time.Duration(len(stdin)/bytesSecond)*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	// When the agent is killed, what it began must not change the kernel after the
+	// next one has read it. The signal comes when the thread ends that has started
+	// the program.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

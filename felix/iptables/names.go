@@ -25,6 +25,8 @@ const (
 	podToHostChain   = "KORAT-POD-TO-HOST"
 	fromPodChain     = "KORAT-FROM-POD" // roots of the tries; children add the
 	toPodChain       = "KORAT-TO-POD"   // characters that led to them
+	nearFromChain    = "KORAT-NEAR-FROM"
+	nearToChain      = "KORAT-NEAR-TO"
 	fromHostChain    = "KORAT-FORWARD-IN"
 	toHostChain      = "KORAT-FORWARD-OUT"
 	failsafeInChain  = "KORAT-FAILSAFE-IN"
@@ -57,7 +59,7 @@ var ownName = regexp.MustCompile(`^(KORAT-[A-Z-]+(-[0-9a-z]+)?|k[ft]w-kor[0-9a-z
 var closable = regexp.MustCompile(`^(k[ft]w|kp[io]|khf?[io]|kd)-`)
 
 // trieName matches the chains of the tries.
-var trieName = regexp.MustCompile(`^(` + fromPodChain + `|` + toPodChain + `)(-|$)`)
+var trieName = regexp.MustCompile(`^(` + fromPodChain + `|` + toPodChain + `|` + nearFromChain + `|` + nearToChain + `)(-|$)`)
 
 // ifaceName matches the interface names of pods that can be written into rules: a
 // "+" would be a wildcard. hostIfaceName matches those of host endpoints.

@@ -33,29 +33,39 @@ func (s style) tunnels() []rule {
 	return []rule{v.when("-p 4"), v.when(fmt.Sprintf("-p udp -m udp --dport %d", vxlanPort))}
 }
 
-// fromPod decides about packets that came out of e's interface. The check of the
-// source stands first: what is forged must not pass as established. What a pod
+// fromPod decides about packets that came out of e's interface and are no part of
+// a connection that was let through: those have not come this far. What a pod
 // sends to itself, through a service, is not asked.
 func (s style) fromPod(e *desired.Endpoint) chain {
 	own := familyAddrs(e, s.family)
-	rules := append(s.sources(own), s.stateRules(policy.Egress)...)
+	rules := append(s.sources(own), s.unplaced(policy.Egress)...)
 	rules = append(rules, s.tunnels()...)
 	for _, a := range own {
 		rules = append(rules, specs("-d "+a.String()+" -g "+allowChain)...)
 	}
-	rules = append(rules, s.walk(e.Egress, podWay(policy.Egress))...)
+	rules = append(rules, s.podPolicy(e.Egress, policy.Egress)...)
 	return endpointChain(fromPrefix, e, own, rules)
 }
 
-// toPod decides about packets that go into e's interface.
+// toPod decides about such packets that go into e's interface.
 func (s style) toPod(e *desired.Endpoint) chain {
 	own := familyAddrs(e, s.family)
-	rules := s.stateRules(policy.Ingress)
+	rules := s.unplaced(policy.Ingress)
 	for _, a := range own {
 		rules = append(rules, specs("-i "+e.Interface+" -d "+a.String()+" -g "+allowChain)...)
 	}
-	rules = append(rules, s.walk(e.Ingress, podWay(policy.Ingress))...)
+	rules = append(rules, s.podPolicy(e.Ingress, policy.Ingress)...)
 	return endpointChain(toPrefix, e, own, rules)
+}
+
+// podPolicy clears the marks where policies look at them: a packet from another
+// pod of this node still has the accept mark of its egress.
+func (s style) podPolicy(c ir.Chain, d policy.Direction) []rule {
+	var rules []rule
+	if len(c.Tiers) > 0 {
+		rules = specs(clearMark(s.marks.all()))
+	}
+	return append(rules, s.walk(c, podWay(d))...)
 }
 
 // podWay returns with the accept mark, so that the other direction is asked too.

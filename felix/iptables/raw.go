@@ -33,13 +33,13 @@ func icmp6(kind int) string { return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6
 func (s style) raw() layer {
 	in, out := s.untrackedIn(), s.untrackedOut()
 	l := layer{hooks: []hook{newHook("PREROUTING", true, preroutingChain)}}
-	arriving := specs("-i " + anyPod + " -g " + podSourceChain)
-	if s.hosts.early(policy.Ingress) {
-		// From here on, the accept mark of what did not come from a pod is ours.
-		arriving = append(arriving, rule{spec: clearMark(s.marks.all())})
+	sources := s.podSources()
+	if len(sources) == 1 && !s.hosts.early(policy.Ingress) { // no need for a chain of its own
+		sources[0].spec = "-i " + anyPod + " " + sources[0].spec
+		l.chains = []chain{newChain(preroutingChain, sources)}
+	} else {
+		l.chains = []chain{newChain(preroutingChain, s.arriving(in)), newChain(podSourceChain, sources)}
 	}
-	arriving = append(arriving, s.hostRules(in)...)
-	l.chains = []chain{newChain(preroutingChain, arriving), newChain(podSourceChain, s.podSources())}
 	if s.hosts.any(in.pick) {
 		l.points = append(l.points, in)
 	}
@@ -56,6 +56,15 @@ func (s style) raw() layer {
 		l.chains = append(append(l.chains, s.markChains()...), newChain(noTrackChain, specs("-j CT --notrack")))
 	}
 	return l
+}
+
+// arriving tells pods from others, whose accept mark is ours from here on.
+func (s style) arriving(in point) []rule {
+	rules := specs("-i " + anyPod + " -g " + podSourceChain)
+	if s.hosts.early(policy.Ingress) {
+		rules = append(rules, rule{spec: clearMark(s.marks.all())})
+	}
+	return append(rules, s.hostRules(in)...)
 }
 
 // untrackedIn and untrackedOut switch connection tracking off for what a rule has

@@ -226,7 +226,51 @@ func TestDispatchTrie(t *testing.T) {
 	}
 	many = append(many, "kor1", "kor100", "korb00")
 	slices.Sort(many)
-	golden(t, "dispatch", "== none\n"+text(plain(ir.IPv4).dispatch(nil)...)+"== few\n"+text(plain(ir.IPv4).dispatch(few)...)+"== many\n"+text(plain(ir.IPv4).dispatch(many)...))
+	golden(t, "dispatch", "== none\n"+text(plain(ir.IPv4).dispatch(nil, nil)...)+"== few\n"+text(plain(ir.IPv4).dispatch(few, nil)...)+"== many\n"+text(plain(ir.IPv4).dispatch(many, places(many))...))
+}
+
+// places gives each interface the address that is its place in the list.
+func places(ifaces []string) []place {
+	var all []place
+	for i, iface := range ifaces {
+		all = append(all, place{netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), iface})
+	}
+	return all
+}
+
+// TestEveryPlaceIsNear follows the chains over addresses as the kernel does.
+func TestEveryPlaceIsNear(t *testing.T) {
+	for _, n := range []int{1, 17, 200, 1000} {
+		var list []string
+		for i := range n {
+			list = append(list, desired.HostInterface("ns", fmt.Sprint("pod", i)))
+		}
+		all := places(list)
+		chains := map[string]chain{}
+		for _, c := range plain(ir.IPv4).dispatch(slices.Sorted(slices.Values(list)), all) {
+			if len(c.name) > 28 || !ownName.MatchString(c.name) || chains[c.name].name != "" {
+				t.Fatalf("bad name of a chain: %q", c.name)
+			}
+			chains[c.name] = c
+		}
+		for _, p := range all {
+			at, tests := nearToChain, 0
+			for strings.HasPrefix(at, nearToChain) {
+				for _, r := range chains[at].rules {
+					tests++
+					match, target := r.split()
+					prefix, isAddress := strings.CutPrefix(match, "-d ")
+					if match == "" || match == "-o "+p.iface || isAddress && netip.MustParsePrefix(prefix).Contains(p.address) {
+						at = strings.TrimPrefix(target, "-g ")
+						break
+					}
+				}
+			}
+			if want := toPrefix + p.iface; n > maxLeaf && (at != want || tests > 24) {
+				t.Fatalf("%d places: %s leads to %s after %d tests", n, p.address, at, tests)
+			}
+		}
+	}
 }
 
 func TestDispatchIsShortForEveryNameAndClosedAtEveryLevel(t *testing.T) {
@@ -239,9 +283,9 @@ func TestDispatchIsShortForEveryNameAndClosedAtEveryLevel(t *testing.T) {
 	}
 	slices.Sort(list)
 	chains := map[string]chain{}
-	for _, c := range plain(ir.IPv4).dispatch(list) {
+	for _, c := range plain(ir.IPv4).dispatch(list, nil) {
 		chains[c.name] = c
-		if last := c.rules[len(c.rules)-1].spec; last != "-j DROP" {
+		if last := c.rules[len(c.rules)-1].spec; last != "-j DROP" && !strings.HasPrefix(c.name, "KORAT-NEAR") {
 			t.Fatalf("%s ends with %q", c.name, last)
 		}
 		if len(c.name) > 28 || !ownName.MatchString(c.name) {

@@ -56,13 +56,27 @@ func (c chain) tags() []string {
 	return tags
 }
 
-// body returns rule i as it stands after "-A chain ".
+// body returns rule i as it stands after "-A chain ". The comment stands behind
+// the matches: the kernel evaluates it like one of them.
 func (c chain) body(i int) string {
+	r := c.rules[i]
 	note := ""
-	if n := c.rules[i].note; n != "" {
-		note = " " + printable(n)
+	if r.note != "" {
+		note = " " + printable(r.note)
 	}
-	return fmt.Sprintf(`-m comment --comment "%s%s%s" %s`, hashPrefix, c.hashes[i], note, c.rules[i].spec)
+	comment := fmt.Sprintf(`-m comment --comment "%s%s%s"`, hashPrefix, c.hashes[i], note)
+	matches, target := r.split()
+	return words(matches, comment, target)
+}
+
+// split returns the matches and the target.
+func (r rule) split() (matches, target string) {
+	for at := 0; at+3 <= len(r.spec); at++ {
+		if word := r.spec[at : at+3]; (word == "-j " || word == "-g ") && (at == 0 || r.spec[at-1] == ' ') {
+			return strings.TrimSpace(r.spec[:at]), r.spec[at:]
+		}
+	}
+	return r.spec, ""
 }
 
 // hashPrefix begins the comment of every rule of ours.

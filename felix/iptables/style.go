@@ -82,8 +82,7 @@ func (s style) unplaced(d policy.Direction) []rule {
 	return []rule{s.deny(desired.Reason{Cause: desired.Invalid, Direction: d}).when("-m conntrack --ctstate INVALID")}
 }
 
-// stateRules let established flows continue and clear the marks for the rest: a
-// packet from another pod of this node still has the accept mark of its egress.
+// stateRules let established flows continue and clear the marks for the rest.
 func (s style) stateRules(d policy.Direction) []rule {
 	rules := specs(established + " -g " + allowChain)
 	return append(append(rules, s.unplaced(d)...), rule{spec: clearMark(s.marks.all())})
