@@ -208,6 +208,7 @@ func TestWhatPodsAskForInAnnotations(t *testing.T) {
 		"unknown pool":    {annotation.IPv4Pools, "none", `annotations korat.dev/ipv4Pools, korat.dev/ipv6Pools: no usable IP pool: there is no IPPool "none"`},
 		"no such family":  {annotation.IPFamilies, "IPv6", "no pool for this pod"},
 		"bad bandwidth":   {annotation.IngressBandwidth, "fast", "annotation korat.dev/ingressBandwidth of the pod"},
+		"not built":       {annotation.FloatingAddresses, "192.0.2.9", "annotation korat.dev/floatingAddresses: this version does not do it"},
 		"outside of pool": {annotation.IPAddresses, "192.0.2.1", "annotation korat.dev/ipAddresses: address 192.0.2.1: no usable IP pool"},
 	} {
 		w.annotations[m.name+"/"+name] = map[string]string{c.annotation: c.value}
@@ -218,5 +219,12 @@ func TestWhatPodsAskForInAnnotations(t *testing.T) {
 	}
 	if n := m.heldNow(); n != 1 {
 		t.Errorf("%d addresses are held, want that of the one that got it", n)
+	}
+	w.annotations[m.name+"/router"] = map[string]string{annotation.MAC: "02:00:5e:10:00:01", annotation.AllowedSources: "192.0.2.0/24"}
+	m.sandbox("router", "router").must(t, wire.Add)
+	for _, at := range m.books.State().Attachments {
+		if at.Handle.Pod == "router" && (at.MAC != "02:00:5e:10:00:01" || len(at.Sources) != 1) {
+			t.Errorf("recorded %+v", at)
+		}
 	}
 }

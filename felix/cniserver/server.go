@@ -163,8 +163,9 @@ func (s *Server) resize(h ipam.Handle) error {
 
 // spec says how at is attached to iface in the namespace at path netns.
 func (s *Server) spec(at journal.Attachment, netns, iface string) podnet.Spec {
+	mac, _ := net.ParseMAC(at.MAC) // empty, or as it was written by us
 	return podnet.Spec{
-		Netns: netns, Interface: iface, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: int(s.mtu.Load()),
+		Netns: netns, Interface: iface, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: int(s.mtu.Load()), MAC: mac,
 	}
 }
 
@@ -312,6 +313,7 @@ func (s *Server) post(at journal.Attachment) {
 		return
 	}
 	s.Box.Post(event.Set(at.HostInterface, &event.Endpoint{
-		Handle: at.Handle, UID: event.ParseUID(at.PodUID), Interface: at.HostInterface, Addrs: at.Addrs, Generation: at.Generation,
+		Handle: at.Handle, UID: event.ParseUID(at.PodUID), Interface: at.HostInterface,
+		Addrs: at.Addrs, Sources: at.Sources, Generation: at.Generation,
 	}))
 }

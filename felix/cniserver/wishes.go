@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -29,6 +30,9 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 		}
 	}
 	w, err := annotation.Parse(l.Pod, l.Namespace)
+	if err == nil {
+		err = unbuilt(w)
+	}
 	if err != nil {
 		return w, ipam.Request{}, &wire.Error{Code: types.ErrInvalidNetworkConfig, Message: "pod " + r.Namespace + "/" + r.Pod, Details: err.Error()}
 	}
@@ -45,21 +49,36 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 	return w, req, nil
 }
 
-// assign finds addresses and records them.
-func (s *Server) assign(ctx context.Context, r wire.Request) (journal.Attachment, error) {
+// unbuilt names the annotations that are read and that nothing acts on yet. A pod
+// that asks for them waits, rather than run without.
+func unbuilt(w annotation.Wishes) error {
+	for name, asked := range map[string]bool{
+		annotation.FloatingAddresses: len(w.Floating) > 0,
+		annotation.IngressBandwidth:  w.Ingress != 0,
+		annotation.EgressBandwidth:   w.Egress != 0,
+	} {
+		if asked {
+			return fmt.Errorf("annotation %s: this version does not do it, expected none", name)
+		}
+	}
+	return nil
+}
+
+// assign finds addresses and records them, with what else the pod asks for.
+func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachment, err error) {
 	h := handle(r)
-	if len(r.Given) > 0 {
-		return s.take(r)
-	}
-	_, req, err := s.wishes(ctx, r)
+	w, req, err := s.wishes(ctx, r)
 	if err != nil {
-		return journal.Attachment{}, err
+		return at, err
 	}
-	addrs, err := s.Allocator.Assign(ctx, h, req)
+	addrs, err := s.addresses(ctx, h, r, req)
 	if err != nil {
-		return journal.Attachment{}, blame(err, req, r)
+		return at, err
 	}
-	at := journal.Attachment{Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: addrs, Keep: req.Keep}
+	at = journal.Attachment{
+		Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
+		Addrs: addrs, Keep: req.Keep, MAC: w.MAC.String(), Sources: w.Sources,
+	}
 	if at.Generation, err = s.Journal.Attach(at); err != nil {
 		s.Allocator.Undo(h, addrs)
 		return journal.Attachment{}, err
@@ -67,22 +86,24 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (journal.Attachment
 	return at, nil
 }
 
-// take records the addresses that another plugin has assigned. In a block of this
-// node they must be free.
-func (s *Server) take(r wire.Request) (at journal.Attachment, err error) {
-	if len(r.Given) > 2 || len(r.Given) == 2 && r.Given[0].Is4() == r.Given[1].Is4() {
-		return at, fmt.Errorf("the IPAM plugin assigned %v, expected at most one address of each family", r.Given)
+// addresses are those that another plugin has assigned, or ours. In a block of
+// this node the other's must be free.
+func (s *Server) addresses(ctx context.Context, h ipam.Handle, r wire.Request, req ipam.Request) ([]netip.Addr, error) {
+	switch n := len(r.Given); {
+	case n == 0:
+		addrs, err := s.Allocator.Assign(ctx, h, req)
+		if err != nil {
+			return nil, blame(err, req, r)
+		}
+		return addrs, nil
+	case n > 2 || n == 2 && r.Given[0].Is4() == r.Given[1].Is4():
+		return nil, fmt.Errorf("the IPAM plugin assigned %v, expected at most one address of each family", r.Given)
 	}
-	at = journal.Attachment{Handle: handle(r), PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns, Addrs: r.Given}
-	err = s.Allocator.Hold(at.Handle, at.Addrs)
-	if err == nil {
-		at.Generation, err = s.Journal.Attach(at)
+	if err := s.Allocator.Hold(h, r.Given); err != nil {
+		s.Allocator.Undo(h, r.Given)
+		return nil, err
 	}
-	if err != nil {
-		s.Allocator.Undo(at.Handle, at.Addrs)
-		return journal.Attachment{}, err
-	}
-	return at, nil
+	return r.Given, nil
 }
 
 // blame says where the names and addresses come from that err is about.
