@@ -76,6 +76,9 @@ func (t *Table) recheck() error {
 		return err
 	}
 	heard := t.ears.take()
+	if later := int32(heard.generation - t.generation); heard.generation != 0 && later > 0 {
+		t.generation = heard.generation
+	}
 	if heard.all || !t.known {
 		t.known = false
 		return nil
@@ -161,17 +164,22 @@ func (t *Table) request(message int) *nlsock.Request {
 func (t *Table) readGeneration() error {
 	r := nlsock.NewRequest(kindOf(unix.NFT_MSG_GETGEN), 0, t.header())
 	err := t.conn.Get(r, func(body []byte) error {
-		for kind, value := range attrs(body) {
-			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
-				t.generation = binary.BigEndian.Uint32(value)
-			}
-		}
+		t.generation = generationOf(body)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("generation: %w", err)
 	}
 	return nil
+}
+
+func generationOf(body []byte) uint32 {
+	for kind, value := range attrs(body) {
+		if kind == unix.NFTA_GEN_ID {
+			return number(value)
+		}
+	}
+	return 0
 }
 
 func (t *Table) readTable() error {

@@ -52,6 +52,9 @@ type ears struct {
 type suspects struct {
 	all          bool
 	chains, sets map[string]struct{}
+	// generation is the last one that others made. Everything that led to it was
+	// heard before it.
+	generation uint32
 }
 
 // take returns the suspects and forgets them.
@@ -76,7 +79,14 @@ func (e *ears) hear() (news bool, err error) {
 
 // message takes in one notification, and reports whether it is about the table.
 func (e *ears) message(kind uint16, body []byte) bool {
-	if len(body) < 4 || Family(body[0]) != e.family || kind>>8 != subsystem {
+	if len(body) < 4 || kind>>8 != subsystem {
+		return false
+	}
+	if kind&0xff == unix.NFT_MSG_NEWGEN {
+		e.generation = generationOf(body)
+		return false
+	}
+	if Family(body[0]) != e.family {
 		return false
 	}
 	// The first attribute of all that concerns a table is its name.
@@ -91,7 +101,7 @@ func (e *ears) message(kind uint16, body []byte) bool {
 			third = nlsock.Text(value)
 		}
 	}
-	if table != e.table || kind&0xff == unix.NFT_MSG_NEWGEN {
+	if table != e.table {
 		return false
 	}
 	if e.all {
