@@ -15,6 +15,7 @@ import (
 // whatIfAnswer is what what-if says as JSON: fields may be added, none renamed.
 type whatIfAnswer struct {
 	Changes  []whatif.Change `json:"changes"`
+	Pods     whatif.Lone     `json:"pods"`     // that are only in one of the two
 	Problems []world.Problem `json:"problems"` // those that may make the answer another one
 }
 
@@ -28,7 +29,8 @@ func whatIfCommand() *cobra.Command {
 
 All traffic between all pods, nodes and the address ranges that policies name is
 asked about twice: in the cluster, or the manifests of --base, as it is, and as it
-would be with the objects of -f and without those of --delete.`,
+would be with the objects of -f and without those of --delete. Pods that are there
+only once are named; koratctl policy explain tells what they may do.`,
 		Example: `  koratctl policy what-if -f new.yaml
   koratctl policy what-if --delete networkpolicy/shop/deny
   koratctl policy what-if --base manifests/ -f new.yaml -o json`,
@@ -70,7 +72,11 @@ would be with the objects of -f and without those of --delete.`,
 }
 
 func compare(cmd *cobra.Command, o output, before, after *world.World) error {
-	a := whatIfAnswer{whatif.Compare(&before.Cluster, &after.Cluster), world.Serious(after.Problems)}
+	a := whatIfAnswer{
+		Changes:  whatif.Compare(&before.Cluster, &after.Cluster),
+		Pods:     whatif.Alone(&before.Cluster, &after.Cluster),
+		Problems: world.Serious(after.Problems),
+	}
 	if o == "text" {
 		printProblems(cmd.ErrOrStderr(), a.Problems)
 	}
@@ -78,7 +84,13 @@ func compare(cmd *cobra.Command, o output, before, after *world.World) error {
 	for _, c := range a.Changes {
 		fmt.Fprintln(&text, c)
 	}
-	if len(a.Changes) == 0 {
+	for _, pod := range a.Pods.Gone {
+		fmt.Fprintf(&text, "%s: only now, its traffic is not compared\n", pod)
+	}
+	for _, pod := range a.Pods.Added {
+		fmt.Fprintf(&text, "%s: only then, its traffic is not compared\n", pod)
+	}
+	if text.Len() == 0 {
 		fmt.Fprintln(&text, "Nothing changes.")
 	}
 	return o.print(cmd.OutOrStdout(), a, text.String())
