@@ -1,10 +1,12 @@
 package nlsock_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -157,6 +159,11 @@ func TestAListenerHearsOthersOnly(t *testing.T) {
 	change(c, unix.NFT_MSG_NEWTABLE, "")
 	if got := heard(); got != nil {
 		t.Errorf("heard of an own change: %v", got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if err := l.Wait(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait: %v", err)
 	}
 	change(other, unix.NFT_MSG_NEWCHAIN, "a")
 	if err := l.Wait(t.Context()); err != nil {

@@ -103,14 +103,21 @@ func (l *Listener) Close() error { return l.file.Close() }
 
 // Wait waits until there is something to hear, or ctx ends, which is an error.
 func (l *Listener) Wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	// The deadline of an earlier Wait that ended by its context.
+	if err := l.file.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = l.file.SetReadDeadline(time.Unix(1, 0))
+		close(ended)
+	})
 	err := l.raw.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return n > 0 && err == nil
 	})
-	if ctx.Err() != nil {
-		_ = l.file.SetReadDeadline(time.Time{})
+	if !stop() {
+		<-ended
 		return ctx.Err()
 	}
 	if err != nil {
