@@ -25,6 +25,8 @@ var commands = map[string]string{
 	"explain-from-node":      "policy explain node-a shop/api:/ICMP -f shop.yaml -f policies.yaml",
 	"explain-host-network":   "policy explain shop/web ops/agent:9100 -f shop.yaml -f policies.yaml",
 	"explain-family":         "policy explain shop/web shop/api:80 --family 6 -f shop.yaml -f policies.yaml",
+	"explain-host":           "policy explain 198.51.100.7 node-a:8443 -f shop.yaml -f hosts.yaml --why",
+	"explain-host-failsafe":  "policy explain 198.51.100.7 node-a:22 -f shop.yaml -f hosts.yaml",
 	"explain-protocol":       "policy explain shop/web shop/api:/47 -f shop.yaml",
 	"explain-service":        "policy explain shop/web 10.96.0.7:5432 -f shop.yaml",
 	"explain-no-pod":         "policy explain shop/web default/db:5432 -f shop.yaml",

@@ -85,7 +85,7 @@ func (c *crossing) neighbour() bool {
 func (c *crossing) untracked() {
 	rules, p := c.host.Rules, c.before()
 	p.State = New
-	if c.in != nil && !c.denied() {
+	if c.in != nil && asks(c.in.Untracked.Ingress) && !c.denied() {
 		if failsafe(rules.FailsafeIn, p.Protocol, p.DstPort, p.Src) || failsafe(rules.FailsafeOut, p.Protocol, p.SrcPort, p.Src) {
 			c.step(AtUntracked, policy.Ingress, c.way.In, c.by(ByFailsafe, policy.Allow))
 		} else {
@@ -97,7 +97,7 @@ func (c *crossing) untracked() {
 	if c.way.Before.IsValid() {
 		out, iface = c.host.endpoint(c.way.BeforeOut), c.way.BeforeOut
 	}
-	if out != nil && c.way.In == "" && !c.denied() {
+	if out != nil && asks(out.Untracked.Egress) && c.way.In == "" && !c.denied() {
 		if failsafe(rules.FailsafeOut, p.Protocol, p.DstPort, p.Dst) || failsafe(rules.FailsafeIn, p.Protocol, p.SrcPort, p.Dst) {
 			c.step(AtUntracked, policy.Egress, iface, c.by(ByFailsafe, policy.Allow))
 		} else {
@@ -108,7 +108,7 @@ func (c *crossing) untracked() {
 }
 
 func (c *crossing) preDNAT() {
-	if c.in == nil || c.denied() || c.letIn {
+	if c.in == nil || !asks(c.in.PreDNAT.Ingress) || c.denied() || c.letIn {
 		return
 	}
 	p := c.before()
@@ -123,12 +123,12 @@ func (c *crossing) preDNAT() {
 	}
 }
 
+// asks reports whether a chain has anything to say.
+func asks(c ir.Chain) bool { return len(c.Tiers) > 0 }
+
 // early asks a chain whose end leaves everything open, and reports whether one
 // of its rules let the packet through.
 func (c *crossing) early(at Point, d policy.Direction, iface string, chain ir.Chain, p Packet) bool {
-	if len(chain.Tiers) == 0 {
-		return false
-	}
 	decision := c.host.Evaluator.Chain(withoutEnd(chain), p)
 	c.step(at, d, iface, decision)
 	return decision.Action == policy.Allow && decision.decidedByRule()

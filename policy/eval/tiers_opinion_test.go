@@ -181,8 +181,8 @@ func (o *tieredOpinion) rank(out []ranked, name, namespace string, s *v1.PolicyS
 		return out
 	}
 	r := ranked{tier: s.Tier, tierOrder: math.Inf(1), order: math.Inf(1), name: name, staged: s.Enforcement == v1.Staged}
-	if tier, ok := v1.BuiltinTiers()[s.Tier]; ok {
-		r.tierOrder, r.pass = *tier.Order, tier.DefaultAction == v1.TierPass
+	if order, ok := map[string]float64{"kube-admin": 1000, "default": 1_000_000, "kube-baseline": 10_000_000}[s.Tier]; ok {
+		r.tierOrder, r.pass = order, s.Tier != "default"
 	} else if tier, ok := o.tiers[s.Tier]; ok {
 		r.pass = tier.DefaultAction == v1.TierPass
 		if tier.Order != nil {
