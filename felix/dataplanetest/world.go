@@ -231,12 +231,11 @@ func (w *world) arrived() map[uint32]arrival {
 const firstSrc = 10000
 
 // numbered gives a packet an id, and the port that it wants or the next that no
-// packet had before.
+// packet had before, as long as there are any.
 func (w *world) numbered(p eval.Packet) packet {
 	w.lastID++
-	if len(w.used) > 40_000 { // what is known of them has to go
+	if len(w.used) > 50_000 {
 		clear(w.used)
-		w.node.Run("conntrack", "-F")
 	}
 	if p.Protocol.HasPorts() {
 		p.SrcPort = max(p.SrcPort, firstSrc)
