@@ -193,6 +193,9 @@ func (w *worker) attempt(ctx context.Context, stale bool) error {
 			return err
 		}
 		w.read = true
+		if w.checker != nil {
+			w.check = time.Now().Add(jitter(w.checker.CheckEvery()))
+		}
 	}
 	return w.r.Apply(ctx)
 }
