@@ -2,8 +2,15 @@
 // has to do to real packets what policy/eval says. A backend's own tests call it:
 //
 //	func TestKernelAgreesWithEval(t *testing.T) { dataplanetest.Differential(t, backend) }
-//	func TestAttacks(t *testing.T)              { dataplanetest.Attacks(t, backend) }
-//	func TestKillAnywhere(t *testing.T)         { dataplanetest.KillAnywhere(t, backend) }
+//
+//	Differential  random clusters of API objects, through the engine
+//	Programs      random compiled policy, past what objects say
+//	Items         details that are easily got wrong, by their numbers
+//	Attacks       what a hostile pod or a stranger would try
+//	KillAnywhere  SIGKILL at random moments while everything changes
+//	Switch        one backend in the place of another
+//
+// Flags -clusters and -kills say how many of each, -seed replays one cluster.
 //
 // A world is a node with three pods and two uplinks, each with an outside behind
 // it that plays other nodes, their pods and strangers:
