@@ -33,7 +33,8 @@
 // The file words.go has the words of which rules are made, match.go the meaning of the
 // criteria of a rule, policy.go and walk.go that of policies and tiers, endpoint.go,
 // static.go and hosts.go the rest. All that is pure. firewall.go keeps book of what
-// is wanted, chains.go of who needs which chain, sets.go of members.
+// is wanted, write.go brings it into the table, chains.go knows who needs which
+// chain, sets.go the members, closed.go whom a refusal concerns.
 //
 // Review notes. Refuse a rule before the one for open connections in forward, a
 // jump from a chain of a policy to anything that has jumps of its own, and a
