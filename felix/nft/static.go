@@ -22,7 +22,22 @@ const (
 )
 
 func baseChain(name string, kind nftables.ChainType, hook nftables.HookNumber, priority int32, rules []nftables.Rule) nftables.Chain {
-	return nftables.Chain{Name: name, Base: &nftables.Hook{Type: kind, Number: hook, Priority: priority}, Rules: rules}
+	return nftables.Chain{
+		Name: name, Base: &nftables.Hook{Type: kind, Number: hook, Priority: priority},
+		Rules: rules, Fallback: closedToPods(hook),
+	}
+}
+
+// closedToPods is what a base chain holds while the kernel refuses its rules: pods
+// are closed, and the node is not cut off.
+func closedToPods(hook nftables.HookNumber) []nftables.Rule {
+	switch hook {
+	case nftables.Prerouting, nftables.Input:
+		return []nftables.Rule{rule(fromPods(), drop)}
+	case nftables.Forward:
+		return []nftables.Rule{rule(fromPods(), drop), rule(toPods(), drop)}
+	}
+	return []nftables.Rule{}
 }
 
 func filterChain(name string, hook nftables.HookNumber, priority int32, rules []nftables.Rule) nftables.Chain {
