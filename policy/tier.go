@@ -29,17 +29,25 @@ type Tier struct {
 // is not asked: they are what Kubernetes wants them to be.
 type Tiers map[string]Tier
 
+// Builtin returns the tier of that name if it exists without an object.
+func Builtin(name string) (Tier, bool) {
+	switch name {
+	case AdminTier:
+		return Tier{Name: name, Order: 1000, End: Pass}, true
+	case BaselineTier:
+		return Tier{Name: name, Order: 10_000_000, End: Pass}, true
+	case DefaultTier:
+		return Tier{Name: name, Order: 1_000_000, End: Deny}, true
+	}
+	return Tier{}, false
+}
+
 // Get returns the tier of that name. One that nobody defined is the last and
 // final: what its policies do not allow is denied, and what they allow cannot
 // overrule another tier.
 func (t Tiers) Get(name string) Tier {
-	switch name {
-	case AdminTier:
-		return Tier{Name: name, Order: 1000, End: Pass}
-	case BaselineTier:
-		return Tier{Name: name, Order: 10_000_000, End: Pass}
-	case DefaultTier:
-		return Tier{Name: name, Order: 1_000_000, End: Deny}
+	if tier, builtin := Builtin(name); builtin {
+		return tier
 	}
 	if tier, ok := t[name]; ok {
 		tier.Name, tier.End = name, tier.end()

@@ -12,6 +12,8 @@ import (
 	crdvalidation "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/koratnet/korat/policy"
 )
 
 func TestDefaultsOfPolicies(t *testing.T) {
@@ -25,7 +27,7 @@ func TestDefaultsOfPolicies(t *testing.T) {
 	noMistakes(t, roundTrip(t, kinds, "GlobalNetworkPolicy", &GlobalNetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "db"},
 	}, &global))
-	want := PolicySpec{Tier: TierDefault, Enforcement: Enforced}
+	want := PolicySpec{Tier: policy.DefaultTier, Enforcement: Enforced}
 	if diff := cmp.Diff(want, namespaced.Spec.PolicySpec); diff != "" {
 		t.Errorf("NetworkPolicy (-want +got):\n%s", diff)
 	}
@@ -48,7 +50,9 @@ func TestBuiltinTiersAreThoseOfTheRules(t *testing.T) {
 		return roundTrip(t, kinds, "Tier", &Tier{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, &Tier{})
 	}
 	other := map[TierAction]TierAction{TierDeny: TierPass, TierPass: TierDeny}
-	for name, spec := range BuiltinTiers() {
+	for _, name := range []string{policy.AdminTier, policy.DefaultTier, policy.BaselineTier} {
+		tier, _ := policy.Builtin(name)
+		spec := TierSpec{Order: &tier.Order, DefaultAction: TierAction(tier.End.String())}
 		noMistakes(t, admit(name, spec))
 		order := *spec.Order + 0.5
 		wantRefusal(t, "spec.order: ", admit(name, TierSpec{Order: &order, DefaultAction: spec.DefaultAction}))
@@ -63,7 +67,7 @@ func TestStatusOfPoliciesIsAccepted(t *testing.T) {
 	order := 10.5
 	in := &NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "db", Namespace: "shop"},
-		Spec:       NetworkPolicySpec{PolicySpec{Tier: TierDefault, Order: &order, Enforcement: Enforced}},
+		Spec:       NetworkPolicySpec{PolicySpec{Tier: policy.DefaultTier, Order: &order, Enforcement: Enforced}},
 		Status: PolicyStatus{
 			Conditions: []metav1.Condition{
 				{Type: ConditionAccepted, Status: metav1.ConditionFalse, Reason: ReasonInvalidSelector, Message: `spec.selector: column 1: expected a label`, LastTransitionTime: now},

@@ -86,39 +86,3 @@ type TierList struct {
 	// Items are the tiers, in no particular order.
 	Items []Tier `json:"items"`
 }
-
-// The tiers that are always there, with or without an object, and cannot be
-// anything else than this.
-const (
-	// TierKubeAdmin holds the ClusterNetworkPolicies of tier Admin.
-	TierKubeAdmin = "kube-admin"
-	// TierDefault holds Kubernetes' NetworkPolicies and every policy that
-	// names no tier.
-	TierDefault = "default"
-	// TierKubeBaseline holds the ClusterNetworkPolicies of tier Baseline.
-	TierKubeBaseline = "kube-baseline"
-
-	// TierKubeAdminOrder is the order of TierKubeAdmin.
-	TierKubeAdminOrder = 1_000
-	// TierDefaultOrder is the order of TierDefault.
-	TierDefaultOrder = 1_000_000
-	// TierKubeBaselineOrder is the order of TierKubeBaseline.
-	TierKubeBaselineOrder = 10_000_000
-
-	// KubernetesPolicyOrder is the order that a Kubernetes NetworkPolicy has in
-	// TierDefault.
-	KubernetesPolicyOrder = 1_000
-)
-
-// BuiltinTiers returns the specs of the tiers that are always there, by name.
-// The map is the caller's.
-func BuiltinTiers() map[string]TierSpec {
-	tier := func(order float64, end TierAction) TierSpec {
-		return TierSpec{Order: &order, DefaultAction: end}
-	}
-	return map[string]TierSpec{
-		TierKubeAdmin:    tier(TierKubeAdminOrder, TierPass),
-		TierDefault:      tier(TierDefaultOrder, TierDeny),
-		TierKubeBaseline: tier(TierKubeBaselineOrder, TierPass),
-	}
-}

@@ -10,6 +10,7 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/convert"
 )
 
@@ -53,7 +54,7 @@ func firstOf(problems []convert.Problem) finding {
 // tierOf returns the name of the tier in which a policy is asked.
 func tierOf(s *koratv1.PolicySpec) string {
 	if s.Tier == "" {
-		return koratv1.TierDefault
+		return policy.DefaultTier
 	}
 	return s.Tier
 }

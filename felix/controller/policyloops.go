@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/convert"
 )
 
@@ -108,7 +109,7 @@ func acceptance(is []metav1.Condition, f finding, generation int64) change {
 
 // hasTier says whether there is a tier of this name. Some need no object.
 func (c cluster) hasTier(ctx context.Context, name string) (bool, error) {
-	if _, builtin := koratv1.BuiltinTiers()[name]; builtin {
+	if _, builtin := policy.Builtin(name); builtin {
 		return true, nil
 	}
 	return c.has(ctx, &koratv1.Tier{}, name)

@@ -75,7 +75,8 @@ func (c *checker) policy(p *policy.Policy) {
 // tier warns of tiers that nobody defined. It is no error, because the tier may
 // be in other files.
 func (c *checker) tier(p *policy.Policy) {
-	if _, ok := c.w.Cluster.Tiers[p.Tier]; !ok && p.Tier != policy.AdminTier && p.Tier != policy.DefaultTier && p.Tier != policy.BaselineTier {
+	_, builtin := policy.Builtin(p.Tier)
+	if _, ok := c.w.Cluster.Tiers[p.Tier]; !ok && !builtin {
 		c.warn(p, "spec.tier", fmt.Sprintf("there is no tier %q here: the policy is asked last, and what it does not allow is denied", p.Tier))
 	}
 }
