@@ -50,7 +50,7 @@ func (f *Firewall) blamed(o nftables.Object) []string {
 		return f.usersOfSet(o.Name)
 	case o.Kind == nftables.ASet: // the chains that need it are refused too
 		return nil
-	case o.Key != "" && !strings.HasPrefix(o.Name, "hosts/"):
+	case o.Key != "" && !strings.HasPrefix(o.Name, hostsPrefix):
 		iface := strings.TrimRight(string(o.Key[:interfaceBytes]), "\x00")
 		if _, ok := f.endpoints[iface]; ok {
 			return []string{iface}
@@ -70,7 +70,7 @@ func (f *Firewall) all() []string {
 }
 
 func (f *Firewall) usersOfChain(name string) []string {
-	if strings.HasPrefix(name, "hosts/") {
+	if strings.HasPrefix(name, hostsPrefix) {
 		return nil
 	}
 	for iface, own := range f.written {

@@ -213,14 +213,22 @@ func (f *Firewall) Resync(ctx context.Context) error {
 }
 
 // inherit notes what an earlier life of the agent left: until all is known that is
-// better than what we would write, and it stays.
+// better than what we would write, and it stays. Where there were host endpoints
+// it is also the chains that lead to them.
 func (f *Firewall) inherit() {
+	hosts := false
 	for o := range f.table.Found() {
 		switch {
 		case o.Kind == nftables.AChain && lasting.MatchString(o.Name):
 			f.chains.inherit(o.Name)
 		case o.Kind == nftables.ASet:
 			f.sets.inherit(o.Name)
+		}
+		hosts = hosts || o.Kind == nftables.AChain && strings.HasPrefix(o.Name, hostsPrefix)
+	}
+	if hosts {
+		for _, name := range []string{rawIn, forward, input} {
+			f.chains.inherit(name)
 		}
 	}
 }

@@ -223,6 +223,28 @@ func TestUntilAllIsKnownWhatWasInheritedStays(t *testing.T) {
 	}
 }
 
+func TestUntilAllIsKnownHostEndpointsStayClosed(t *testing.T) {
+	host := kerneltest.New(t)
+	first := newWall(t, host)
+	d := shop()
+	closed := ir.Chain{Default: policy.Deny}
+	d.HostEndpoints = map[string]*desired.HostEndpoint{"eth0": {
+		Name: "uplink", Interface: "eth0", Normal: desired.Chains{Ingress: closed, Egress: closed},
+		Forward: desired.Chains{Ingress: closed, Egress: closed},
+	}}
+	first.must(d)
+	before := first.listed()
+	young := newWall(t, host)
+	young.must(desired.Delta{Settings: d.Settings, Endpoints: d.Endpoints})
+	if diff := cmp.Diff(before, young.listed()); diff != "" {
+		t.Errorf("what a young agent changed (-before +after):\n%s", diff)
+	}
+	young.must(desired.Delta{Complete: true})
+	if strings.Contains(young.listed(), "hosts/") {
+		t.Error("the host endpoint that is gone is still closed")
+	}
+}
+
 func TestAPodThatTakesAnInterfaceOverInheritsNothing(t *testing.T) {
 	host := kerneltest.New(t)
 	newWall(t, host).must(shop())

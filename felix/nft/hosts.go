@@ -29,7 +29,7 @@ const (
 // pointWords name the chains and maps of a point, below hosts/.
 var pointWords = [points]string{"untracked-in", "untracked-out", "pre-dnat", "normal-in", "normal-out", "forward-in", "forward-out"}
 
-func (p point) chain() string { return "hosts/" + pointWords[p] }
+func (p point) chain() string { return hostsPrefix + pointWords[p] }
 
 // of returns the chain of an endpoint that is asked at p.
 func (p point) of(e *desired.HostEndpoint) ir.Chain {

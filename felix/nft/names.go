@@ -52,10 +52,12 @@ func sourcesOf(f ir.Family) string {
 	return sources4
 }
 
-// Chains of endpoints begin with from/ and to/.
+// Chains of pods' endpoints begin with from/ and to/, those of host endpoints, and
+// their maps, with hosts/.
 const (
-	fromPrefix = "from/"
-	toPrefix   = "to/"
+	fromPrefix  = "from/"
+	toPrefix    = "to/"
+	hostsPrefix = "hosts/"
 )
 
 // attachment names the chains of e: they are others when another pod or other
