@@ -69,7 +69,7 @@ func (j *judge) each(round func(seed uint64)) {
 		if len(j.used) > 40_000 { // ports are used again: what is known of them has to go
 			j.records.compare()
 			j.flows = nil
-			clear(j.used)
+			j.freePorts()
 			j.node.Run("conntrack", "-F")
 		}
 		round(rand.Uint64())

@@ -234,8 +234,8 @@ const firstSrc = 10000
 // packet had before, as long as there are any.
 func (w *world) numbered(p eval.Packet) packet {
 	w.lastID++
-	if len(w.used) > 50_000 {
-		clear(w.used)
+	if len(w.used) > 50_000 || len(w.used) == 0 {
+		w.freePorts()
 	}
 	if p.Protocol.HasPorts() {
 		p.SrcPort = max(p.SrcPort, firstSrc)
@@ -245,6 +245,15 @@ func (w *world) numbered(p eval.Packet) packet {
 		w.used[p.SrcPort] = true
 	}
 	return packet{p, w.lastID}
+}
+
+// freePorts lets all ports be used again, but for those from which the node
+// itself answers.
+func (w *world) freePorts() {
+	clear(w.used)
+	for i := range services {
+		w.used[uint16(firstNode+i)] = true
+	}
 }
 
 // expect fires one shot and checks whether it arrives.
