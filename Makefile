@@ -63,12 +63,8 @@ churn: deps lab-build ## pods come and go for 15 minutes while agents and the AP
 	go test ./e2e/suite -run Churn -churn $(CHURN) -v -count=1 -timeout 60m
 
 FUZZTIME ?= 60s
-fuzz: ## fuzz the selector parser, the converters and koratctl, FUZZTIME each
-	go test ./policy/selector -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME)
-	@for f in FuzzNetworkPolicy FuzzOwnPolicy FuzzClusterNetworkPolicy FuzzAdminNetworkPolicy; do \
-		go test ./policy/convert -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); done
-	go test ./policy/convert/calico -run '^$$' -fuzz '^FuzzConvert$$' -fuzztime $(FUZZTIME)
-	go test ./cmd/koratctl/internal/lint -run '^$$' -fuzz '^FuzzLint$$' -fuzztime $(FUZZTIME)
+fuzz: ## run every fuzz test, FUZZTIME each, two at a time
+	hack/fuzz.sh $(FUZZTIME)
 
 opinion: ## compare policy/eval with a second reading over 100,000 random clusters (slow)
 	go test ./policy/eval -run SecondOpinion -clusters 100000 -timeout 60m
