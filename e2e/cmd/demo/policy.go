@@ -81,10 +81,43 @@ func (s *story) policy(ctx context.Context) {
 		return
 	}
 	s.asExplained(ctx, "a tier that denies cid everything, and a policy of Korat's own kind behind it", tcp, first)
+	s.counted(ctx)
 	if _, err := s.kubectl(ctx, tiered, "delete", "-f", "-"); err != nil {
 		s.check("kubectl delete of the tier and its policies", err)
 	}
 	s.asExplained(ctx, "tier and policies deleted", tcp, first)
+}
+
+// counted checks that policies of Korat's own kinds say whom they select, and that
+// every node that needs them has them.
+func (s *story) counted(ctx context.Context) {
+	const told = 40 * time.Second // nodes tell every 5 s, and it takes 12 s to be sure that all have
+	s.within(ctx, told, "kubectl get shows whom Korat's own policies select and that every node that needs them has them", func(ctx context.Context) error {
+		for _, kind := range []string{"networkpolicies.korat.dev", "globalnetworkpolicies.korat.dev"} {
+			text, err := s.kubectl(ctx, "", "get", kind, "-A", "-o",
+				`jsonpath={range .items[*]}{.metadata.name} {.status.endpoints} {.status.programmed} {.status.conditions[?(@.type=="Programmed")].status}{"\n"}{end}`)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(text) {
+				var name, programmed, status string
+				var endpoints int
+				if n, _ := fmt.Sscan(line, &name, &endpoints, &programmed, &status); n < 4 || endpoints == 0 || status != "True" {
+					return fmt.Errorf("%s: %s", kind, line)
+				}
+				if has, need, _ := strings.Cut(programmed, "/"); has != need || has == "0" {
+					return fmt.Errorf("%s: %s", kind, line)
+				}
+			}
+			if text == "" {
+				return fmt.Errorf("no %s", kind)
+			}
+		}
+		return nil
+	})
+	if text, err := s.kubectl(ctx, "", "get", "networkpolicies.korat.dev,globalnetworkpolicies.korat.dev", "-A"); err == nil {
+		s.show("# kubectl get networkpolicies.korat.dev,globalnetworkpolicies.korat.dev -A\n" + text)
+	}
 }
 
 // outsideBlocks are the ipBlocks of the host outside, without a half of its
