@@ -138,6 +138,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return drops.Serve(ctx, c.RunDir) })
 	g.Go(func() error { return kernel.loop.Run(ctx) })
 	g.Go(func() error { return kernel.listen(ctx) })
+	g.Go(func() error { return kernel.followProxy(ctx, box.Post) })
 	g.Go(func() error { return neighbours.Run(ctx) })
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/backend"
@@ -59,7 +60,37 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	return &kernel{loop: loop, links: links, routes: routes, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}, nil
+	k := &kernel{loop: loop, links: links, routes: routes, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k.lookForProxy(post)
+	return k, nil
+}
+
+// proxyEvery is how often somebody looks whether kube-proxy has changed its mode:
+// after a boot it may begin after the agent.
+const proxyEvery = 30 * time.Second
+
+// followProxy posts what kube-proxy uses until ctx ends.
+func (k *kernel) followProxy(ctx context.Context, post func(...event.Event)) error {
+	tick := time.NewTicker(proxyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			k.lookForProxy(post)
+		}
+	}
+}
+
+// lookForProxy posts what kube-proxy uses. The engine knows what is no news.
+func (k *kernel) lookForProxy(post func(...event.Event)) {
+	found, err := backend.ProxyUsesNFTables()
+	if err != nil {
+		k.log.Debug("kube-proxy is not found", "err", err)
+		return
+	}
+	post(event.Set("kube-proxy", &event.Proxy{NFTables: found}))
 }
 
 // listen passes on what the kernel tells until ctx ends.

@@ -32,7 +32,8 @@ type Plane struct {
 // are called by the goroutine of the Loop.
 type Planes interface {
 	// Choose returns the plane that the settings ask for, and why it is that one. A
-	// Loop asks when it hears of its first settings, and of another backend.
+	// Loop asks when it hears of its first settings, of another backend, and when a
+	// Delta tells everything again: the answer for Auto may be another one then.
 	Choose(context.Context, desired.Settings) (p Plane, why string)
 	// Present returns the planes of which something is in the kernel. A Loop asks
 	// once, before it makes its first part.

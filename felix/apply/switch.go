@@ -53,9 +53,10 @@ func (l *Loop) choose(ctx context.Context, d desired.Delta) {
 	if s.planes == nil || d.Settings == nil {
 		return
 	}
-	if s.chosen && d.Settings.Backend == s.asked {
+	if s.chosen && d.Settings.Backend == s.asked && !tellsAll(d) {
 		return
 	}
+	before := s.wanted
 	s.asked = d.Settings.Backend
 	s.wanted, s.why = s.planes.Choose(ctx, *d.Settings)
 	if !s.chosen {
@@ -72,7 +73,17 @@ func (l *Loop) choose(ctx context.Context, d desired.Delta) {
 	for _, w := range s.of(s.lead) {
 		w.join()
 	}
+	if before.Name == s.wanted.Name {
+		return
+	}
 	l.log.Info("data plane chosen", "plane", s.wanted.Name, "why", s.why, "in_force", s.lead.Name)
+}
+
+// tellsAll reports whether a plane could begin with d: sets that are always there
+// are told whole at the beginning, and when the engine tells everything again.
+func tellsAll(d desired.Delta) bool {
+	c := d.Sets[desired.InsideSet]
+	return c != nil && c.Whole
 }
 
 // inherited returns what was in force when the agent began: the planes in the

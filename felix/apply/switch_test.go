@@ -16,6 +16,7 @@ import (
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/status"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 // world is a node with three planes: old and new, which share the part sets, and
@@ -25,6 +26,7 @@ type world struct {
 	guards  map[string]guard  // by part
 	told    map[string]func() // what watchers call, by part
 	present []string          // planes in the kernel
+	auto    atomic.Value      // string: what Auto is
 	unmade  atomic.Value      // failure of Make
 	stuck   atomic.Value      // failure of Uninstall
 }
@@ -32,6 +34,10 @@ type world struct {
 var planesByName = map[string][]string{"old": {"sets", "old"}, "new": {"sets", "new"}, "alien": {"alien"}}
 
 func (w *world) Choose(_ context.Context, s desired.Settings) (apply.Plane, string) {
+	if s.Backend == desired.Auto {
+		name := w.auto.Load().(string)
+		return apply.Plane{Name: name, Parts: planesByName[name]}, "found"
+	}
 	return apply.Plane{Name: string(s.Backend), Parts: planesByName[string(s.Backend)]}, "asked for"
 }
 
@@ -149,6 +155,25 @@ func TestThePlanesOverlapWhileOneTakesOver(t *testing.T) {
 		l.enforcement("alien of alien")
 		l.Want(endpoint("kor2", 1))
 		l.expect("link:apply alien:apply route:apply")
+	})
+}
+
+func TestAutoIsAskedAgainWhenAllIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.auto.Store("old")
+		l, _, _ := runWorld(t, w)
+		l.Want(asking(string(desired.Auto)))
+		synctest.Wait()
+		w.auto.Store("alien")
+		l.Want(asking(string(desired.Auto))) // a part of what there is: no plane could begin with it
+		synctest.Wait()
+		l.enforcement("old of old")
+		d := asking(string(desired.Auto))
+		d.Sets = map[ir.SetID]*desired.SetChange{desired.InsideSet: {Kind: ir.Nets, Whole: true}}
+		l.Want(d)
+		synctest.Wait()
+		l.enforcement("alien of alien")
 	})
 }
 

@@ -50,7 +50,7 @@ func (p *Planes) Choose(_ context.Context, s desired.Settings) (apply.Plane, str
 	case desired.IPTables:
 		return ipTables, "a NodeConfiguration asks for it"
 	}
-	switch found, err := proxyUsesNFT(); {
+	switch found, err := ProxyUsesNFTables(); {
 	case found:
 		return nfTables, "kube-proxy has its table in nf_tables"
 	case err != nil:

@@ -77,8 +77,9 @@ func readNFT(f ir.Family, table string, own func(string) bool) ([]xtables.Chain,
 // proxyTable is that of kube-proxy in its mode nftables, of families ip and ip6.
 const proxyTable = "kube-proxy"
 
-// proxyUsesNFT reports whether kube-proxy runs in its mode kernelnft.
-func proxyUsesNFT() (bool, error) {
+// ProxyUsesNFTables reports whether kube-proxy runs in its mode nftables, in the
+// network namespace of the calling thread.
+func ProxyUsesNFTables() (bool, error) {
 	var errs []error
 	for _, f := range []kernelnft.Family{kernelnft.IPv4, kernelnft.IPv6} {
 		found, err := kernelnft.Exists(f, proxyTable)

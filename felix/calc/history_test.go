@@ -22,10 +22,11 @@ const everyone = event.API | event.CNI | event.Neighbours
 // run is an engine with what it was told and what a reader of its deltas believes.
 type run struct {
 	*testing.T
-	engine *calc.Engine
-	told   state
-	heard  event.Source
-	world  desiredtest.World
+	proxied bool // what Auto is may have changed since the last flush
+	engine  *calc.Engine
+	told    state
+	heard   event.Source
+	world   desiredtest.World
 }
 
 func newRun(t *testing.T) *run {
@@ -34,6 +35,7 @@ func newRun(t *testing.T) *run {
 
 func (r *run) put(evs ...event.Event) {
 	for _, ev := range evs {
+		r.proxied = r.proxied || ev.Key.Kind == event.ProxyKind && !reflect.DeepEqual(r.told[ev.Key], ev.Value)
 		r.told.put(ev)
 		r.engine.Put(ev)
 	}
@@ -50,7 +52,8 @@ func (r *run) flush() {
 	d := r.engine.Flush()
 	want := oracle{"me", r.told}.world(r.heard)
 	was, is := r.world.Settings, d.Settings
-	if is != nil && was.Backend != "" && (is.Backend != was.Backend || is.Recheck && !was.Recheck) {
+	auto := is != nil && is.Backend == desired.Auto && r.proxied
+	if r.proxied = false; is != nil && was.Backend != "" && (is.Backend != was.Backend || auto || is.Recheck && !was.Recheck) {
 		r.repeats(d, want)
 	} else {
 		for _, s := range r.world.Redundant(d) {

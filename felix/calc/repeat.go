@@ -9,7 +9,7 @@ import (
 
 // repeat makes d say everything that concerns a data plane, for one that begins
 // now. What d says already, such as that something is gone, stays. It costs what
-// the node holds, when a person chooses another backend.
+// the node holds, when a person chooses another backend or kube-proxy another mode.
 func (e *Engine) repeat(d *desired.Delta) {
 	all(&d.Endpoints, e.endpoints.said.last)
 	all(&d.HostEndpoints, e.hosts.said.last)
@@ -23,6 +23,8 @@ func (e *Engine) repeat(d *desired.Delta) {
 	for _, set := range e.ranges.all() {
 		d.Sets[set.id] = set.whole()
 	}
+	settings := e.settings.said.last
+	d.Settings = &settings
 	d.Complete, d.Learned = e.complete.last, e.learned.last
 }
 

@@ -37,7 +37,8 @@ func newSettings(node string) settings {
 
 func (s *settings) drain(in *inputs) {
 	_, moved := in.nodes.was[s.node]
-	if s.begun && !moved && len(in.configurations.was) == 0 {
+	proxied := len(in.proxies.was) > 0
+	if s.begun && !moved && !proxied && len(in.configurations.was) == 0 {
 		return
 	}
 	now, inside := desired.DefaultSettings(), inside{}
@@ -63,7 +64,7 @@ func (s *settings) drain(in *inputs) {
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
 	was := s.said.last
-	s.again = s.begun && (now.Backend != was.Backend || now.Recheck && !was.Recheck)
+	s.again = s.begun && (now.Backend != was.Backend || now.Backend == desired.Auto && proxied || now.Recheck && !was.Recheck)
 	s.begun, s.inside = true, inside
 	s.said.say(now)
 }

@@ -121,6 +121,26 @@ func TestAnotherBackendIsToldAll(t *testing.T) {
 	}
 }
 
+func TestWhenKubeProxyChangesItsModeAllIsToldWhereItMatters(t *testing.T) {
+	r := ready(t, endpoint("kor1", "a/web", 1, "10.0.0.1"))
+	proxy := func(nft bool) event.Event { return event.Set("kube-proxy", &event.Proxy{NFTables: nft}) }
+	flush := func(ev event.Event) desired.Delta {
+		r.engine.Put(ev)
+		return r.engine.Flush()
+	}
+	if d := flush(proxy(true)); len(d.Endpoints) != 1 || d.Settings == nil || d.Settings.Backend != desired.Auto || !d.Sets[desired.InsideSet].Whole {
+		t.Errorf("in its new mode: %+v", d)
+	}
+	if d := flush(proxy(true)); !d.Empty() {
+		t.Errorf("in the same mode: %+v", d)
+	}
+	nft := desired.NFTables
+	flush(configure("default", func(c *event.NodeConfiguration) { c.Backend = &nft }))
+	if d := flush(proxy(false)); d.Settings != nil || len(d.Endpoints) > 0 {
+		t.Errorf("of no concern to a node with a backend of its own: %+v", d)
+	}
+}
+
 // in returns the prefixes of a set.
 func (r *run) in(id ir.SetID) string {
 	return texts(r.world.Sets[id], func(m ir.Member) string { return m.Prefix.String() })
