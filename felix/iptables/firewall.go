@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -34,6 +35,7 @@ type Firewall struct {
 
 	endpoints map[string]*desired.Endpoint
 	hosts     map[string]*desired.HostEndpoint
+	sources   map[string][]netip.Prefix // by interface, those of pods beside their addresses
 	programs  map[ir.ProgramID]*ir.Program
 	fixed     map[ir.SetID]map[ir.Member]struct{} // members of the sets that our own rules name
 	settings  desired.Settings
@@ -57,6 +59,7 @@ func New(cfg Config) *Firewall {
 	f := &Firewall{
 		cfg: cfg, tool: tool{cfg.Family, cfg.Flavour},
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
+		sources:  map[string][]netip.Prefix{},
 		programs: map[ir.ProgramID]*ir.Program{}, fixed: map[ir.SetID]map[ir.Member]struct{}{},
 		settings: desired.DefaultSettings(), unnamable: map[string]error{},
 		libraries: map[*table]*library{}, moved: true,
@@ -106,6 +109,9 @@ func (f *Firewall) Want(d desired.Delta) {
 			f.programs[id] = p
 		}
 	}
+	for iface, e := range d.Endpoints {
+		f.wantSources(iface, e)
+	}
 	if f.restyled {
 		f.restyle()
 	}
@@ -116,6 +122,21 @@ func (f *Firewall) Want(d desired.Delta) {
 	}
 	for iface, e := range d.Endpoints {
 		f.wantEndpoint(iface, e)
+	}
+}
+
+// wantSources keeps in mind from where pods may send beside their addresses.
+func (f *Firewall) wantSources(iface string, e *desired.Endpoint) {
+	var now []netip.Prefix
+	if e != nil && ifaceName.MatchString(iface) {
+		now = familyNets(e.Sources, f.cfg.Family)
+	}
+	if slices.Equal(now, f.sources[iface]) {
+		return
+	}
+	f.restyled = true
+	if delete(f.sources, iface); len(now) > 0 {
+		f.sources[iface] = now
 	}
 }
 
@@ -158,6 +179,7 @@ func (f *Firewall) restyle() {
 	s := style{
 		family: f.cfg.Family, settings: f.settings, hosts: newHosts(f.hosts), marks: f.marks(), formerly: f.style.formerly,
 		services:   f.holds(desired.ServicesSet),
+		sources:    f.sources,
 		masquerade: inside && f.holds(desired.MasqueradeSet),
 	}
 	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {

@@ -23,6 +23,17 @@ func familyAddrs(e *desired.Endpoint, f ir.Family) []netip.Addr {
 	return own
 }
 
+// familyNets returns those of nets that are of family f.
+func familyNets(nets []netip.Prefix, f ir.Family) []netip.Prefix {
+	var own []netip.Prefix
+	for _, p := range nets {
+		if f.Is(p.Addr()) {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
 // vxlanPort is where tunnels end that a pod could build itself, and with them walk
 // around its egress policy and forge sources behind the tunnel's end; so it could
 // with IP in IP.
@@ -38,7 +49,7 @@ func (s style) tunnels() []rule {
 // sends to itself, through a service, is not asked.
 func (s style) fromPod(e *desired.Endpoint) chain {
 	own := familyAddrs(e, s.family)
-	rules := append(s.sources(own), s.unplaced(policy.Egress)...)
+	rules := append(s.ownSources(own, s.sources[e.Interface]), s.unplaced(policy.Egress)...)
 	rules = append(rules, s.tunnels()...)
 	for _, a := range own {
 		rules = append(rules, specs("-d "+a.String()+" -g "+allowChain)...)
@@ -90,14 +101,17 @@ func (s style) forged() verdict {
 	return s.deny(desired.Reason{Cause: desired.Forged, Direction: policy.Egress})
 }
 
-// sources denies packets whose source is none of addrs.
-func (s style) sources(addrs []netip.Addr) []rule {
-	if len(addrs) == 1 {
+// ownSources denies packets whose source is none of addrs and in none of nets.
+func (s style) ownSources(addrs []netip.Addr, nets []netip.Prefix) []rule {
+	if len(addrs) == 1 && len(nets) == 0 {
 		return []rule{s.forged().when("! -s " + addrs[0].String())}
 	}
 	lines := []string{clearMark(s.marks.every)}
 	for _, a := range addrs {
 		lines = append(lines, "-s "+a.String()+" "+setMark(s.marks.every))
+	}
+	for _, p := range nets {
+		lines = append(lines, "-s "+p.String()+" "+setMark(s.marks.every))
 	}
 	return append(specs(lines...), s.forged().when(noMark(s.marks.every)))
 }

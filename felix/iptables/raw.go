@@ -2,6 +2,8 @@ package iptables
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
@@ -94,6 +96,11 @@ func (s style) podSources() []rule {
 		router := s.deny(desired.Reason{Cause: desired.Router, Direction: policy.Egress})
 		for _, t := range routerTypes {
 			rules = append(rules, router.when(icmp6(t)))
+		}
+	}
+	for _, iface := range slices.Sorted(maps.Keys(s.sources)) {
+		for _, p := range s.sources[iface] {
+			rules = append(rules, specs("-i "+iface+" -s "+p.String()+" -j RETURN")...)
 		}
 	}
 	source := s.forged().when("-m rpfilter --validmark --invert")

@@ -1,6 +1,8 @@
 package iptables
 
 import (
+	"net/netip"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
@@ -17,6 +19,8 @@ type style struct {
 	// services: there are addresses to which Settings.Loops applies. masquerade: the
 	// sets that it needs are there.
 	services, masquerade bool
+	// sources are, by interface, those that a pod may send from beside its addresses.
+	sources map[string][]netip.Prefix
 }
 
 // accepted matches packets that an earlier table has let through, with target.

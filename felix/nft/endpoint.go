@@ -71,6 +71,15 @@ func (w *walk) chains(about string) ([]nftables.Chain, constants) {
 	return append([]nftables.Chain{{Name: w.name, Rules: w.rules}}, w.tiers...), w.needs
 }
 
+// furtherSources returns the chain that lets e send from its Sources.
+func (s style) furtherSources(e *desired.Endpoint) nftables.Chain {
+	var rules []nftables.Rule
+	for _, p := range e.Sources {
+		rules = append(rules, rule(ofFamily(familyOf(p.Addr())), source.within(p, expr.CmpOpEq), accept))
+	}
+	return nftables.Chain{Name: sourcePrefix + attachment(e), Rules: append(rules, rule(goTo(forgedSource)))}
+}
+
 // sourceKey is the element of the map of sources that lets e send from a.
 func sourceKey(e *desired.Endpoint, a netip.Addr) nftables.Key {
 	return nftables.Join(nftables.Interface(e.Interface), nftables.Addr(a))

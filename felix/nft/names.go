@@ -55,9 +55,10 @@ func sourcesOf(f ir.Family) string {
 // Chains of pods' endpoints begin with from/ and to/, those of host endpoints, and
 // their maps, with hosts/.
 const (
-	fromPrefix  = "from/"
-	toPrefix    = "to/"
-	hostsPrefix = "hosts/"
+	fromPrefix   = "from/"
+	toPrefix     = "to/"
+	sourcePrefix = "source/" // of those with more sources than their addresses
+	hostsPrefix  = "hosts/"
 )
 
 // attachment names the chains of e: they are others when another pod or other
@@ -92,4 +93,4 @@ func programChain(id ir.ProgramID, o outcome) string {
 
 // lasting matches the chains that an earlier life of the agent may have left and
 // that are better than what a young one knows: those of endpoints and policies.
-var lasting = regexp.MustCompile(`^(from|to|policy|knp|np|gnp|cnp|anp|banp)/`)
+var lasting = regexp.MustCompile(`^(from|to|source|policy|knp|np|gnp|cnp|anp|banp)/`)

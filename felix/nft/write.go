@@ -41,7 +41,13 @@ func (f *Firewall) writeEndpoint(iface string) {
 		f.wantChains(to, toNeeds, &next)
 		f.table.WantVerdict(fromPodsMap, nftables.Interface(iface), nftables.Goto(from[0].Name))
 		f.table.WantVerdict(toPodsMap, nftables.Interface(iface), nftables.Goto(to[0].Name))
-		f.table.WantVerdict(knownPods, nftables.Interface(iface), nftables.Goto(forgedSource))
+		other := nftables.Goto(forgedSource)
+		if len(e.Sources) > 0 {
+			c := f.style.furtherSources(e)
+			f.wantChains([]nftables.Chain{c}, nil, &next)
+			other = nftables.Goto(c.Name)
+		}
+		f.table.WantVerdict(knownPods, nftables.Interface(iface), other)
 		f.sources[iface] = e
 	} else if old != nil {
 		for _, m := range []string{fromPodsMap, toPodsMap, knownPods} {
