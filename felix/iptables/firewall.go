@@ -125,52 +125,6 @@ func (f *Firewall) Want(d desired.Delta) {
 	}
 }
 
-// wantSources keeps in mind from where pods may send beside their addresses.
-func (f *Firewall) wantSources(iface string, e *desired.Endpoint) {
-	var now []netip.Prefix
-	if e != nil && ifaceName.MatchString(iface) {
-		now = familyNets(e.Sources, f.cfg.Family)
-	}
-	if slices.Equal(now, f.sources[iface]) {
-		return
-	}
-	f.restyled = true
-	if delete(f.sources, iface); len(now) > 0 {
-		f.sources[iface] = now
-	}
-}
-
-// wantFixed keeps in mind whether the sets are there that our own rules name, and
-// whether there is something in them.
-func (f *Firewall) wantFixed(id ir.SetID, c *desired.SetChange) {
-	switch id {
-	case desired.ServicesSet, desired.MasqueradeSet, desired.InsideSet:
-	default:
-		return
-	}
-	if f.restyled = true; c.Gone {
-		delete(f.fixed, id)
-		return
-	}
-	if f.fixed[id] == nil || c.Whole {
-		f.fixed[id] = map[ir.Member]struct{}{}
-	}
-	maps.Copy(f.fixed[id], c.Add)
-	for m := range c.Del {
-		delete(f.fixed[id], m)
-	}
-}
-
-// holds reports whether a fixed set has members of our family.
-func (f *Firewall) holds(id ir.SetID) bool {
-	for m := range f.fixed[id] {
-		if f.cfg.Family.Is(m.Prefix.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
 // restyle renders everything anew that is as settings, host endpoints and sets
 // say; what stays the same costs no write.
 func (f *Firewall) restyle() {
