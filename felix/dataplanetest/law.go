@@ -18,7 +18,7 @@ func lawOf(d desired.Delta) *eval.Host {
 	}
 	for iface, ep := range d.Endpoints {
 		if ep != nil {
-			h.Pods[iface] = &eval.Attachment{Addrs: ep.Addrs, Endpoint: eval.Endpoint{Ingress: ep.Ingress, Egress: ep.Egress}}
+			h.Pods[iface] = &eval.Attachment{Addrs: ep.Addrs, Sources: ep.Sources, Endpoint: eval.Endpoint{Ingress: ep.Ingress, Egress: ep.Egress}}
 		}
 	}
 	for iface, ep := range d.HostEndpoints {

@@ -71,7 +71,7 @@ func (c *crossing) source() {
 	case c.neighbour():
 	case pod == nil:
 		c.step(AtSource, policy.Egress, c.way.In, c.by(ByUnknown, policy.Deny))
-	case !slices.Contains(pod.Addrs, p.Src):
+	case !slices.Contains(pod.Addrs, p.Src) && !within(pod.Sources, p.Src):
 		c.step(AtSource, policy.Egress, c.way.In, c.by(ByForgery, policy.Deny))
 	}
 }

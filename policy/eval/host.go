@@ -49,7 +49,8 @@ type Host struct {
 
 // Attachment is a pod at its interface.
 type Attachment struct {
-	Addrs []netip.Addr // its own; with none of a family it is unknown in that family
+	Addrs   []netip.Addr   // its own; with none of a family it is unknown in that family
+	Sources []netip.Prefix // from which it may send beside them
 	Endpoint
 }
 
