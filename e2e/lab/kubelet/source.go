@@ -35,7 +35,14 @@ func (r *Runner) watchPods(ctx context.Context) error {
 	}
 	reg, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    put,
-		UpdateFunc: func(_, obj any) { put(obj) },
+		UpdateFunc: func(old, obj any) {
+			// What happened while the API server was away comes as one change: a pod
+			// that was deleted and made anew under its name is another pod.
+			if was := old.(*corev1.Pod).UID; was != obj.(*corev1.Pod).UID {
+				r.send(ctx, update{uid: was})
+			}
+			put(obj)
+		},
 		DeleteFunc: func(obj any) {
 			if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = last.Obj
