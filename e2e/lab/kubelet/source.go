@@ -34,7 +34,7 @@ func (r *Runner) watchPods(ctx context.Context) error {
 		}
 	}
 	reg, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    put,
+		AddFunc: put,
 		UpdateFunc: func(old, obj any) {
 			// What happened while the API server was away comes as one change: a pod
 			// that was deleted and made anew under its name is another pod.
