@@ -8,13 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/koratnet/korat/e2e/lab/matrix"
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
-
-func named(name string) types.NamespacedName { return types.NamespacedName{Name: name} }
 
 // settle is how long routes may take to be everywhere.
 const settle = 20 * time.Second
