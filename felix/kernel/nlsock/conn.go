@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -18,11 +20,13 @@ import (
 // The limits of a Conn. The receive buffer holds the acknowledgements of a full
 // batch, errors included, which the default size does not. A kernel that does
 // not answer for answerWithin has lost the request. A dump that was interrupted
-// ten times in a row meets a storm of changes and is better tried again later.
+// ten times in a row, and for a second, meets a storm of changes and is better
+// tried again later.
 const (
 	receiveBuffer = 4 << 20
 	answerWithin  = 10 // seconds
 	dumpAttempts  = 10
+	dumpWithin    = time.Second
 	batchBytes    = 32 << 10
 	batchMessages = 256
 )
@@ -140,13 +144,26 @@ func (c *Conn) Batch(all []*Request, answer func(i int, err error)) error {
 // What visit gets is valid only during the call.
 func (c *Conn) Dump(r *Request, restart func(), visit func(kind uint16, body []byte) error) error {
 	var err error
-	for range dumpAttempts {
+	for range attempts() {
 		restart()
 		if err = c.dump(r, visit); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
-	return fmt.Errorf("dump interrupted %d times: %w", dumpAttempts, err)
+	return fmt.Errorf("dump interrupted again and again: %w", err)
+}
+
+// attempts yields as often as a dump is tried: a small one is over before the next
+// change sooner or later, a large one takes its time each time.
+func attempts() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		began := time.Now()
+		for n := 1; n <= dumpAttempts || time.Since(began) < dumpWithin; n++ {
+			if !yield(n) {
+				return
+			}
+		}
+	}
 }
 
 func (c *Conn) dump(r *Request, visit func(uint16, []byte) error) error {
@@ -273,10 +290,10 @@ func (c *Conn) drain() {
 func Retry[T any](list func() (T, error)) (T, error) {
 	var all T
 	var err error
-	for range dumpAttempts {
+	for range attempts() {
 		if all, err = list(); !errors.Is(err, nl.ErrDumpInterrupted) {
 			return all, err
 		}
 	}
-	return all, fmt.Errorf("dump interrupted %d times: %w", dumpAttempts, err)
+	return all, fmt.Errorf("dump interrupted again and again: %w", err)
 }
