@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,10 +13,12 @@ import (
 
 // The limits of Apply. A transaction larger than splitBytes is preceded by what
 // may be written before it, part by part. Every round in which something is
-// refused, or others wrote meanwhile, is followed by another.
+// refused, or others wrote meanwhile, is followed by another, until there were
+// maxRounds of them and maxStorm is over: others may write without a pause.
 const (
 	splitBytes = 1 << 20
 	maxRounds  = 40
+	maxStorm   = 2 * time.Second
 )
 
 // Apply makes the table as wanted, and writes nothing when it is. It reads the
@@ -24,7 +27,7 @@ const (
 // does not hold back the rest; other errors leave what they concern pending.
 func (t *Table) Apply(ctx context.Context) error {
 	t.doubts, t.firsts = 0, 0
-	for range maxRounds {
+	for n, began := 0, time.Now(); n < maxRounds || time.Since(began) < maxStorm; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -43,7 +46,7 @@ func (t *Table) Apply(ctx context.Context) error {
 			return fmt.Errorf("table %s: %w", t.name, err)
 		}
 	}
-	return errors.Join(fmt.Errorf("table %s: not as wanted after %d attempts", t.name, maxRounds), t.refusal())
+	return errors.Join(fmt.Errorf("table %s: not as wanted after %d attempts and %s", t.name, maxRounds, maxStorm), t.refusal())
 }
 
 // push writes a plan, or as much of it as is not refused. It returns an error
