@@ -150,6 +150,11 @@ func (c *churn) unique() {
 func (c *churn) settle() {
 	var ends []matrix.End
 	for name := range c.pods {
+		// Who was refused while the API server came up watches again after up to a minute.
+		c.patiently("pod "+name+" is on its node", func(context.Context) error {
+			_, err := cluster.Pod("churn/" + name)
+			return err
+		})
 		addr := running(c.T, cluster, "churn/"+name)
 		ends = append(ends, matrix.End{Name: "churn/" + name, Addr: addr})
 	}
