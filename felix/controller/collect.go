@@ -60,18 +60,7 @@ func newCollector(mgr manager.Manager, c Config) *collector {
 
 // Start runs the collector until ctx ends.
 func (c *collector) Start(ctx context.Context) error {
-	tick := time.NewTicker(c.grace / looks)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := c.collect(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			c.log.Warn("blocks of nodes that are gone are not collected", "error", err)
-		}
-	}
+	return every(ctx, c.grace/looks, c.collect, func(err error) { c.log.Warn("blocks of nodes that are gone are not collected", "error", err) })
 }
 
 // collect looks once. A new leader has seen nothing and waits the grace anew.

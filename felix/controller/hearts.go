@@ -53,18 +53,7 @@ func newHearts(mgr manager.Manager, c Config) *hearts {
 
 // Start runs it until ctx ends.
 func (h *hearts) Start(ctx context.Context) error {
-	tick := time.NewTicker(h.silence / 4)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := h.listen(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			h.log.Warn("agents that are silent are not told of", "error", err)
-		}
-	}
+	return every(ctx, h.silence/4, h.listen, func(err error) { h.log.Warn("agents that are silent are not told of", "error", err) })
 }
 
 // listen looks once. A new leader has heard nothing and waits anew.

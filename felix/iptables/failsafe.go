@@ -52,7 +52,7 @@ func (s style) failsafe(list []desired.Failsafe, end, other, target string) []ru
 		if g.net.IsValid() && g.net.Bits() > 0 {
 			from = other + g.net.Masked().String()
 		}
-		for _, list := range portLists(merged(ports[g])) {
+		for _, list := range portLists(ir.Merged(ports[g])) {
 			rules = append(rules, rule{spec: words(protocol(g.protocol), from, portMatch(g.protocol, end, list), target)})
 		}
 	}

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -208,7 +207,7 @@ func (c *criteria) ports(end string, proto policy.Protocol, ranges []ir.PortRang
 	if len(ranges) == 0 {
 		return true
 	}
-	ranges = merged(ranges)
+	ranges = ir.Merged(ranges)
 	switch {
 	case len(ranges) == 0 || !proto.HasPorts():
 		return false
@@ -240,24 +239,6 @@ func protocol(p policy.Protocol) string {
 		return "-p " + name
 	}
 	return "-p " + strconv.Itoa(int(p))
-}
-
-// merged returns the same ports in as few ranges as possible, in order.
-func merged(ranges []ir.PortRange) []ir.PortRange {
-	sorted := slices.Clone(ranges)
-	slices.SortFunc(sorted, func(a, b ir.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []ir.PortRange
-	for _, r := range sorted {
-		if r.First > r.Last {
-			continue
-		}
-		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // maxPorts is the number of ports that one multiport match holds; a range counts as two.

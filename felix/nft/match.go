@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -237,7 +236,7 @@ func (e *end) matchPorts(c constants) (word, bool) {
 	if len(e.ranges) == 0 {
 		return nil, true
 	}
-	ranges := merged(e.ranges)
+	ranges := ir.Merged(e.ranges)
 	switch {
 	case len(ranges) == 0:
 		return nil, false
@@ -252,22 +251,4 @@ func (e *end) matchPorts(c constants) (word, bool) {
 		return nil, true
 	}
 	return e.between(ranges[0]), true
-}
-
-// merged returns the same ports in as few ranges as possible, in order.
-func merged(ranges []ir.PortRange) []ir.PortRange {
-	sorted := slices.Clone(ranges)
-	slices.SortFunc(sorted, func(a, b ir.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []ir.PortRange
-	for _, r := range sorted {
-		if r.First > r.Last {
-			continue
-		}
-		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
 }
