@@ -19,13 +19,14 @@ func Programs(t *testing.T, b Backend) {
 	t.Helper()
 	oneCPU(t)
 	j := newJudge(t, b)
-	j.each(func(seed uint64) {
+	j.judge(wantedOfPrograms, func(seed uint64) trial {
 		g := drawPrograms(seed)
-		if err := j.plane.want(t.Context(), g.delta(j.open())); err != nil {
-			t.Fatalf("-seed=%d: %v\n%s", seed, err, &g.text)
-		}
-		shots := g.shots(j.world)
-		j.compare(g.cluster, lawOf(g.world), shots, j.fire(shots))
+		d := g.delta(j.open())
+		return trial{cluster: g.cluster, node: lawOf(g.world), shots: g.shots(j.world), tell: func() {
+			if err := j.plane.want(t.Context(), d); err != nil {
+				t.Fatalf("-seed=%d: %v\n%s", seed, err, &g.text)
+			}
+		}}
 	})
 }
 

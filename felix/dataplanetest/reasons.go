@@ -9,9 +9,6 @@ import (
 	"github.com/koratnet/korat/policy/eval"
 )
 
-// enough is how many clusters should have seen every reason.
-const enough = 60
-
 // reasons counts what decided about packets.
 type reasons map[reason]int
 
@@ -27,7 +24,8 @@ func (r reasons) note(c eval.Crossing) {
 	}
 }
 
-// wanted are the reasons without which a differential test says little.
+// wanted are the reasons without which Differential says little, wantedOfPrograms
+// those of Programs.
 var wanted = []reason{
 	{eval.AtUntracked, eval.ByRule, policy.Allow},
 	{eval.AtUntracked, eval.ByRule, policy.Deny},
@@ -54,11 +52,27 @@ var wanted = []reason{
 	{eval.AtServices, eval.ByLoop, policy.Deny},
 }
 
-func (r reasons) missing() []string {
-	var out []string
+var wantedOfPrograms = []reason{
+	{eval.AtUntracked, eval.ByRule, policy.Deny},
+	{eval.AtPreDNAT, eval.ByRule, policy.Deny},
+	{eval.AtHost, eval.ByRule, policy.Allow},
+	{eval.AtHost, eval.ByRule, policy.Deny},
+	{eval.AtForward, eval.ByRule, policy.Deny},
+	{eval.AtPod, eval.ByRule, policy.Allow},
+	{eval.AtPod, eval.ByRule, policy.Deny},
+	{eval.AtPod, eval.ByTierEnd, policy.Deny},
+	{eval.AtPod, eval.ByDefault, policy.Allow},
+	{eval.AtPod, eval.ByDefault, policy.Deny},
+	{eval.AtPod, eval.ByMissing, policy.Deny},
+	{eval.AtPod, eval.ByState, policy.Allow},
+}
+
+// missing returns which of those that are wanted have decided nothing.
+func (r reasons) missing(wanted []reason) []reason {
+	var out []reason
 	for _, w := range wanted {
 		if r[w] == 0 {
-			out = append(out, w.String())
+			out = append(out, w)
 		}
 	}
 	return out

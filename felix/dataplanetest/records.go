@@ -99,7 +99,7 @@ func (r *records) want(s shot, c eval.Crossing, enabled bool, seed uint64) {
 func (r *records) compare() {
 	r.t.Helper()
 	// Some may be missing: which, is told below.
-	for deadline := time.Now().Add(5 * time.Second); !r.complete() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); !r.complete() && time.Now().Before(deadline); {
 		<-time.After(5 * time.Millisecond)
 	}
 	r.mu.Lock()

@@ -65,7 +65,8 @@ func newWorld(t testing.TB, b Backend) *world {
 	t.Helper()
 	w := &world{t: t, backend: b, node: kerneltest.New(t), clock: newClock(t), sites: map[string]*site{}, used: map[uint16]bool{}}
 	w.node.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
-		"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+		"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
+		"net.netfilter.nf_conntrack_udp_timeout=600") // a busy machine may take half a minute to answer
 	for _, pod := range pods {
 		w.attach(desired.HostInterface("test", pod), []string{pod}, nil)
 	}
