@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -60,7 +61,7 @@ func (s *Speaker) setPeer(ctx context.Context, p applied) error {
 	switch {
 	case !there:
 		return s.addPeer(ctx, p)
-	case have == p:
+	case reflect.DeepEqual(have, p):
 		return nil
 	case !have.sameSession(p):
 		return errors.Join(s.removePeer(ctx, have), s.addPeer(ctx, p))
@@ -84,7 +85,7 @@ func (s *Speaker) setPeer(ctx context.Context, p applied) error {
 // sameSession reports whether a can become b without a new session.
 func (a applied) sameSession(b applied) bool {
 	a.Name, a.Advertise, a.Hold, a.Keepalive = b.Name, b.Advertise, b.Hold, b.Keepalive
-	return a == b
+	return reflect.DeepEqual(a, b)
 }
 
 func (s *Speaker) addPeer(ctx context.Context, p applied) error {

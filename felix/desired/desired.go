@@ -73,11 +73,15 @@ type Chains struct{ Ingress, Egress ir.Chain }
 type RouteKind uint8
 
 // Local: out of a local pod's veth, scope link. Unreachable: an own block's
-// address that no pod holds. Via: through next hops learned by BGP.
+// address that no pod holds. Via: through next hops learned by BGP. Tunneled:
+// through the end of a tunnel, to next hops that are reached through nothing else.
+// Direct: through the address of another node, known from the API.
 const (
 	Local RouteKind = iota
 	Unreachable
 	Via
+	Tunneled
+	Direct
 )
 
 // Route is one kernel route. There is at most one per prefix: the engine has
@@ -85,8 +89,8 @@ const (
 type Route struct {
 	Prefix    netip.Prefix
 	Kind      RouteKind
-	Interface string       // Local only
-	NextHops  []netip.Addr // Via only; more than one is ECMP. Sorted, each once
+	Interface string       // Local and Tunneled
+	NextHops  []netip.Addr // of others than Local and Unreachable; more than one is ECMP. Sorted, each once
 }
 
 // SetChange is the change of one address set.
@@ -116,6 +120,11 @@ type Delta struct {
 	// settled who stands for an interface that several name.
 	HostEndpoints map[string]*HostEndpoint
 	Settings      *Settings // nil: unchanged
+	// Tunnels are this node's ends of tunnels, TunnelPeers those of others.
+	Tunnels     map[TunnelKind]*Tunnel
+	TunnelPeers map[TunnelEnd]*TunnelPeer
+	// Ways say how other nodes are reached, for reports alone, by pool.
+	Ways map[string]*PoolWays
 	// Policies that select something here, staged ones too: for reports alone.
 	Policies map[policy.Key]*PolicyUse
 	// Complete: the API server and the CNI journal have told all they know, so
@@ -127,16 +136,17 @@ type Delta struct {
 }
 
 // PathKey identifies an originated path: a block of one address and a pod on
-// that address are two paths.
+// that address are two paths, and one more for each BGPAdvertisement of them.
 type PathKey struct {
-	Prefix netip.Prefix
-	Kind   bgp.Advertise
+	Prefix        netip.Prefix
+	Kind          bgp.Advertise
+	Advertisement string
 }
 
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
 	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
-		len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
+		len(d.Tunnels) == 0 && len(d.TunnelPeers) == 0 && len(d.Ways) == 0 && len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
 }
 
 // Merge makes d say what d and then next say. It lets changes pile up, bounded
@@ -148,6 +158,9 @@ func (d *Delta) Merge(next Delta) {
 	merge(&d.Routes, next.Routes)
 	merge(&d.Paths, next.Paths)
 	merge(&d.Policies, next.Policies)
+	merge(&d.Tunnels, next.Tunnels)
+	merge(&d.TunnelPeers, next.TunnelPeers)
+	merge(&d.Ways, next.Ways)
 	for id, c := range next.Sets {
 		if d.Sets == nil {
 			d.Sets = map[ir.SetID]*SetChange{}
