@@ -73,6 +73,16 @@ func (s *sessions) failed(peer netip.Addr, words string, at time.Time) {
 	}
 }
 
+// broken notes why the session with peer was ended on purpose.
+func (s *sessions) broken(peer netip.Addr, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.m[peer]; ok {
+		e.err, e.erred = why, time.Now()
+		s.log.Info("bgp session broken", "peer", e.name, "address", peer, "asn", e.asn, "reason", why)
+	}
+}
+
 // changed takes in that a session has another state.
 func (s *sessions) changed(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	peer := ev.Peer.State.NeighborAddress

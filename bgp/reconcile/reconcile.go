@@ -13,6 +13,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/delta"
@@ -41,6 +42,15 @@ type Speaker interface {
 	Learned(ctx context.Context, fn func(changed []bgp.Learned, synced bool)) error
 	// Sessions returns the state of every peer, by address.
 	Sessions(context.Context) ([]bgp.Session, error)
+	// Routes returns the paths that neighbours told and were told, for people:
+	// by prefix, then peer, what was told to us first. Paths that nobody is told
+	// and that this node originates have no peer.
+	Routes(context.Context, bgp.Routes) ([]bgp.Route, error)
+	// Break ends the session with the peer at addr, because the way to it is dead
+	// though the session does not know yet: what the peer said is withdrawn now,
+	// not kept for a restart (RFC 5882, 4.3). The session is tried again. why is
+	// its LastError until then. It is no error when there is no such peer.
+	Break(ctx context.Context, addr netip.Addr, why string) error
 }
 
 // Speaking is the reconciler of a Speaker (felix/apply.Reconciler).

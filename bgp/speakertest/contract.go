@@ -34,6 +34,8 @@ func Contract(t *testing.T, make func(t *testing.T, restarted bool) Speaker) {
 		"without peers all is known at once":                                                noPeers,
 		"our own path hides those of others":                                                ownPath,
 		"another AS number begins all sessions anew":                                        otherAS,
+		"a session that is broken is withdrawn at once and tried again":                     broken,
+		"routes tell what was heard, told and is in use":                                    routes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

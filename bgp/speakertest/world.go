@@ -43,6 +43,8 @@ type fakeSession struct {
 	since time.Time
 	heard map[netip.Prefix]struct{}
 	until time.Time // heard is kept until then though the session is down
+	down  time.Time // it was broken and is not tried before
+	why   string    // it was broken; empty when it is up
 }
 
 // ends is what a session is between. When it changes the session begins anew.
@@ -155,7 +157,7 @@ func (f *Fake) Sessions(context.Context) ([]bgp.Session, error) {
 	var out []bgp.Session
 	for _, p := range f.cfg.Peers {
 		s := f.sessions[p.Addr]
-		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: "Active", Since: s.since}
+		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: "Active", Since: s.since, LastError: s.why}
 		if s.up {
 			one.Established, one.State = true, "Established"
 			one.Received, one.Advertised = len(s.heard), len(f.tells(p))
@@ -190,7 +192,7 @@ func (f *Fake) hear(p bgp.Peer, now time.Time) {
 	s := f.sessions[p.Addr]
 	g, q := f.neighbour(p)
 	with := ends{g, p.LocalAddr, p.Addr, f.cfg.ASN, p.ASN}
-	up := g != nil
+	up := g != nil && !now.Before(s.down) && !now.Before(g.sessions[q.Addr].down)
 	if up != s.up || up && with != s.with {
 		lost := s.up && !up
 		// A neighbour that closed did so without a word.
@@ -200,6 +202,9 @@ func (f *Fake) hear(p bgp.Peer, now time.Time) {
 			time.AfterFunc(keep, f.world.settle)
 		}
 		s.up, s.since = up, now
+		if up {
+			s.why = ""
+		}
 	}
 	switch {
 	case up:

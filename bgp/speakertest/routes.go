@@ -1,0 +1,93 @@
+package speakertest
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/koratnet/korat/bgp"
+)
+
+// idleAfterBreak is how long a broken session is not tried.
+const idleAfterBreak = 200 * time.Millisecond
+
+// Break implements reconcile.Speaker.
+func (f *Fake) Break(_ context.Context, addr netip.Addr, why string) error {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	s, now := f.sessions[addr], time.Now()
+	if s == nil || f.closed {
+		return nil
+	}
+	s.why, s.down, s.heard, s.until = why, now.Add(idleAfterBreak), nil, time.Time{}
+	time.AfterFunc(idleAfterBreak, f.world.settle)
+	f.world.settleLocked(now)
+	return nil
+}
+
+// Routes implements reconcile.Speaker.
+func (f *Fake) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, error) {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	var out []bgp.Route
+	add := func(r bgp.Route) {
+		if in(which, r) {
+			out = append(out, r)
+		}
+	}
+	own := map[netip.Prefix]struct{}{}
+	for p := range f.paths {
+		if _, there := own[p.Prefix]; !there {
+			own[p.Prefix] = struct{}{}
+			add(bgp.Route{Prefix: p.Prefix, Best: true})
+		}
+	}
+	best := f.best()
+	for _, p := range f.cfg.Peers {
+		s := f.sessions[p.Addr]
+		for prefix := range s.heard {
+			add(bgp.Route{
+				Peer: p.Name, Prefix: prefix, NextHop: p.Addr, ASPath: f.asPath(p, p.ASN),
+				Best: slices.Contains(best[prefix].NextHops, p.Addr), Stale: !s.up,
+			})
+		}
+		if s.up {
+			for prefix := range f.tells(p) {
+				add(bgp.Route{Peer: p.Name, Told: true, Prefix: prefix, NextHop: p.LocalAddr, ASPath: f.asPath(p, f.cfg.ASN)})
+			}
+		}
+	}
+	slices.SortFunc(out, compare)
+	return out, nil
+}
+
+// asPath is that of a path which asn begins and that crosses the session with p.
+func (f *Fake) asPath(p bgp.Peer, asn uint32) []uint32 {
+	if outside(f, p) == 0 {
+		return nil
+	}
+	return []uint32{asn}
+}
+
+func in(which bgp.Routes, r bgp.Route) bool {
+	if which.Peer != "" && which.Peer != r.Peer {
+		return false
+	}
+	p := which.Prefix
+	return !p.IsValid() || p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr())
+}
+
+func compare(a, b bgp.Route) int {
+	told := func(r bgp.Route) int {
+		if r.Told {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
+		cmp.Compare(told(a), told(b)), cmp.Compare(a.Peer, b.Peer), a.NextHop.Compare(b.NextHop),
+	)
+}
