@@ -57,6 +57,123 @@ type BGPConfigurationSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	GracefulRestart GracefulRestart `json:"gracefulRestart,omitempty"`
+
+	// MeshPassword is the password of the sessions between nodes (RFC 2385), from
+	// a Secret in the namespace of the agents. While it cannot be read, those
+	// sessions are closed. Default: none.
+	// +optional
+	MeshPassword *SecretKey `json:"meshPassword,omitempty"`
+
+	// Reflectors are nodes that pass on what other nodes say, so that not every
+	// two nodes need a session. Default: none, and the mesh is full.
+	// +optional
+	Reflectors *Reflectors `json:"reflectors,omitempty"`
+
+	// DrainOn says when traffic is led away from a node, by telling its peers
+	// GRACEFUL_SHUTDOWN (RFC 8326) and the lowest preference. Annotation, the
+	// default: when its Node has the annotation korat.dev/drain with the value
+	// "true". Cordon: also when its Node is unschedulable.
+	// +optional
+	// +kubebuilder:default=Annotation
+	// +kubebuilder:validation:Enum=Annotation;Cordon
+	DrainOn DrainOn `json:"drainOn,omitempty"`
+
+	// ServiceClusterIPs are ranges of which nodes announce the clusterIPs of
+	// services. At most 64. Default: none.
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MaxItems=64
+	ServiceClusterIPs []ServiceRange `json:"serviceClusterIPs,omitempty"`
+
+	// ServiceExternalIPs are ranges of which nodes announce the externalIPs of
+	// services. Anybody who may write a Service names those, so list only what
+	// is for them. At most 64. Default: none.
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MaxItems=64
+	ServiceExternalIPs []ServiceRange `json:"serviceExternalIPs,omitempty"`
+
+	// ServiceLoadBalancerIPs are ranges of which nodes announce the addresses of
+	// load balancers in the status of services. At most 64. Default: none.
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MaxItems=64
+	ServiceLoadBalancerIPs []ServiceRange `json:"serviceLoadBalancerIPs,omitempty"`
+}
+
+// ServiceRange is a range of addresses of services that nodes may announce.
+type ServiceRange struct {
+	// CIDR is the range, such as 10.96.0.0/12. A single address, /32 or /128, is
+	// announced by every node.
+	// +required
+	CIDR CIDR `json:"cidr"`
+
+	// Aggregation says how. Enabled, the default: every node announces the whole
+	// range, and beside it the single addresses of services whose
+	// externalTrafficPolicy (internalTrafficPolicy of clusterIPs) is Local, where
+	// they have a backend. Disabled: single addresses alone.
+	// +optional
+	// +kubebuilder:default=Enabled
+	Aggregation Switch `json:"aggregation,omitempty"`
+}
+
+// DrainOn says what drains a node.
+type DrainOn string
+
+// The values of BGPConfigurationSpec.DrainOn.
+const (
+	DrainOnAnnotation DrainOn = "Annotation"
+	DrainOnCordon     DrainOn = "Cordon"
+)
+
+// Reflectors says which nodes are route reflectors (RFC 4456). They leave the
+// mesh, keep next hops as they are, and have sessions with each other. While no
+// node of an AS is one, its mesh stays.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.perZone) || !has(self.clusterID)`,message="both clusterID and perZone are set, expected one: automatic reflectors get cluster ids of their own",fieldPath=".clusterID"
+type Reflectors struct {
+	// NodeSelector chooses the nodes that are reflectors, or with perZone those
+	// that may become one, by their labels: for example "has(reflector)". Empty is
+	// all nodes, which makes sense with perZone alone. One that does not parse
+	// chooses none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	NodeSelector string `json:"nodeSelector,omitempty"`
+
+	// ClusterID is the cluster id of the reflectors, written like an IPv4
+	// address. Default 244.0.0.1, which is no address of anybody.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule=`isIP(self) && ip(self).family() == 4 && self != '0.0.0.0'`,message="not written like an IPv4 address, expected one such as 244.0.0.1"
+	ClusterID string `json:"clusterID,omitempty"`
+
+	// PerZone lets the controller choose the reflectors: that many, 1 to 8, for
+	// each zone (label topology.kubernetes.io/zone of nodes; nodes without the
+	// label are one zone) and each 100 nodes of it. It replaces one whose node
+	// drains, is not ready or is gone, and takes its sessions away when those of
+	// the new one are up. Default: the nodeSelector decides alone.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=8
+	PerZone int32 `json:"perZone,omitempty"`
+}
+
+// SecretKey is a value in a Secret of the namespace that the agents run in.
+type SecretKey struct {
+	// Name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Key in the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
 }
 
 // MeshMode says whether the node-to-node mesh is wanted.
@@ -87,6 +204,18 @@ type GracefulRestart struct {
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:XValidation:rule=`self >= duration('1s') && self <= duration('4095s')`,message="expected 1s to 4095s"
 	RestartTime *metav1.Duration `json:"restartTime,omitempty"`
+
+	// LongLivedStaleTime is how long peers keep a node's routes after that, but
+	// prefer every other (RFC 9494): in whole seconds from 0s to 4660h (the
+	// protocol has 24 bits for it). Default 0s: not at all.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule=`self >= duration('0s') && self <= duration('4660h')`,message="expected 0s to 4660h"
+	LongLivedStaleTime *metav1.Duration `json:"longLivedStaleTime,omitempty"`
 }
 
 // BGPConfigurationStatus says whether the configuration is in use.

@@ -41,6 +41,13 @@ const (
 	// agent restarts.
 	DefaultRestartTime = 120 * time.Second
 
+	// DefaultClusterID is the cluster id of reflectors that name none. It is of a
+	// range that is nobody's (RFC 1112), so that it is no node's router id.
+	DefaultClusterID = "244.0.0.1"
+
+	// DrainAnnotation on a Node, with the value "true", leads traffic away from it.
+	DrainAnnotation = "korat.dev/drain"
+
 	// BGPConfigurationName is the only name a BGPConfiguration may have.
 	BGPConfigurationName = "default"
 

@@ -16,6 +16,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Used",type=string,JSONPath=`.status.used`,description="Addresses of pods / addresses in the pool."
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether nodes can claim blocks from the pool."
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Encapsulation",type=string,JSONPath=`.status.encapsulation`,priority=1,description="What packets between nodes travel in."
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,priority=1,description="Whether pods leave the cluster under an address of their node."
 // +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,priority=1
 // +kubebuilder:printcolumn:name="Sufficient",type=string,JSONPath=`.status.conditions[?(@.type=="Sufficient")].status`,priority=1,description="Whether the pool will last."
@@ -42,6 +43,8 @@ type IPPool struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.blockSize) || !isCIDR(self.cidr) || (self.blockSize <= 32) == (cidr(self.cidr).ip().family() == 4)`,messageExpression=`'block size of the other family than cidr "' + self.cidr + '", expected ' + (cidr(self.cidr).ip().family() == 4 ? '20 to 32' : '116 to 128')`,fieldPath=".blockSize"
 // +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (has(self.blockSize) ? self.blockSize : (cidr(self.cidr).ip().family() == 4 ? 26 : 122))`,messageExpression=`'"' + self.cidr + '" is smaller than one block, expected a prefix length of at most ' + (has(self.blockSize) ? 'blockSize' : (cidr(self.cidr).ip().family() == 4 ? '26, the default block size' : '122, the default block size'))`,fieldPath=".cidr"
 // +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || has(self.blockSize) == has(oldSelf.blockSize) || (has(self.blockSize) ? self.blockSize : oldSelf.blockSize) == (cidr(self.cidr).ip().family() == 4 ? 26 : 122)`,messageExpression=`'immutable, expected ' + (has(self.blockSize) ? 'none or the default, as when the pool was created' : 'the value it had and not none') + ': create another pool and disable this one'`,fieldPath=".blockSize"
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.encapsulation) || !self.encapsulation.startsWith('IPIP') || !isCIDR(self.cidr) || cidr(self.cidr).ip().family() == 4`,messageExpression=`'"' + self.encapsulation + '" is for IPv4 and cidr is "' + self.cidr + '", expected None, VXLAN or VXLANCrossSubnet'`,fieldPath=".encapsulation"
 type IPPoolSpec struct {
 	// CIDR is the range of the pool, such as 10.244.0.0/16 or
 	// fd00:10:244::/48. It must not overlap another pool's and cannot be
@@ -64,6 +67,25 @@ type IPPoolSpec struct {
 	// keep it, and its routes stay. Default false.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+
+	// Encapsulation says what packets to pods of this pool travel in, from node
+	// to node. None, the default: in nothing, so that the network between nodes
+	// has to know routes to pods. VXLAN: in UDP datagrams between nodes, by routes
+	// that every node makes from the Blocks in the API, without BGP. IPIP, for IPv4
+	// alone: in IP packets, to the next hop that BGP teaches, or else to the node
+	// that owns the block. VXLANCrossSubnet and IPIPCrossSubnet: so to nodes of
+	// other subnets only. It may be changed at any time: nodes first learn to
+	// receive what the new one needs and then begin to send so, and status says
+	// how far they are.
+	// +optional
+	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
+	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
+
+	// Announce says whether nodes tell their BGP peers of this pool's blocks and
+	// pods. The nodes of the cluster are told in any case, and so are peers that a
+	// BGPAdvertisement names. Default Enabled.
+	// +optional
+	Announce Switch `json:"announce,omitempty"`
 
 	// NATOutgoing hides pods with an address of this pool behind an address of
 	// their node when they talk to anything that is in no IPPool. Set it where
@@ -125,6 +147,18 @@ type IPPoolSpec struct {
 	MaxBlocksPerNode int32 `json:"maxBlocksPerNode,omitempty"`
 }
 
+// Encapsulation is what packets between nodes travel in.
+type Encapsulation string
+
+// The values of IPPoolSpec.Encapsulation.
+const (
+	EncapsulationNone             Encapsulation = "None"
+	EncapsulationIPIP             Encapsulation = "IPIP"
+	EncapsulationIPIPCrossSubnet  Encapsulation = "IPIPCrossSubnet"
+	EncapsulationVXLAN            Encapsulation = "VXLAN"
+	EncapsulationVXLANCrossSubnet Encapsulation = "VXLANCrossSubnet"
+)
+
 // PoolAssignment says who gets addresses of a pool.
 type PoolAssignment string
 
@@ -150,12 +184,26 @@ const (
 // blocks and lag behind them by some seconds.
 type IPPoolStatus struct {
 	// Conditions of the pool. Ready: nodes can claim blocks from it. Sufficient:
-	// it will last, as far as the last hours tell.
+	// it will last, as far as the last hours tell. Encapsulated: every node sends
+	// as spec.encapsulation says.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Encapsulation is what nodes send packets to pods of the pool in. It follows
+	// that of the spec when every node can receive that. Empty until the
+	// controller has seen the pool: that of the spec then.
+	// +optional
+	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
+	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
+
+	// EncapsulationBefore is what some nodes may still send in, so that every node
+	// still receives it. Empty when no change is under way.
+	// +optional
+	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
+	EncapsulationBefore Encapsulation `json:"encapsulationBefore,omitempty"`
 
 	// BlockSize is the prefix length of the blocks in force: that of the spec,
 	// or the default of the pool's family.

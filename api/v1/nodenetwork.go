@@ -80,6 +80,34 @@ type NodeNetworkStatus struct {
 	// +kubebuilder:validation:MaxLength=128
 	AgentVersion string `json:"agentVersion,omitempty"`
 
+	// Tunnels are the node's ends of tunnels, in the order of their interfaces.
+	// +optional
+	// +listType=map
+	// +listMapKey=interface
+	// +kubebuilder:validation:MaxItems=8
+	Tunnels []TunnelStatus `json:"tunnels,omitempty"`
+
+	// Pools say in what this node sends packets to pods of each pool, in the
+	// order of their names. A pool is here once its routes are in the kernel.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=1024
+	Pools []NodePoolStatus `json:"pools,omitempty"`
+
+	// Ways are how this node reaches the others and why: for each kind of way,
+	// the nodes that are reached so.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Ways []NodeWayStatus `json:"ways,omitempty"`
+
+	// MTU is that of the interfaces of pods, in bytes: of the way to the other
+	// nodes, less what encapsulation adds, or as NodeConfigurations say.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MTU int32 `json:"mtu,omitempty"`
+
 	// Endpoints is how many pods on the node Korat connects.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -117,6 +145,104 @@ type NodeNetworkStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	PoliciesLeftOut int32 `json:"policiesLeftOut,omitempty"`
 }
+
+// TunnelStatus is a node's end of a tunnel to all others.
+type TunnelStatus struct {
+	// Interface is its name on the node.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface"`
+
+	// Encapsulation is VXLAN or IPIP.
+	// +required
+	// +kubebuilder:validation:Enum=IPIP;VXLAN
+	Encapsulation Encapsulation `json:"encapsulation"`
+
+	// Address is that of the node inside of the tunnel, from a pool that allows
+	// the use Tunnel. Empty while there is none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=39
+	Address string `json:"address,omitempty"`
+
+	// Underlay is the node's address that carries the tunnel.
+	// +required
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=39
+	Underlay string `json:"underlay"`
+
+	// MTU of the interface, in bytes.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MTU int32 `json:"mtu,omitempty"`
+
+	// Ready: the node receives what comes through the tunnel.
+	// +optional
+	Ready bool `json:"ready,omitempty"`
+
+	// Problem is why not. At most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Problem string `json:"problem,omitempty"`
+}
+
+// NodePoolStatus is a pool on one node.
+type NodePoolStatus struct {
+	// Name of the IPPool.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Receives are the encapsulations of the pool that the node is ready for.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=5
+	Receives []Encapsulation `json:"receives,omitempty"`
+
+	// Sends is what the node sends to the pool's pods in.
+	// +optional
+	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
+	Sends Encapsulation `json:"sends,omitempty"`
+}
+
+// NodeWayStatus is one kind of way to other nodes.
+type NodeWayStatus struct {
+	// Pool is the pool to whose pods the way leads.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Pool string `json:"pool"`
+
+	// Encapsulation that is in use: None, VXLAN or IPIP.
+	// +required
+	// +kubebuilder:validation:Enum=None;IPIP;VXLAN
+	Encapsulation Encapsulation `json:"encapsulation"`
+
+	// Reason is why, in one word. Always: the pool says so. SameSubnet: the
+	// nodes are on one link. OtherSubnet: they are not, by the prefix that this
+	// node's address is configured with. BehindGateway: by that prefix they are,
+	// and the kernel's route leads over a router. Unknown: the kernel has no
+	// route to the node, or has not been asked yet.
+	// +required
+	// +kubebuilder:validation:Enum=Always;SameSubnet;OtherSubnet;BehindGateway;Unknown
+	Reason string `json:"reason"`
+
+	// Count is how many nodes are reached so.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Count int32 `json:"count"`
+
+	// Nodes are the first 100 of them by name.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=253
+	Nodes []string `json:"nodes,omitempty"`
+}
+
+// MaxWayNodes is how many names NodeWayStatus.Nodes can have.
+const MaxWayNodes = 100
 
 // MaxNodePolicies is how many policies the status of a NodeNetwork can hold.
 // With the longest names and messages they are below half of the 1.5 MB that

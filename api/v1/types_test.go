@@ -49,6 +49,7 @@ func TestDefaultsOfTheSchemaAreTheConstants(t *testing.T) {
 		NodeToNodeMesh:  MeshEnabled,
 		ListenPort:      DefaultBGPPort,
 		GracefulRestart: GracefulRestart{RestartTime: &metav1.Duration{Duration: DefaultRestartTime}},
+		DrainOn:         DrainOnAnnotation,
 	}, conf.Spec); diff != "" {
 		t.Errorf("BGPConfiguration (-want +got):\n%s", diff)
 	}
