@@ -73,15 +73,14 @@ type Chains struct{ Ingress, Egress ir.Chain }
 type RouteKind uint8
 
 // Local: out of a local pod's veth, scope link. Unreachable: an own block's
-// address that no pod holds. Via: through next hops learned by BGP. Tunneled:
-// through the end of a tunnel, to next hops that are reached through nothing else.
-// Direct: through the address of another node, known from the API.
+// address that no pod holds. Via: through next hops learned by BGP, or nodes on the
+// same link that the API tells of. Tunneled: through this node's end of a tunnel,
+// which every next hop is behind.
 const (
 	Local RouteKind = iota
 	Unreachable
 	Via
 	Tunneled
-	Direct
 )
 
 // Route is one kernel route. There is at most one per prefix: the engine has
@@ -91,6 +90,10 @@ type Route struct {
 	Kind      RouteKind
 	Interface string       // Local and Tunneled
 	NextHops  []netip.Addr // of others than Local and Unreachable; more than one is ECMP. Sorted, each once
+	// Weights are those of NextHops, 1 to 255, nil: all equal. A next hop of the
+	// other family has the route's packets on its link (RFC 8950); one that is
+	// link-local has its interface as zone.
+	Weights []uint8
 }
 
 // SetChange is the change of one address set.
@@ -121,7 +124,7 @@ type Delta struct {
 	HostEndpoints map[string]*HostEndpoint
 	Settings      *Settings // nil: unchanged
 	// Tunnels are this node's ends of tunnels, TunnelPeers those of others.
-	Tunnels     map[TunnelKind]*Tunnel
+	Tunnels     map[TunnelKind]*TunnelDevice
 	TunnelPeers map[TunnelEnd]*TunnelPeer
 	// Ways say how other nodes are reached, for reports alone, by pool.
 	Ways map[string]*PoolWays

@@ -27,6 +27,9 @@ type World struct {
 	Pools     []netip.Prefix
 	Settings  desired.Settings
 	Policies  map[policy.Key]desired.PolicyUse
+	Tunnels   map[desired.TunnelKind]desired.TunnelDevice
+	Peers     map[desired.TunnelEnd]desired.TunnelPeer
+	Ways      map[string]desired.PoolWays
 
 	Complete, Learned bool
 }
@@ -49,6 +52,9 @@ func (w *World) Apply(d desired.Delta) {
 	apply(&w.Routes, d.Routes)
 	apply(&w.Paths, d.Paths)
 	apply(&w.Policies, d.Policies)
+	apply(&w.Tunnels, d.Tunnels)
+	apply(&w.Peers, d.TunnelPeers)
+	apply(&w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		w.changeSet(id, c)
 	}
@@ -105,6 +111,9 @@ func (w *World) Redundant(d desired.Delta) []string {
 	said = redundant(said, "route", w.Routes, d.Routes)
 	said = redundant(said, "path", w.Paths, d.Paths)
 	said = redundant(said, "policy", w.Policies, d.Policies)
+	said = redundant(said, "tunnel", w.Tunnels, d.Tunnels)
+	said = redundant(said, "tunnel peer", w.Peers, d.TunnelPeers)
+	said = redundant(said, "ways", w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		said = w.redundantSet(said, id, c)
 	}

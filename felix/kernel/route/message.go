@@ -34,7 +34,7 @@ func keyOf(prefix netip.Prefix) key {
 type entry struct {
 	kind  uint8        // RTN_UNICAST or RTN_UNREACHABLE; anything else is a stray
 	scope uint8        // always 0 in IPv6
-	dev   string       // only without hops: else the kernel finds it
+	dev   string       // without hops, or of the tunnel to them: else the kernel finds it
 	hops  []netip.Addr // sorted
 }
 
@@ -50,6 +50,8 @@ func entryOf(r *desired.Route) entry {
 		return entry{kind: unix.RTN_UNREACHABLE}
 	case desired.Via:
 		return entry{kind: unix.RTN_UNICAST, hops: r.NextHops}
+	case desired.Tunneled:
+		return entry{kind: unix.RTN_UNICAST, dev: r.Interface, hops: r.NextHops}
 	}
 	panic("bug: route of unknown kind to " + r.Prefix.String())
 }
@@ -58,38 +60,52 @@ func (e entry) equal(o entry) bool {
 	return e.kind == o.kind && e.scope == o.scope && e.dev == o.dev && slices.Equal(e.hops, o.hops)
 }
 
+// local reports whether e leads to a pod.
+func (e entry) local() bool { return e.dev != "" && len(e.hops) == 0 }
+
+// addition: next hops behind a tunnel are of no subnet of its interface, and yet
+// on its link.
 func addition(k key, e entry, index int, flags uint16) *nlsock.Request {
-	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, header(k, e.kind, e.scope))
+	h := headerOf(k, e.kind, e.scope)
+	onLink := len(e.hops) > 0 && index != 0
+	if onLink && len(e.hops) == 1 {
+		h.Flags |= unix.RTNH_F_ONLINK
+	}
+	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, bytesOf(&h))
 	target(r, k)
-	switch {
-	case len(e.hops) == 1:
-		r.Attr(unix.RTA_GATEWAY, e.hops[0].AsSlice())
-	case len(e.hops) > 1:
+	if len(e.hops) > 1 {
 		r.Nest(unix.RTA_MULTIPATH, func() {
 			for _, hop := range e.hops {
-				r.Struct(make([]byte, unix.SizeofRtNexthop), func() {
-					r.Attr(unix.RTA_GATEWAY, hop.AsSlice())
-				})
+				next := unix.RtNexthop{Ifindex: int32(index)}
+				if onLink {
+					next.Flags = unix.RTNH_F_ONLINK
+				}
+				r.Struct(bytesOf(&next), func() { r.Attr(unix.RTA_GATEWAY, hop.AsSlice()) })
 			}
 		})
-	case index != 0:
+		return r
+	}
+	if len(e.hops) == 1 {
+		r.Attr(unix.RTA_GATEWAY, e.hops[0].AsSlice())
+	}
+	if index != 0 {
 		r.Uint32(unix.RTA_OIF, uint32(index))
 	}
 	return r
 }
 
 func removal(k key, e entry) *nlsock.Request {
-	r := nlsock.NewRequest(unix.RTM_DELROUTE, 0, header(k, e.kind, unix.RT_SCOPE_NOWHERE))
+	h := headerOf(k, e.kind, unix.RT_SCOPE_NOWHERE)
+	r := nlsock.NewRequest(unix.RTM_DELROUTE, 0, bytesOf(&h))
 	target(r, k)
 	return r
 }
 
-func header(k key, kind, scope uint8) []byte {
-	h := unix.RtMsg{
+func headerOf(k key, kind, scope uint8) unix.RtMsg {
+	return unix.RtMsg{
 		Family: family(k.prefix.Addr()), Dst_len: uint8(k.prefix.Bits()), Table: unix.RT_TABLE_MAIN,
 		Protocol: desired.RouteProtocol, Scope: scope, Type: kind,
 	}
-	return bytesOf(&h)
 }
 
 func target(r *nlsock.Request, k key) {
@@ -148,25 +164,33 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 		case unix.RTA_GATEWAY, unix.RTA_VIA:
 			e.hops = append(e.hops, gateway(attr, value))
 		case unix.RTA_MULTIPATH:
-			e.hops = append(e.hops, multipath(value)...)
+			var hops []netip.Addr
+			hops, oif = multipath(value)
+			e.hops = append(e.hops, hops...)
 		}
 	}
 	k.prefix = netip.PrefixFrom(addr, int(h.Dst_len))
 	slices.SortFunc(e.hops, netip.Addr.Compare)
 	// IPv6 hangs unreachable routes on lo.
-	if len(e.hops) == 0 && e.kind == unix.RTN_UNICAST {
-		e.dev = name(oif)
+	if e.kind != unix.RTN_UNICAST {
+		return k, e, true
+	}
+	e.dev = name(oif)
+	if _, tunnel := desired.TunnelOfDevice(e.dev); len(e.hops) > 0 && !tunnel {
+		e.dev = ""
 	}
 	return k, e, true
 }
 
-// multipath returns the gateways of struct rtnexthop after struct rtnexthop.
-func multipath(b []byte) (hops []netip.Addr) {
+// multipath returns the gateways of struct rtnexthop after struct rtnexthop, and
+// the interface of the last: tunnels are not mixed with others.
+func multipath(b []byte) (hops []netip.Addr, oif int) {
 	for len(b) >= unix.SizeofRtNexthop {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < unix.SizeofRtNexthop || size > len(b) {
-			return hops
+			return hops, oif
 		}
+		oif = int((*unix.RtNexthop)(unsafe.Pointer(&b[0])).Ifindex)
 		for attr, value := range nlsock.Attrs(b[unix.SizeofRtNexthop:size]) {
 			if attr == unix.RTA_GATEWAY || attr == unix.RTA_VIA {
 				hops = append(hops, gateway(attr, value))
@@ -174,7 +198,7 @@ func multipath(b []byte) (hops []netip.Addr) {
 		}
 		b = b[min((size+3)&^3, len(b)):]
 	}
-	return hops
+	return hops, oif
 }
 
 // gateway reads an address; a gateway of another family than the route's comes
@@ -197,6 +221,6 @@ func family(a netip.Addr) uint8 {
 // unnamed stands for an interface that went while routes were read.
 func unnamed(index int) string { return "#" + strconv.Itoa(index) }
 
-func bytesOf[T unix.RtMsg | unix.IfInfomsg](v *T) []byte {
+func bytesOf[T unix.RtMsg | unix.RtNexthop | unix.IfInfomsg](v *T) []byte {
 	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
 }

@@ -86,7 +86,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 	}
 	for prefix, route := range d.Routes {
 		k := keyOf(prefix)
-		if old, ok := r.tracker.Wanted(k); ok && old.dev != "" {
+		if old, ok := r.tracker.Wanted(k); ok && old.local() {
 			r.unlist(old.dev, k)
 		}
 		if route == nil {
@@ -95,7 +95,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 		}
 		e := entryOf(route)
 		r.tracker.Want(k, e)
-		if e.dev != "" {
+		if e.local() {
 			r.list(e.dev, k)
 		}
 	}
@@ -134,7 +134,7 @@ func (r *Reconciler) Withhold(closed map[string]error) { r.withheld = closed }
 func (r *Reconciler) Closed() map[string]error {
 	closed := map[string]error{}
 	for k, c := range r.tracker.Pending() {
-		if c.Want.dev == "" {
+		if !c.Want.local() {
 			continue
 		}
 		err := r.failed[k]
