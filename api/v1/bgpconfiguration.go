@@ -102,7 +102,38 @@ type BGPConfigurationSpec struct {
 	// +listMapKey=cidr
 	// +kubebuilder:validation:MaxItems=64
 	ServiceLoadBalancerIPs []ServiceRange `json:"serviceLoadBalancerIPs,omitempty"`
+
+	// LoadBalancers says which services of type LoadBalancer get addresses from
+	// IPPools that allow the use LoadBalancer. Classed, the default: those whose
+	// spec.loadBalancerClass is korat.dev/bgp. All: also those that name no class,
+	// which another implementation in the cluster may look after as well.
+	// +optional
+	// +kubebuilder:default=Classed
+	// +kubebuilder:validation:Enum=Classed;All
+	LoadBalancers LoadBalancers `json:"loadBalancers,omitempty"`
+
+	// LearnedRanges are ranges beside those of IPPools and of services of which
+	// nodes take routes from neighbours into the kernel: of every prefix inside of
+	// one. 0.0.0.0/0 and ::/0 mean the default route alone, which then competes
+	// with the one that the node has. At most 64. Default: none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	LearnedRanges []CIDR `json:"learnedRanges,omitempty"`
 }
+
+// LoadBalancers says which services get addresses.
+type LoadBalancers string
+
+// The values of BGPConfigurationSpec.LoadBalancers.
+const (
+	LoadBalancersClassed LoadBalancers = "Classed"
+	LoadBalancersAll     LoadBalancers = "All"
+)
+
+// LoadBalancerClass is the spec.loadBalancerClass of services that get their
+// addresses from IPPools.
+const LoadBalancerClass = "korat.dev/bgp"
 
 // ServiceRange is a range of addresses of services that nodes may announce.
 type ServiceRange struct {

@@ -1,6 +1,8 @@
 package calc
 
 import (
+	"maps"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 )
@@ -16,23 +18,26 @@ type Engine struct {
 	in    inputs
 	heard event.Source // who has told all it knows
 
-	settings  settings
-	labels    labels
-	services  services
-	subjects  subjects
-	policies  policies
-	sets      sets
-	programs  programs
-	uses      uses
-	holders   holders
-	endpoints endpoints
-	hosts     hosts
-	pools     pools
-	ranges    ranges
-	blocks    blocks
-	routes    routes
-	paths     paths
-	speaker   speaker
+	settings   settings
+	labels     labels
+	services   services
+	advertised advertised
+	subjects   subjects
+	policies   policies
+	sets       sets
+	programs   programs
+	uses       uses
+	holders    holders
+	endpoints  endpoints
+	hosts      hosts
+	pools      pools
+	learnable  learnable
+	ranges     ranges
+	blocks     blocks
+	routes     routes
+	paths      paths
+	speaker    speaker
+	tunnels    tunnels
 
 	complete, learned words[bool]
 }
@@ -46,6 +51,7 @@ func New(cfg Config) *Engine {
 	e.settings = newSettings(cfg.Node)
 	e.labels = newLabels(&e.in, cfg.Node)
 	e.services = newServices(&e.in)
+	e.advertised = newAdvertised(cfg.Node, &e.services)
 	e.subjects = newSubjects(&e.in, &e.labels)
 	e.policies = newPolicies(&e.in)
 	e.sets = newSets(&e.labels, &e.services)
@@ -55,11 +61,13 @@ func New(cfg Config) *Engine {
 	e.endpoints = newEndpoints()
 	e.hosts = newHosts()
 	e.pools = newPools()
+	e.learnable = newLearnable(&e.pools, &e.advertised)
 	e.ranges = newRanges()
 	e.blocks = newBlocks(cfg.Node)
 	e.routes = newRoutes()
 	e.paths = newPaths()
 	e.speaker = newSpeaker(cfg.Node)
+	e.tunnels = newTunnels(cfg.Node)
 	e.complete.same, e.learned.same = identicalValues[bool], identicalValues[bool]
 	return e
 }
@@ -95,11 +103,14 @@ func (e *Engine) Flush() desired.Delta {
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
 	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
-	e.ranges.drain(&e.in, &e.settings) // pools and nodes, for translating addresses
+	e.advertised.drain(&e.in)                         // addresses of services that this node serves
+	e.ranges.drain(&e.in, &e.settings, &e.advertised) // pools, nodes and services, for translating addresses
+	e.learnable.drain(&e.in)
 	e.blocks.drain(&e.in.blocks)
-	e.routes.drain(&e.in, &e.pools, &e.blocks, &e.holders)
-	e.paths.drain(&e.blocks, &e.holders) // what we say to our neighbours
 	e.speaker.drain(&e.in)
+	e.tunnels.drain(&e.in, &e.blocks, &e.speaker) // in what packets reach other nodes
+	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.tunnels)
+	e.paths.drain(&e.blocks, &e.holders) // what we say to our neighbours
 	d := e.take()
 	if e.settings.again {
 		e.repeat(&d)
@@ -118,9 +129,12 @@ func (e *Engine) settle() {
 	e.holders.settle()
 	e.endpoints.settle()
 	e.hosts.settle()
+	e.advertised.settle()
 	e.pools.settle()
+	e.learnable.settle()
 	e.blocks.settle()
 	e.routes.settle()
+	e.tunnels.settle()
 }
 
 // take gathers the news of all stages.
@@ -135,11 +149,24 @@ func (e *Engine) take() desired.Delta {
 		Policies:      e.uses.said.take(),
 		Sets:          e.ranges.take(e.sets.take()),
 		Routes:        e.routes.said.take(),
-		Paths:         e.paths.said.take(),
+		Paths:         union(e.paths.said.take(), e.advertised.said.take()),
+		Tunnels:       e.tunnels.devices.take(),
+		TunnelPeers:   e.tunnels.peers.take(),
+		Ways:          e.tunnels.ways.take(),
+		MTU:           e.tunnels.mtu.take(),
 		Speaker:       e.speaker.said.take(),
 		Pools:         e.pools.cidrs.take(),
 		Settings:      e.settings.said.take(),
 		Complete:      e.complete.take() != nil,
 		Learned:       e.learned.take() != nil,
 	}
+}
+
+// union adds b to a; both may be nil.
+func union[K comparable, V any](a, b map[K]V) map[K]V {
+	if a == nil {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
 }

@@ -2,6 +2,7 @@ package calc_test
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -14,8 +15,8 @@ import (
 // route writes routes in rising rank: a later one takes the place of an earlier.
 func (o oracle) route(w *desiredtest.World) {
 	for _, l := range all[*event.Learned](o.state) {
-		if hops := o.hops(l.NextHops); o.importable(l.Prefix) && len(hops) > 0 {
-			w.Routes[l.Prefix] = desired.Route{Prefix: l.Prefix, Kind: desired.Via, NextHops: hops}
+		if hops, weights := o.hops(l); o.importable(l.Prefix) && len(hops) > 0 {
+			w.Routes[l.Prefix] = desired.Route{Prefix: l.Prefix, Kind: desired.Via, NextHops: hops, Weights: weights}
 		}
 	}
 	for _, b := range all[*event.Block](o.state) {
@@ -46,8 +47,16 @@ func (o oracle) importable(p netip.Prefix) bool {
 			mine, narrowest = ours, bits
 		}
 	}
-	if mine {
+	if mine || o.announced(p) {
 		return false
+	}
+	if cluster := all[*event.BGP](o.state)["default"]; cluster != nil {
+		if slices.ContainsFunc(cluster.Learn, func(net netip.Prefix) bool { return net == p || net.Bits() > 0 && inside(net) }) {
+			return true
+		}
+	}
+	if slices.ContainsFunc(o.serviceNets(), inside) {
+		return true
 	}
 	for _, pool := range all[*event.Pool](o.state) {
 		if inside(pool.CIDR) {
@@ -57,15 +66,23 @@ func (o oracle) importable(p netip.Prefix) bool {
 	return false
 }
 
-func (o oracle) hops(learned []netip.Addr) (hops []netip.Addr) {
+// hops: of a next hop that is named twice the first weight counts.
+func (o oracle) hops(l *event.Learned) (hops []netip.Addr, weights []uint8) {
 	self := all[*event.Node](o.state)[o.node]
-	for _, h := range learned {
-		if self == nil || !slices.Contains(self.Addrs, h) {
-			hops = append(hops, h)
+	by := map[netip.Addr]uint8{}
+	for i, h := range l.NextHops {
+		if _, twice := by[h]; !twice && (self == nil || !slices.Contains(self.Addrs, h)) {
+			if by[h] = 0; l.Weights != nil {
+				by[h] = l.Weights[i]
+			}
 		}
 	}
-	slices.SortFunc(hops, netip.Addr.Compare)
-	return slices.Compact(hops)
+	for _, h := range slices.SortedFunc(maps.Keys(by), netip.Addr.Compare) {
+		if hops = append(hops, h); l.Weights != nil {
+			weights = append(weights, by[h])
+		}
+	}
+	return hops, weights
 }
 
 func (o oracle) speaker() bgp.Config {

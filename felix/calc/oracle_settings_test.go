@@ -83,7 +83,7 @@ func (o oracle) ranges(w *desiredtest.World, insideNodes bool, insideNets []neti
 		inside = append(inside, nodes...)
 	}
 	for id, nets := range map[ir.SetID][]netip.Prefix{
-		desired.MasqueradeSet: masquerade, desired.InsideSet: inside, desired.NodesSet: nodes, desired.ServicesSet: nil,
+		desired.MasqueradeSet: masquerade, desired.InsideSet: inside, desired.NodesSet: nodes, desired.ServicesSet: o.serviceNets(),
 	} {
 		w.Sets[id] = map[ir.Member]struct{}{}
 		for _, n := range nets {

@@ -49,8 +49,10 @@ func (d dice) thing() (string, event.Value) {
 		return d.account()
 	case k < 69:
 		return d.networkSet()
-	case k < 73:
+	case k < 72:
 		return d.slice()
+	case k < 75:
+		return d.service()
 	case k < 77:
 		return d.host()
 	case k < 80:
@@ -77,7 +79,7 @@ func (d dice) thing() (string, event.Value) {
 	}
 	return "default", &event.BGP{
 		ASN: pick[uint32](d, 64512, 64513), Mesh: d.chance(80), ListenPort: pick[uint16](d, 179, 1179),
-		RestartTime: 120 * time.Second,
+		RestartTime: 120 * time.Second, Services: d.serviceRanges(), Learn: d.nets(),
 	}
 }
 
@@ -254,7 +256,7 @@ func (d dice) networkSet() (string, event.Value) {
 }
 
 func (d dice) slice() (string, event.Value) {
-	s := &event.EndpointSlice{Service: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")}, Addrs: d.addrs(), Ports: d.ports()}
+	s := &event.EndpointSlice{Service: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")}, Addrs: d.addrs(), Ports: d.ports(), Backends: d.backends()}
 	return s.Service.Namespace + "/" + pick(d, "s1", "s2", "s3"), s
 }
 
@@ -290,17 +292,25 @@ func (d dice) learned() (string, event.Value) {
 	a := d.addr()
 	p := netip.PrefixFrom(a, a.BitLen())
 	if d.chance(50) {
-		p = netip.MustParsePrefix(pick(d, append(blockCIDRs, "0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/23", "192.0.2.0/24")...))
+		p = netip.MustParsePrefix(pick(d, append(blockCIDRs, "0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/23", "192.0.2.0/24", "10.1.0.0/24", "10.1.0.1/32")...))
 	}
 	l := bgp.Learned{Prefix: p}
 	for range d.IntN(4) {
 		l.NextHops = append(l.NextHops, netip.MustParseAddr(fmt.Sprintf("172.16.0.%d", d.IntN(5))))
+	}
+	if d.chance(30) {
+		for range l.NextHops {
+			l.Weights = append(l.Weights, uint8(1+d.IntN(3)))
+		}
 	}
 	return p.String(), &event.Learned{Learned: l}
 }
 
 func (d dice) node() (string, event.Value) {
 	n := &event.Node{Name: pick(d, "me", "me", "n1", "n2"), Labels: d.labels(50)}
+	if d.chance(10) {
+		n.Labels = selector.MakeLabels(map[string]string{"node.kubernetes.io/exclude-from-external-load-balancers": ""})
+	}
 	for range d.IntN(3) {
 		n.Addrs = append(n.Addrs, netip.MustParseAddr(fmt.Sprintf("172.16.0.%d", d.IntN(5))))
 	}

@@ -16,7 +16,8 @@ type ranges struct {
 	masquerade, inside, nodes, services *addrSet
 
 	said    bool
-	counted inside // what of settings is in the set
+	counted inside         // what of settings is in the set
+	served  []netip.Prefix // what of services is
 	news    map[ir.SetID]*desired.SetChange
 }
 
@@ -32,7 +33,7 @@ func (r *ranges) all() [4]*addrSet {
 	return [...]*addrSet{r.masquerade, r.inside, r.nodes, r.services}
 }
 
-func (r *ranges) drain(in *inputs, settings *settings) {
+func (r *ranges) drain(in *inputs, settings *settings, advertised *advertised) {
 	for name, was := range in.pools.was {
 		if was != nil {
 			r.inside.leave(netEnds(was.CIDR))
@@ -62,6 +63,11 @@ func (r *ranges) drain(in *inputs, settings *settings) {
 		r.inside.leave(netEnds(r.counted.nets...))
 		r.inside.join(netEnds(want...))
 		r.counted.nets = want
+	}
+	if advertised.moved {
+		r.services.leave(netEnds(r.served...))
+		r.services.join(netEnds(advertised.nets...))
+		r.served = advertised.nets
 	}
 	r.say()
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
 )
 
 // routes decides for every prefix which single route the kernel gets. Several
@@ -15,10 +16,12 @@ import (
 //     nobody holds end here instead of circling between us and the neighbour
 //     that learned the block from us. A block of a single address has no such
 //     route: it would stand in the pod's place;
-//  3. what neighbours announce, as long as it lies in a pool and not in an own
+//  3. what neighbours announce, as long as it is learnable and not in an own
 //     block: nobody else speaks for our addresses, and no neighbour can take
 //     the node's other routes, its default route above all. A part of an own
-//     block that was given to another node is that node's to speak for.
+//     block that was given to another node is that node's to speak for. Where
+//     packets travel in tunnels, or the node speaks no BGP, the stage before
+//     this one decides, also without that neighbours announce anything.
 type routes struct {
 	self  []netip.Addr // addresses of this node
 	dirty map[netip.Prefix]struct{}
@@ -29,7 +32,7 @@ func newRoutes() routes {
 	return routes{dirty: map[netip.Prefix]struct{}{}, said: newSaid[netip.Prefix](sameRoute)}
 }
 
-func (r *routes) drain(in *inputs, pools *pools, blocks *blocks, holders *holders) {
+func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels) {
 	for a := range holders.changed {
 		r.mark(single(a))
 	}
@@ -46,15 +49,21 @@ func (r *routes) drain(in *inputs, pools *pools, blocks *blocks, holders *holder
 			r.mark(is.Prefix)
 		}
 	}
-	if r.moved(in, blocks.node) || pools.changed || len(blocks.changed) > 0 {
+	for p := range learnable.advertised.changed {
+		r.mark(p)
+	}
+	if r.moved(in, blocks.node) || learnable.changed || len(blocks.changed) > 0 {
 		// Whole, because what is acceptable changed: that is when an operator edits
 		// a pool, the node claims a block (once in 64 pods) or changes its address.
 		for _, l := range in.learned.now {
 			r.mark(l.Prefix)
 		}
 	}
+	for p := range tunnels.dirty {
+		r.mark(p)
+	}
 	for p := range r.dirty {
-		r.said.say(p, r.want(p, in, pools, blocks, holders))
+		r.said.say(p, r.want(p, in, learnable, blocks, holders, tunnels))
 	}
 }
 
@@ -72,7 +81,7 @@ func (r *routes) moved(in *inputs, node string) bool {
 }
 
 // want returns the route to p, or nil.
-func (r *routes) want(p netip.Prefix, in *inputs, pools *pools, blocks *blocks, holders *holders) *desired.Route {
+func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels) *desired.Route {
 	if p.IsSingleIP() {
 		if iface, held := holders.winner(p.Addr()); held {
 			return &desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
@@ -84,31 +93,42 @@ func (r *routes) want(p netip.Prefix, in *inputs, pools *pools, blocks *blocks, 
 		}
 		return nil
 	}
-	l := in.learned.now[p.String()]
-	if l == nil || !pools.cover.contains(p) {
-		return nil
+	var hops []netip.Addr
+	var weights []uint8
+	if l := in.learned.now[p.String()]; l != nil && learnable.has(p) {
+		hops, weights = r.hops(l)
 	}
-	if hops := r.hops(l.NextHops); len(hops) > 0 {
-		return &desired.Route{Prefix: p, Kind: desired.Via, NextHops: hops}
+	if route, decided := tunnels.route(p, hops, in, blocks); decided {
+		return route
+	}
+	if len(hops) > 0 {
+		return &desired.Route{Prefix: p, Kind: desired.Via, NextHops: hops, Weights: weights}
 	}
 	return nil
 }
 
-// hops returns the next hops but this node itself: a neighbour may still say
-// what it once heard from us, and the kernel refuses a gateway of its own.
-func (r *routes) hops(all []netip.Addr) []netip.Addr {
-	hops := make([]netip.Addr, 0, len(all))
-	for _, h := range all {
-		if !slices.Contains(r.self, h) {
-			hops = append(hops, h)
+// hops returns the next hops but this node itself, and their weights: a neighbour
+// may still say what it once heard from us, and the kernel refuses a gateway of
+// its own.
+func (r *routes) hops(l *event.Learned) (hops []netip.Addr, weights []uint8) {
+	for i, h := range l.NextHops {
+		if slices.Contains(r.self, h) {
+			continue
+		}
+		at, twice := slices.BinarySearchFunc(hops, h, netip.Addr.Compare)
+		if twice {
+			continue
+		}
+		hops = slices.Insert(hops, at, h)
+		if l.Weights != nil {
+			weights = slices.Insert(weights, at, l.Weights[i])
 		}
 	}
-	slices.SortFunc(hops, netip.Addr.Compare)
-	return slices.Compact(hops)
+	return hops, weights
 }
 
 func (r *routes) settle() { forget(&r.dirty) }
 
 func sameRoute(a, b *desired.Route) bool {
-	return a.Prefix == b.Prefix && a.Kind == b.Kind && a.Interface == b.Interface && slices.Equal(a.NextHops, b.NextHops)
+	return a.Prefix == b.Prefix && a.Kind == b.Kind && a.Interface == b.Interface && slices.Equal(a.NextHops, b.NextHops) && slices.Equal(a.Weights, b.Weights)
 }

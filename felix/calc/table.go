@@ -1,6 +1,7 @@
 package calc
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/koratnet/korat/felix/event"
@@ -93,11 +94,15 @@ type inputs struct {
 	networkSets table[event.NetworkSet]
 	accounts    table[event.ServiceAccount]
 	slices      table[event.EndpointSlice]
+	services    table[event.Service]
 	hosts       table[event.HostEndpoint]
 
 	configurations table[event.NodeConfiguration]
 	interfaces     table[event.LocalInterface]
 	proxies        table[event.Proxy]
+
+	reach       table[event.Reach]         // by the address's text
+	tunnelAddrs table[event.TunnelAddress] // by interface
 }
 
 func newInputs() inputs {
@@ -116,13 +121,14 @@ func newInputs() inputs {
 		}),
 		networks: newTable(identical[event.NodeNetwork]),
 		peers:    newTable(identical[event.Peer]),
-		bgp:      newTable(identical[event.BGP]),
+		// The one configuration is edited by people.
+		bgp: newTable(func(a, b *event.BGP) bool { return reflect.DeepEqual(a, b) }),
 		endpoints: newTable(func(a, b *event.Endpoint) bool {
 			return a.Handle == b.Handle && a.UID == b.UID && a.Interface == b.Interface && a.Generation == b.Generation &&
 				slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources)
 		}),
 		learned: newTable(func(a, b *event.Learned) bool {
-			return a.Prefix == b.Prefix && slices.Equal(a.NextHops, b.NextHops)
+			return a.Prefix == b.Prefix && slices.Equal(a.NextHops, b.NextHops) && slices.Equal(a.Weights, b.Weights)
 		}),
 		tiers: newTable(identical[event.Tier]),
 		networkSets: newTable(func(a, b *event.NetworkSet) bool {
@@ -132,7 +138,11 @@ func newInputs() inputs {
 			return a.Namespace == b.Namespace && a.Name == b.Name && a.Labels.Equal(b.Labels)
 		}),
 		slices: newTable(func(a, b *event.EndpointSlice) bool {
-			return a.Service == b.Service && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Ports, b.Ports)
+			return a.Service == b.Service && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Backends, b.Backends)
+		}),
+		services: newTable(func(a, b *event.Service) bool {
+			return a.ServiceName == b.ServiceName && slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
+				slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal
 		}),
 		hosts: newTable(func(a, b *event.HostEndpoint) bool {
 			return a.Name == b.Name && a.Node == b.Node && a.Interface == b.Interface && slices.Equal(a.Addrs, b.Addrs) &&
@@ -141,6 +151,8 @@ func newInputs() inputs {
 		// Settings are compared when they are put together.
 		configurations: newTable(func(a, b *event.NodeConfiguration) bool { return a == b }),
 		proxies:        newTable(identical[event.Proxy]),
+		reach:          newTable(identical[event.Reach]),
+		tunnelAddrs:    newTable(identical[event.TunnelAddress]),
 		interfaces: newTable(func(a, b *event.LocalInterface) bool {
 			return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
 		}),
@@ -181,6 +193,8 @@ func (in *inputs) put(ev event.Event) {
 		in.accounts.put(ev)
 	case event.EndpointSliceKind:
 		in.slices.put(ev)
+	case event.ServiceKind:
+		in.services.put(ev)
 	case event.HostEndpointKind:
 		in.hosts.put(ev)
 	case event.NodeConfigurationKind:
@@ -189,6 +203,10 @@ func (in *inputs) put(ev event.Event) {
 		in.proxies.put(ev)
 	case event.LocalInterfaceKind:
 		in.interfaces.put(ev)
+	case event.ReachKind:
+		in.reach.put(ev)
+	case event.TunnelAddressKind:
+		in.tunnelAddrs.put(ev)
 	case event.ReservationKind: // concerns who hands out addresses, not who has them
 	default:
 		panic("bug: event of an unknown kind: " + ev.Key.Name)
@@ -202,12 +220,13 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [19]marks {
+func (in *inputs) tables() [22]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
-		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.hosts,
+		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.services, &in.hosts,
 		&in.configurations, &in.interfaces, &in.proxies,
+		&in.reach, &in.tunnelAddrs,
 	}
 }
 

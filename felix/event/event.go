@@ -44,6 +44,9 @@ const (
 	LocalInterfaceKind
 	ProxyKind
 	ReservationKind
+	ServiceKind
+	ReachKind
+	TunnelAddressKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -118,6 +121,8 @@ type EndpointSlice struct {
 	Service policy.ServiceName
 	Addrs   []netip.Addr
 	Ports   []policy.NamedPort
+	// Backends are sorted by node, each node once.
+	Backends []Backend
 }
 
 // HostEndpoint is a host endpoint of any node.
@@ -133,6 +138,7 @@ type Policy struct{ *policy.Policy }
 type Pool struct {
 	ipam.Pool
 	Masquerade bool // its pods hide behind their node when they leave the cluster
+	Modes      PoolModes
 }
 
 // Block is a block with its owner. The engine does not look at its standing.
@@ -180,6 +186,11 @@ type BGP struct {
 	Mesh        bool // iBGP between all nodes of one AS
 	ListenPort  uint16
 	RestartTime time.Duration
+	Services    ServiceRanges
+	// Learn are ranges beside pools and Services of which routes are taken from
+	// neighbours: of prefixes inside of them. 0.0.0.0/0 and ::/0 let in those
+	// prefixes alone, default routes.
+	Learn []netip.Prefix
 }
 
 // Endpoint is a pod's attachment on this node, as the CNI plugin made it.

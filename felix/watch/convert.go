@@ -114,8 +114,8 @@ func serviceAccount(obj any) (string, event.Value) {
 	return namespacedName(a), &event.ServiceAccount{Namespace: a.Namespace, Name: a.Name, Labels: selector.MakeLabels(a.Labels)}
 }
 
-// endpointSlice: whether endpoints are ready is not asked, or the policy would
-// close and open with every probe.
+// endpointSlice: policy does not ask whether endpoints are ready, or it would
+// close and open with every probe. What announces services does.
 func endpointSlice(obj any) (string, event.Value) {
 	s := obj.(*discoveryv1.EndpointSlice)
 	service := s.Labels[discoveryv1.LabelServiceName]
@@ -128,6 +128,7 @@ func endpointSlice(obj any) (string, event.Value) {
 			v.Addrs = appendAddr(v.Addrs, a)
 		}
 	}
+	v.Backends = backends(s)
 	for _, p := range s.Ports {
 		port := policy.NamedPort{Protocol: policy.TCP}
 		if p.Name != nil {
@@ -182,7 +183,7 @@ func pool(obj any) (string, event.Value) {
 	if err != nil {
 		return o.Name, nil
 	}
-	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Pool: ipam.Pool{
+	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Modes: poolModes(o), Pool: ipam.Pool{
 		Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), MaxBlocks: int(o.Spec.MaxBlocksPerNode),
 		Disabled: o.Spec.Disabled || o.DeletionTimestamp != nil, Manual: o.Spec.Assignment == koratv1.AssignManual,
 	}}
@@ -276,6 +277,7 @@ func bgpConfiguration(obj any) (string, event.Value) {
 	return o.Name, &event.BGP{
 		ASN: uint32(o.Spec.ASNumber), Mesh: o.Spec.NodeToNodeMesh != koratv1.MeshDisabled,
 		ListenPort: uint16(o.Spec.ListenPort), RestartTime: duration(o.Spec.GracefulRestart.RestartTime, koratv1.DefaultRestartTime),
+		Services: serviceRanges(&o.Spec), Learn: prefixesOf(o.Spec.LearnedRanges),
 	}
 }
 

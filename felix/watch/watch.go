@@ -61,6 +61,7 @@ func feeds(c *kube.Clients) []feed {
 		{c.Core, "nodes", &corev1.Node{}, event.NodeKind, node, nil},
 		{c.Core, "pods", &corev1.Pod{}, event.PodKind, pod, nil},
 		{c.Core, "serviceaccounts", &corev1.ServiceAccount{}, event.ServiceAccountKind, serviceAccount, nil},
+		{c.Core, "services", &corev1.Service{}, event.ServiceKind, service, nil},
 		{c.Discovery, "endpointslices", &discoveryv1.EndpointSlice{}, event.EndpointSliceKind, endpointSlice, nil},
 		{c.Networking, "networkpolicies", &networkingv1.NetworkPolicy{}, event.PolicyKind, policyOf(convert.NetworkPolicy), nil},
 		{c.Korat, "ippools", &koratv1.IPPool{}, event.PoolKind, pool, nil},
