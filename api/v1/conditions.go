@@ -46,6 +46,12 @@ const (
 	// something that contradicts this one, such as a second session with the
 	// same address.
 	ReasonConflict = "Conflict"
+	// ReasonUnknownFilter, with Accepted false on a BGPPeer: a BGPFilter that it
+	// names does not exist or is not Accepted, so that there is no session.
+	ReasonUnknownFilter = "UnknownFilter"
+	// ReasonUnknownPool, with Accepted false on a BGPAdvertisement: an IPPool that
+	// it names does not exist. All else of it is announced.
+	ReasonUnknownPool = "UnknownPool"
 	// ReasonNameMismatch, with Accepted false on a Block: the name is not the
 	// one that belongs to its CIDR, so that it does not count as a claim.
 	ReasonNameMismatch = "NameMismatch"

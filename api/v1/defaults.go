@@ -30,6 +30,11 @@ const (
 	// its peer.
 	DefaultHoldTime = 90 * time.Second
 
+	// DefaultBFDInterval is the shortest time between BFD packets, and
+	// DefaultBFDMultiplier how many may be lost: a dead peer is known after 0.9 s.
+	DefaultBFDInterval   = 300 * time.Millisecond
+	DefaultBFDMultiplier = 3
+
 	// DefaultCooldown is how long a freed address rests: longer than the SYN-SENT
 	// and the unreplied UDP timeouts of conntrack.
 	DefaultCooldown = 30 * time.Second

@@ -40,7 +40,36 @@ type NodeNetworkSpec struct {
 	// of their rack.
 	// +optional
 	ASNumber ASNumber `json:"asNumber,omitempty"`
+
+	// Reflection is the node's part among automatic reflectors, written by the
+	// controller.
+	// +optional
+	Reflection *Reflection `json:"reflection,omitempty"`
 }
+
+// Reflection is a node's part among automatic reflectors.
+type Reflection struct {
+	// ClusterID is that of the reflectors of the node's group, written like an
+	// IPv4 address.
+	// +required
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule=`isIP(self) && ip(self).family() == 4 && self != '0.0.0.0'`,message="not written like an IPv4 address, expected one such as 244.0.0.1"
+	ClusterID string `json:"clusterID"`
+
+	// Role is Reflector or Client.
+	// +required
+	// +kubebuilder:validation:Enum=Reflector;Client
+	Role ReflectionRole `json:"role"`
+}
+
+// ReflectionRole is what a node is in its group.
+type ReflectionRole string
+
+// The roles of nodes.
+const (
+	RoleReflector ReflectionRole = "Reflector"
+	RoleClient    ReflectionRole = "Client"
+)
 
 // NodeNetworkStatus is how a node is doing.
 type NodeNetworkStatus struct {
@@ -323,6 +352,17 @@ type SessionStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Received int32 `json:"received"`
+
+	// Accepted is how many of these are in use, as filters and pools allow.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Accepted int32 `json:"accepted"`
+
+	// BFD is the state of the BFD session beside it (RFC 5880): Down, Init, Up or
+	// AdminDown. Empty if none is asked for.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	BFD string `json:"bfd,omitempty"`
 
 	// Advertised is how many prefixes we announce to the neighbour.
 	// +optional

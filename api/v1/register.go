@@ -25,6 +25,8 @@ func addKnownTypes(s *runtime.Scheme) error {
 		&NodeNetwork{}, &NodeNetworkList{},
 		&BGPConfiguration{}, &BGPConfigurationList{},
 		&BGPPeer{}, &BGPPeerList{},
+		&BGPFilter{}, &BGPFilterList{},
+		&BGPAdvertisement{}, &BGPAdvertisementList{},
 		&Tier{}, &TierList{},
 		&NetworkPolicy{}, &NetworkPolicyList{},
 		&GlobalNetworkPolicy{}, &GlobalNetworkPolicyList{},

@@ -50,6 +50,7 @@ func TestDefaultsOfTheSchemaAreTheConstants(t *testing.T) {
 		ListenPort:      DefaultBGPPort,
 		GracefulRestart: GracefulRestart{RestartTime: &metav1.Duration{Duration: DefaultRestartTime}},
 		DrainOn:         DrainOnAnnotation,
+		LoadBalancers:   LoadBalancersClassed,
 	}, conf.Spec); diff != "" {
 		t.Errorf("BGPConfiguration (-want +got):\n%s", diff)
 	}
@@ -65,6 +66,8 @@ func TestDefaultsOfTheSchemaAreTheConstants(t *testing.T) {
 		ASNumber:  65001,
 		Advertise: []Advertise{AdvertiseBlocks},
 		HoldTime:  &metav1.Duration{Duration: DefaultHoldTime},
+
+		SourceAddress: SourceNodeIP, NextHop: NextHopAuto,
 	}, peer.Spec); diff != "" {
 		t.Errorf("BGPPeer (-want +got):\n%s", diff)
 	}
