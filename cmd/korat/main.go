@@ -25,7 +25,7 @@ func main() {
 		Use: "korat", Short: "Container networking by plain IP routing", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(agentCommand(), controllerCommand(), dropsCommand())
+	root.AddCommand(agentCommand(), controllerCommand(), dropsCommand(), installCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "korat:", err)
 		os.Exit(1)
