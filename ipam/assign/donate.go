@@ -120,8 +120,13 @@ func (a *Allocator) carve(b ipam.Block, w ipam.Want) (part netip.Prefix, why str
 		if part, ours = own.Spare(w.Bits, a.now()); !ours {
 			return part, "it has no free address", nil
 		}
-	} else if part, why = w.CIDR, a.refusal(own, w); why != "" {
+	} else if part, why = w.CIDR, a.refusal(own, w); part != b.CIDR && why != "" {
 		return part, why, nil
+	}
+	if part == b.CIDR {
+		// It has one object, so it cannot be carved out of itself.
+		a.idle[part] = time.Time{} // but goes with the next GiveBack, if it is empty
+		return part, "it is the whole of the block, which its owner gives back when it is empty", nil
 	}
 	g, carved := a.given[part]
 	if carved && g.To == w.By {

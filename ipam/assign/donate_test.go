@@ -40,6 +40,45 @@ func TestAnAddressThatIsAskedForComesFromWhereverItIs(t *testing.T) {
 	}
 }
 
+// A block of one address cannot be carved out of itself: it would be nobody's.
+func TestAWholeBlockIsGivenBackRatherThanCarved(t *testing.T) {
+	w, c := newWorld()
+	p := pool("p", "10.0.0.0/28", 29)
+	a, b := w.node(t, "a", t.TempDir(), c, p), w.node(t, "b", t.TempDir(), c, p)
+	other := w.node(t, "c", t.TempDir(), c, p)
+	w.lively(t, a, b, other)
+	mine := give(t, a, handle(1), ipam.Request{})
+	w.tell(a, b, other)
+	free := mine.Next()
+	if !a.blockFor(free) {
+		free = mine.Prev()
+	}
+	give(t, b, handle(2), ipam.Request{Addrs: []netip.Addr{free}})
+	end(t, b, handle(2), free, 0)
+	w.tell(a, b, other)
+	ask := ipam.Request{Addrs: []netip.Addr{free}}
+	if _, err := other.Assign(t.Context(), handle(3), ask); !errors.Is(err, ipam.ErrTaken) || !strings.Contains(err.Error(), "whole of the block") {
+		t.Fatalf("got %v", err)
+	}
+	c.t = c.t.Add(ipam.DefaultCooldown) // the address has rested
+	if err := b.GiveBack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, left := w.blocks[netip.PrefixFrom(free, 32)]; left {
+		t.Fatalf("b keeps what it does not need and another asked for: %v", w.blocks)
+	}
+	for range 2 { // a sees that nobody has the part, and later that this is still so
+		w.tell(a, b, other)
+		if err := a.Answer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.t = c.t.Add(returnAfter)
+	}
+	if got := give(t, other, handle(3), ask); got != free {
+		t.Errorf("got %s, want %s", got, free)
+	}
+}
+
 func TestAnOwnerThatIsSilentIsNotWaitedForLong(t *testing.T) {
 	w, c := newWorld()
 	p := pool("p", "10.0.0.0/30", 30)
