@@ -8,7 +8,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -50,7 +48,7 @@ func add(args *skel.CmdArgs) error {
 	}
 	var dns types.DNS
 	if c.delegates() {
-		if req.Given, dns, err = c.borrow(context.Background(), args); err != nil {
+		if req.Given, dns, err = c.borrow(args); err != nil {
 			return err
 		}
 	}
@@ -60,7 +58,7 @@ func add(args *skel.CmdArgs) error {
 	}
 	if err != nil {
 		if c.delegates() { // what fails here the runtime's DEL repeats
-			_ = c.giveBack(context.Background(), args)
+			_ = c.giveBack(args)
 		}
 		return later(err)
 	}
@@ -79,7 +77,7 @@ func del(args *skel.CmdArgs) error {
 		err = bury(c, req)
 	}
 	if err == nil && c.delegates() {
-		err = c.giveBack(context.Background(), args)
+		err = c.giveBack(args)
 	}
 	return err
 }
@@ -105,7 +103,7 @@ func check(args *skel.CmdArgs) error {
 		}
 	}
 	if _, err = ask(c, req); err == nil && c.delegates() {
-		err = invoke.DelegateCheck(context.Background(), c.IPAM.Type, args.StdinData, nil)
+		_, err = c.delegate("CHECK", args)
 	}
 	return later(err)
 }
@@ -120,7 +118,7 @@ func status(args *skel.CmdArgs) error {
 		return types.NewError(types.ErrPluginNotAvailable, "the Korat agent does not run on this node", err.Error())
 	}
 	if err == nil && c.delegates() {
-		err = invoke.DelegateStatus(context.Background(), c.IPAM.Type, args.StdinData, nil)
+		_, err = c.delegate("STATUS", args)
 	}
 	return err
 }
@@ -135,7 +133,7 @@ func gc(args *skel.CmdArgs) error {
 		req.Valid = append(req.Valid, wire.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})
 	}
 	if _, err = ask(c, req); err == nil && c.delegates() {
-		err = invoke.DelegateGC(context.Background(), c.IPAM.Type, args.StdinData, nil)
+		_, err = c.delegate("GC", args)
 	}
 	return later(err)
 }

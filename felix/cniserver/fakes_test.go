@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
@@ -35,22 +36,39 @@ func (k *kernel) Post(evs ...event.Event) {
 		}
 		ep := ev.Value.(*event.Endpoint)
 		k.endpoints[ev.Key.Name] = ep
-		for _, a := range ep.Addrs {
-			k.node.Run("ip", "route", "replace", a.String(), "dev", ev.Key.Name)
+		_ = k.route(ep) // or it waits for its interface
+	}
+}
+
+func (k *kernel) route(ep *event.Endpoint) error {
+	for _, a := range ep.Addrs {
+		if out, err := k.node.Try("ip", "route", "replace", a.String(), "dev", ep.Interface); err != nil {
+			return errors.New(out)
 		}
 	}
+	return nil
 }
 
 func (k *kernel) Synced(event.Source) { k.synced = true }
 func (k *kernel) Ready() error        { return k.refuse }
 
-func (k *kernel) WaitEndpoint(_ context.Context, iface string, generation uint64) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if ep := k.endpoints[iface]; ep == nil || ep.Generation != generation {
-		return errors.New("not applied")
+func (k *kernel) WaitEndpoint(ctx context.Context, iface string, generation uint64) error {
+	for {
+		k.mu.Lock()
+		ep, refuse := k.endpoints[iface], k.refuse
+		k.mu.Unlock()
+		if refuse != nil {
+			return refuse
+		}
+		if ep != nil && ep.Generation == generation && k.route(ep) == nil {
+			return nil
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return k.refuse
 }
 
 func (k *kernel) WaitGone(_ context.Context, iface string) error {

@@ -43,9 +43,11 @@ type machine struct {
 	back   int   // the step before which it does not return
 	listed bool
 
-	impatient func() // who asks another node does not wait any longer
-	up        bool   // the agent runs
-	fuse      int    // writes until it is killed; negative: it is not
+	impatient func()        // who asks another node does not wait any longer
+	up        bool          // the agent runs
+	wired     chan struct{} // closed when Attach is over
+	late      func()        // a record that is written after the veth is made
+	fuse      int           // writes until it is killed; negative: it is not
 	books     *journal.Journal
 	alloc     *assign.Allocator
 	server    *cniserver.Server
@@ -280,9 +282,49 @@ func (d disk) Attach(a journal.Attachment) (g uint64, err error) {
 	return g, err
 }
 
+// Begin records at once, or only when the veth has been made.
+func (d disk) Begin(a journal.Attachment) (g uint64, wait func() error) {
+	var outcome error
+	ready := make(chan struct{})
+	record := func() {
+		defer close(ready)
+		var recorded uint64
+		if recorded, outcome = d.Attach(a); recorded != 0 {
+			g = recorded
+		}
+	}
+	wait = func() error {
+		<-ready
+		return outcome
+	}
+	if d.m.w.r.IntN(2) == 0 {
+		record()
+		return g, wait
+	}
+	d.m.late = record
+	return d.m.books.State().Generation + 1, wait
+}
+
 // The kernel.
 
+// Prepare is part of Attach here. What is done at the same time as Attach comes
+// after it, so that a history can be repeated.
+func (m *machine) Prepare(pod.Spec) error {
+	m.wired = make(chan struct{})
+	return nil
+}
+
 func (m *machine) Attach(s pod.Spec) (net.HardwareAddr, error) {
+	defer close(m.wired)
+	mac, err := m.wire(s)
+	if m.late != nil {
+		m.late()
+		m.late = nil
+	}
+	return mac, err
+}
+
+func (m *machine) wire(s pod.Spec) (net.HardwareAddr, error) {
 	return nil, m.write(func() error {
 		if !m.netns[s.Netns] {
 			return pod.ErrNoNetns
@@ -339,6 +381,7 @@ func (m *machine) Post(...event.Event) {}
 func (m *machine) Synced(event.Source) {}
 func (m *machine) Ready() error        { return nil }
 func (m *machine) WaitEndpoint(context.Context, string, uint64) error {
+	<-m.wired
 	if !m.up {
 		return errDead
 	}

@@ -2,9 +2,12 @@
 // letterboxes: an attachment becomes an event, and ADD is answered only when
 // the event's effect, policy and route, is in the kernel.
 //
-// Order of an ADD: address from ipam/assign (memory) -> journal (disk) -> veth
-// -> event -> wait. A crash at any point leaves either nothing or a journalled
-// attachment, which the runtime's retry finds or its DEL removes.
+// Order of an ADD: an address from ipam/assign (memory), then all at the same time
+// that takes its time: the journal (disk), the veth, and the event, of which the
+// effect is policy and then, when the veth is there, the route. The answer waits for
+// all of them. A crash at any point leaves nothing, a journalled attachment, which
+// the runtime's retry finds or its DEL removes, or a veth that the journal does not
+// know and that is adopted: its address is not given to another before it is gone.
 package cniserver
 
 import (
@@ -54,11 +57,15 @@ type Journal interface {
 	Find(ipam.Handle) (journal.Attachment, bool)
 	On(hostInterface string) []journal.Attachment
 	Attach(journal.Attachment) (generation uint64, err error)
+	// Begin is an Attach of which wait, called once and at once, returns the outcome.
+	Begin(journal.Attachment) (generation uint64, wait func() error)
 	Detach(ipam.Handle, journal.Rest) error
 }
 
 // Wirer attaches pods; felix/pod implements it.
 type Wirer interface {
+	// Prepare removes what has the name of the host interface and is not Spec's.
+	Prepare(podnet.Spec) error
 	Attach(podnet.Spec) (net.HardwareAddr, error)
 	Detach(hostInterface string) error
 	SetMTU(podnet.Spec) error

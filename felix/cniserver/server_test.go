@@ -140,6 +140,11 @@ func (n inNode) Attach(s pod.Spec) (mac net.HardwareAddr, err error) {
 	return mac, err
 }
 
+func (n inNode) Prepare(s pod.Spec) (err error) {
+	n.node.Do(func() { err = n.Host.Prepare(s) })
+	return err
+}
+
 func (n inNode) SetMTU(s pod.Spec) (err error) {
 	n.node.Do(func() { err = n.Host.SetMTU(s) })
 	return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,12 +14,15 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/journal"
+
+	podnet "github.com/koratnet/korat/felix/pod"
 )
 
 func handle(r wire.Request) ipam.Handle {
@@ -33,29 +37,57 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 	defer s.pods.lock(iface)()
 
 	at, known := s.Journal.Find(h)
+	recorded := func() error { return nil }
 	var err error
 	if !known {
 		at, known, err = s.inherit(r)
 	}
 	if err == nil && !known {
-		at, err = s.assign(ctx, r)
+		at, recorded, err = s.assign(ctx, r)
 	}
 	if err != nil {
 		return nil, err
 	}
 	spec := s.spec(at, r.Netns, r.IfName)
-	mac, err := s.Wirer.Attach(spec)
-	if err == nil {
-		s.post(at)
-		err = s.Status.WaitEndpoint(ctx, iface, at.Generation)
-	}
+	mac, err := s.attach(ctx, at, spec, recorded)
 	if err != nil {
 		if !known { // an earlier ADD may have succeeded and the pod may run
-			err = errors.Join(err, s.detach(at))
+			err = errors.Join(err, s.abandon(at))
 		}
 		return nil, err
 	}
 	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: spec.MTU, Addrs: at.Addrs}, nil
+}
+
+// attach records at, makes its veth and waits for the kernel, all at once: none
+// needs another but the route, which needs the veth. An earlier veth of the name
+// goes before, or it would be taken for that of at.
+func (s *Server) attach(ctx context.Context, at journal.Attachment, spec podnet.Spec, recorded func() error) (mac net.HardwareAddr, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(recorded)
+	if err := s.Wirer.Prepare(spec); err != nil {
+		return nil, errors.Join(err, g.Wait())
+	}
+	s.post(at)
+	g.Go(func() (err error) {
+		mac, err = s.Wirer.Attach(spec)
+		return err
+	})
+	g.Go(func() error { return s.Status.WaitEndpoint(ctx, at.HostInterface, at.Generation) })
+	return mac, g.Wait()
+}
+
+// abandon takes back all of an ADD that failed. If the record of it failed, there
+// is none to be struck out.
+func (s *Server) abandon(at journal.Attachment) error {
+	if _, recorded := s.Journal.Find(at.Handle); recorded {
+		return s.detach(at)
+	}
+	err := s.release(at)
+	if err == nil {
+		s.Allocator.Release(at.Handle, at.Addrs, s.Allocator.Rest(at.Handle, at.Addrs, at.Keep))
+	}
+	return err
 }
 
 // goneTimeout bounds how long a DEL waits for routes and rules to go.
@@ -65,6 +97,14 @@ const goneTimeout = 2 * time.Second
 // route its addresses are in use. The veth itself, which the kernel is slow to
 // remove, goes afterwards; without route and policy it leads nowhere.
 func (s *Server) detach(at journal.Attachment) error {
+	if err := s.release(at); err != nil {
+		return err
+	}
+	return s.forget(at)
+}
+
+// release takes at out of the kernel, as far as anybody could reach it.
+func (s *Server) release(at journal.Attachment) error {
 	s.Box.Post(event.Gone(event.EndpointKind, at.HostInterface))
 	if err := s.Wirer.Retire(at.HostInterface); err != nil {
 		return err
@@ -78,7 +118,7 @@ func (s *Server) detach(at journal.Attachment) error {
 		}
 	}
 	s.reaper.wake()
-	return s.forget(at)
+	return nil
 }
 
 // forget strikes at from the journal, then gives its addresses back.

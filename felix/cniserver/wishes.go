@@ -64,26 +64,24 @@ func unbuilt(w annotation.Wishes) error {
 	return nil
 }
 
-// assign finds addresses and records them, with what else the pod asks for.
-func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachment, err error) {
+// assign finds addresses and begins to record them, with what else the pod asks
+// for. recorded, to be called at once, returns when that is on disk.
+func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachment, recorded func() error, err error) {
 	h := handle(r)
 	w, req, err := s.wishes(ctx, r)
 	if err != nil {
-		return at, err
+		return at, nil, err
 	}
 	addrs, err := s.addresses(ctx, h, r, req)
 	if err != nil {
-		return at, err
+		return at, nil, err
 	}
 	at = journal.Attachment{
 		Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
 		Addrs: addrs, Keep: req.Keep, MAC: w.MAC.String(), Sources: w.Sources,
 	}
-	if at.Generation, err = s.Journal.Attach(at); err != nil {
-		s.Allocator.Undo(h, addrs)
-		return journal.Attachment{}, err
-	}
-	return at, nil
+	at.Generation, recorded = s.Journal.Begin(at)
+	return at, recorded, nil
 }
 
 // addresses are those that another plugin has assigned, or ours. In a block of

@@ -162,3 +162,7 @@ func (h *Host) checkOutside(host netlink.Link, s Spec, podMAC net.HardwareAddr) 
 	}
 	return nil
 }
+
+func ipnet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

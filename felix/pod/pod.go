@@ -18,7 +18,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
 )
 
@@ -38,12 +37,16 @@ var ErrNoNetns = errors.New("no network namespace")
 // ErrElsewhere: the host interface leads into another network namespace.
 var ErrElsewhere = errors.New("interface of another sandbox")
 
-// Host attaches pods to the network namespace it was made in.
+// Host attaches pods to the network namespace it was made in. It may be used by
+// any goroutine.
 type Host struct {
 	nl *netlink.Handle
 
-	direct sync.Mutex // guards conn, for what nl cannot say
-	conn   *nlsock.Conn
+	direct sync.Mutex   // guards conn
+	conn   *nlsock.Conn // for requests that are made here
+
+	reaping sync.Mutex // guards reaper
+	reaper  *nlsock.Conn
 }
 
 // NewHost returns the Host of the current network namespace.
@@ -57,19 +60,50 @@ func NewHost() (*Host, error) {
 		nl.Close()
 		return nil, fmt.Errorf("netlink socket: %w", err)
 	}
-	return &Host{nl: nl, conn: conn}, nil
+	reaper, err := nlsock.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		nl.Close()
+		conn.Close()
+		return nil, fmt.Errorf("netlink socket: %w", err)
+	}
+	return &Host{nl: nl, conn: conn, reaper: reaper}, nil
 }
 
 // Close frees what NewHost opened.
 func (h *Host) Close() {
 	h.nl.Close()
 	h.conn.Close()
+	h.reaper.Close()
+}
+
+// Prepare removes a veth that has the name of s's host interface and is not s:
+// that of an earlier sandbox of a pod of this name, or a retired one. Who sees the
+// name after it sees s.
+func (h *Host) Prepare(s Spec) error {
+	link, err := h.nl.LinkByName(s.HostInterface)
+	if isGone(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.HostInterface, err)
+	}
+	if retired(link) {
+		return h.Detach(s.HostInterface)
+	}
+	podNS, err := ns.GetNS(s.Netns)
+	if err != nil {
+		return fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
+	}
+	defer podNS.Close()
+	if leadsTo(link, podNS, s.Interface) {
+		return nil
+	}
+	return h.Detach(s.HostInterface)
 }
 
 // Attach makes s so and returns the hardware address of the pod's side. What
-// is there already and right is kept; a veth of the same name that leads
-// elsewhere (an earlier sandbox of a pod of this name) is replaced. After an
-// error nothing of a new veth is left.
+// is there already and right is kept; what Prepare would remove is replaced.
+// After an error nothing of a new veth is left.
 func (h *Host) Attach(s Spec) (net.HardwareAddr, error) {
 	podNS, err := ns.GetNS(s.Netns)
 	if err != nil {
@@ -81,8 +115,8 @@ func (h *Host) Attach(s Spec) (net.HardwareAddr, error) {
 		return nil, err
 	}
 	var mac net.HardwareAddr
-	err = within(podNS, func(nl *netlink.Handle) (err error) {
-		mac, err = inside(nl, s)
+	err = podNS.Do(func(ns.NetNS) (err error) {
+		mac, err = inside(s)
 		return err
 	})
 	if err == nil {
@@ -125,29 +159,36 @@ func isGone(err error) bool {
 	return errors.As(err, &notFound) || errors.Is(err, unix.ENODEV)
 }
 
-// veth makes the pair unless it is there and leads into podNS.
+// veth makes the pair unless it is there and leads into podNS. It asks before it
+// looks: as a rule nothing is there.
 func (h *Host) veth(podNS ns.NetNS, s Spec) (fresh bool, err error) {
-	if link, err := h.nl.LinkByName(s.HostInterface); err == nil {
-		if !retired(link) && leadsTo(link, podNS, s.Interface) {
-			return false, nil
-		}
-		if err := h.Detach(s.HostInterface); err != nil {
-			return false, err
-		}
+	if err = h.do(vethRequest(s, int(podNS.Fd()))); !errors.Is(err, unix.EEXIST) {
+		return err == nil, err
 	}
-	hostMAC, _ := net.ParseMAC(wire.HostMAC)
-	err = h.nl.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: s.HostInterface, MTU: s.MTU, HardwareAddr: hostMAC, TxQLen: -1},
-		PeerName:  s.Interface,
-		PeerMTU:   uint32(s.MTU),
-
-		PeerHardwareAddr: s.MAC,
-		PeerNamespace:    netlink.NsFd(podNS.Fd()),
-	})
+	link, err := h.nl.LinkByName(s.HostInterface)
+	switch {
+	case isGone(err):
+		return false, fmt.Errorf("interface %s exists in the pod already and is not ours", s.Interface)
+	case err != nil:
+		return false, err
+	case !retired(link) && leadsTo(link, podNS, s.Interface):
+		return false, nil
+	}
+	if err := h.Detach(s.HostInterface); err != nil {
+		return false, err
+	}
+	err = h.do(vethRequest(s, int(podNS.Fd())))
 	if errors.Is(err, unix.EEXIST) {
 		return false, fmt.Errorf("interface %s exists in the pod already and is not ours", s.Interface)
 	}
-	return true, err
+	return err == nil, err
+}
+
+// do makes requests in a row. The error is of the first that failed.
+func (h *Host) do(all ...request) error {
+	h.direct.Lock()
+	defer h.direct.Unlock()
+	return carryOut(h.conn, all)
 }
 
 // leadsTo reports whether the other end of host is name in podNS.
@@ -175,15 +216,15 @@ func within(podNS ns.NetNS, f func(*netlink.Handle) error) error {
 }
 
 // inside configures the pod's side. It runs in the pod's namespace.
-func inside(nl *netlink.Handle, s Spec) (net.HardwareAddr, error) {
-	if lo, err := nl.LinkByName("lo"); err == nil {
-		if err := nl.LinkSetUp(lo); err != nil {
-			return nil, fmt.Errorf("lo up: %w", err)
-		}
-	}
-	link, err := nl.LinkByName(s.Interface)
+func inside(s Spec) (net.HardwareAddr, error) {
+	conn, err := nlsock.Open(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Interface, err)
+		return nil, fmt.Errorf("netlink socket: %w", err)
+	}
+	defer conn.Close()
+	index, mac, err := lookUp(conn, s.Interface)
+	if err != nil {
+		return nil, err
 	}
 	// A new namespace takes this over from the first one, which forwards.
 	if err := set("net/ipv4/ip_forward", "0"); err != nil {
@@ -200,44 +241,12 @@ func inside(nl *netlink.Handle, s Spec) (net.HardwareAddr, error) {
 			return nil, err
 		}
 	}
-	if err := nl.LinkSetUp(link); err != nil {
-		return nil, fmt.Errorf("%s up: %w", s.Interface, err)
-	}
+	const loopback = 1 // its index in every namespace
+	all := []request{up(loopback, "lo"), up(index, s.Interface)}
 	for _, a := range s.Addrs {
-		if err := address(nl, link, a); err != nil {
-			return nil, err
-		}
+		all = append(all, wayOut(index, a)...)
 	}
-	return link.Attrs().HardwareAddr, nil
-}
-
-// address gives the pod address a and the way out through the gateway of its family.
-func address(nl *netlink.Handle, link netlink.Link, a netip.Addr) error {
-	addr := &netlink.Addr{IPNet: ipnet(netip.PrefixFrom(a, a.BitLen())), Flags: unix.IFA_F_NODAD}
-	if err := nl.AddrReplace(link, addr); err != nil {
-		return fmt.Errorf("address %s: %w", a, err)
-	}
-	gw, any := wire.Gateway4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if a.Is6() {
-		gw, any = wire.Gateway6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	}
-	hostMAC, _ := net.ParseMAC(wire.HostMAC)
-	err := nl.NeighSet(&netlink.Neigh{ // so that the first packet does not wait for an answer
-		LinkIndex: link.Attrs().Index, IP: gw.AsSlice(), HardwareAddr: hostMAC, State: netlink.NUD_PERMANENT,
-	})
-	if err != nil {
-		return fmt.Errorf("neighbour %s: %w", gw, err)
-	}
-	if a.Is4() {
-		toGW := &netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: ipnet(netip.PrefixFrom(gw, gw.BitLen()))}
-		if err := nl.RouteReplace(toGW); err != nil {
-			return fmt.Errorf("route to %s: %w", gw, err)
-		}
-	}
-	if err := nl.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice(), Dst: ipnet(any)}); err != nil {
-		return fmt.Errorf("default route via %s: %w", gw, err)
-	}
-	return nil
+	return mac, carryOut(conn, all)
 }
 
 // outside configures the host's side: its settings before it comes up, then
@@ -250,22 +259,17 @@ func (h *Host) outside(s Spec, podMAC net.HardwareAddr) error {
 			return err
 		}
 	}
-	link, err := h.nl.LinkByName(s.HostInterface)
+	h.direct.Lock()
+	defer h.direct.Unlock()
+	index, _, err := lookUp(h.conn, s.HostInterface)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.HostInterface, err)
+		return err
 	}
-	if err := h.nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("%s up: %w", s.HostInterface, err)
-	}
+	all := []request{up(index, s.HostInterface)}
 	for _, a := range s.Addrs {
-		err := h.nl.NeighSet(&netlink.Neigh{
-			LinkIndex: link.Attrs().Index, IP: a.AsSlice(), HardwareAddr: podMAC, State: netlink.NUD_PERMANENT,
-		})
-		if err != nil {
-			return fmt.Errorf("neighbour %s: %w", a, err)
-		}
+		all = append(all, neighbour(index, a, podMAC))
 	}
-	return nil
+	return carryOut(h.conn, all)
 }
 
 func has6(addrs []netip.Addr) bool {
@@ -275,10 +279,6 @@ func has6(addrs []netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-func ipnet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // set writes a sysctl of the current network namespace.

@@ -32,10 +32,10 @@ func retired(l netlink.Link) bool { return l.Attrs().Group == retiredGroup }
 
 // Reap removes all retired veths in one request: the kernel waits once for all.
 func (h *Host) Reap() error {
-	h.direct.Lock()
-	defer h.direct.Unlock()
+	h.reaping.Lock()
+	defer h.reaping.Unlock()
 	r := nlsock.NewRequest(unix.RTM_DELLINK, 0, make([]byte, unix.SizeofIfInfomsg))
-	err := h.conn.Do(r.Uint32(unix.IFLA_GROUP, retiredGroup))
+	err := h.reaper.Do(r.Uint32(unix.IFLA_GROUP, retiredGroup))
 	if err != nil && !errors.Is(err, unix.ENODEV) { // there is none
 		return fmt.Errorf("remove retired interfaces: %w", err)
 	}

@@ -17,8 +17,13 @@ type group struct {
 
 // append returns when r is on disk and applied. After an error the file is as
 // before: what could not be recorded did not happen.
-func (j *Journal) append(r record) error {
+func (j *Journal) append(r record) error { return j.enter(r)() }
+
+// enter puts r into a group and returns what writes that group, or waits for it.
+// That has to be called, once and at once: others may wait for the group.
+func (j *Journal) enter(r record) (wait func() error) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	if r.Attach != nil {
 		j.last++
 		r.Attach.Generation = j.last
@@ -31,12 +36,13 @@ func (j *Journal) append(r record) error {
 	}
 	g.records = append(g.records, r)
 	g.lines = append(g.lines, encode(r)...)
-	j.mu.Unlock()
-	if leads {
-		j.lead(g)
+	return func() error {
+		if leads {
+			j.lead(g)
+		}
+		<-g.done
+		return g.err
 	}
-	<-g.done
-	return g.err
 }
 
 // lead writes g when the group before it is written.

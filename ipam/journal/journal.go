@@ -248,6 +248,14 @@ func (j *Journal) Attach(a Attachment) (generation uint64, err error) {
 	return a.Generation, nil
 }
 
+// Begin gives a a new Generation, which it returns, and begins to record it. wait,
+// which has to be called, once and at once, returns when a is recorded, with the
+// same errors as Attach.
+func (j *Journal) Begin(a Attachment) (generation uint64, wait func() error) {
+	wait = j.enter(record{Attach: &a})
+	return a.Generation, wait
+}
+
 // Detach records that h is gone and its addresses rest as r says.
 func (j *Journal) Detach(h ipam.Handle, r Rest) error {
 	return j.append(record{Detach: &detachRecord{h, r}})
