@@ -53,9 +53,17 @@ type Speaker interface {
 	Break(ctx context.Context, addr netip.Addr, why string) error
 }
 
+// Lasting is a Speaker that outlives the agent: what it was told may be the words
+// of an earlier one. bgp/child makes one of a Speaker.
+type Lasting interface {
+	Speaker
+	// Originated returns the paths that are announced.
+	Originated(context.Context) ([]bgp.Path, error)
+}
+
 // Speaking is the reconciler of a Speaker (felix/apply.Reconciler).
 type Speaking struct {
-	speaker Speaker
+	speaker Lasting
 
 	paths    *delta.Tracker[bgp.Path, struct{}]
 	config   *bgp.Config // nil: not known yet
@@ -64,9 +72,9 @@ type Speaking struct {
 }
 
 // New returns the reconciler of s.
-func New(s Speaker) *Speaking {
+func New(s Lasting) *Speaking {
 	paths := delta.New[bgp.Path](func(struct{}, struct{}) bool { return true })
-	// What is there was announced by this process. It may go at once.
+	// Apply does nothing before all that is wanted is known.
 	paths.AllowRemoval(func(bgp.Path, struct{}) bool { return true })
 	return &Speaking{speaker: s, paths: paths}
 }
@@ -89,10 +97,21 @@ func (s *Speaking) Want(d desired.Delta) {
 	s.complete = s.complete || d.Complete
 }
 
-// Resync has nothing to read back, as the speaker holds what it was told. The
-// next Apply says the configuration once more.
-func (s *Speaking) Resync(context.Context) error {
+// Resync reads back what is announced. The next Apply says the configuration once
+// more: the speaker may be another one than before.
+func (s *Speaking) Resync(ctx context.Context) error {
 	s.said = false
+	there, err := s.speaker.Originated(ctx)
+	if err != nil {
+		return fmt.Errorf("read back from bgp speaker: %w", err)
+	}
+	s.paths.Resync(func(yield func(bgp.Path, struct{}) bool) {
+		for _, p := range there {
+			if !yield(p, struct{}{}) {
+				return
+			}
+		}
+	})
 	return nil
 }
 

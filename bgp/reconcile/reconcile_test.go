@@ -46,26 +46,26 @@ func paths(ps ...bgp.Path) map[desired.PathKey]*bgp.Path {
 
 // broken is a speaker whose calls fail as told.
 type broken struct {
-	reconcile.Speaker
+	reconcile.Lasting
 	announce, withdraw, configure error
 }
 
 func (b *broken) Announce(ctx context.Context, p []bgp.Path) error {
-	return errors.Join(b.announce, b.Speaker.Announce(ctx, p))
+	return errors.Join(b.announce, b.Lasting.Announce(ctx, p))
 }
 
 func (b *broken) Withdraw(ctx context.Context, p []bgp.Path) error {
 	if b.withdraw != nil {
 		return b.withdraw
 	}
-	return b.Speaker.Withdraw(ctx, p)
+	return b.Lasting.Withdraw(ctx, p)
 }
 
 func (b *broken) Configure(ctx context.Context, c bgp.Config) error {
 	if b.configure != nil {
 		return b.configure
 	}
-	return b.Speaker.Configure(ctx, c)
+	return b.Lasting.Configure(ctx, c)
 }
 
 // pair is a speaker kept by a reconciler, and a neighbour that hears it.
@@ -85,7 +85,7 @@ func newPair(t *testing.T) *pair {
 	if err := neighbour.Configure(t.Context(), *config(there, here)); err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{T: t, speaker: &broken{Speaker: world.Speaker()}, inbox: mailbox.New(), heard: map[string][]netip.Addr{}}
+	p := &pair{T: t, speaker: &broken{Lasting: world.Speaker()}, inbox: mailbox.New(), heard: map[string][]netip.Addr{}}
 	p.r = reconcile.New(p.speaker)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

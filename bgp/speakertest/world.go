@@ -68,6 +68,13 @@ func (w *World) Speaker() *Fake {
 	return f
 }
 
+// Originated implements reconcile.Lasting.
+func (f *Fake) Originated(context.Context) ([]bgp.Path, error) {
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	return slices.Collect(maps.Keys(f.paths)), nil
+}
+
 // Configure implements reconcile.Speaker.
 func (f *Fake) Configure(_ context.Context, c bgp.Config) error {
 	f.world.mu.Lock()

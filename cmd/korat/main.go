@@ -25,7 +25,7 @@ func main() {
 		Use: "korat", Short: "Container networking by plain IP routing", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(agentCommand(), controllerCommand(), dropsCommand(), installCommand())
+	root.AddCommand(agentCommand(), speakerCommand(), controllerCommand(), dropsCommand(), installCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "korat:", err)
 		os.Exit(1)
@@ -60,6 +60,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&c.CNI.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory in which the container runtime looks for networks; ours is written there when the node can serve pods; empty: none")
 	f.StringVar(&c.CNI.BinDir, "cni-bin-dir", "/opt/cni/bin", "directory of the CNI plugins")
 	f.StringSliceVar(&c.CNI.Chain, "cni-chain", []string{"portmap"}, "CNI plugins that run after ours, where they are installed: portmap, bandwidth, tuning, ...")
+	f.StringVar(&c.Speaker, "speaker", agent.SpeakerChild, "who starts the BGP speaker (korat speaker): child, the agent, which leaves it running when it ends; or beside, somebody else, such as a container of the same pod")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if c.Node == "" {
 			return errors.New("--node-name is empty, expected the name of this node's Node object")

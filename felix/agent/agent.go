@@ -3,7 +3,7 @@
 //
 //	API server   CNI socket    kernel events   BGP neighbours
 //	    │            │              │               │
-//	 watch       cniserver        netmon         bgp/gobgp
+//	 watch       cniserver        netmon         bgp/child
 //	    └─────┬──────┘              │               │
 //	          │◄────────────────────┼───────────────┘ learned
 //	       mailbox                  │ pokes
@@ -29,7 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/cniserver"
@@ -56,10 +56,17 @@ type Config struct {
 	StateDir    string // survives reboots: the journal
 	RunDir      string // does not survive reboots: the CNI socket
 	HTTPAddress string // of /livez, /readyz and /metrics; empty: none
+	Speaker     string // SpeakerChild or SpeakerBeside
 	CNI         CNI
 	Version     string
 	Log         *slog.Logger
 }
+
+// Who starts the BGP speaker of the node.
+const (
+	SpeakerChild  = "child"  // the agent, where none runs
+	SpeakerBeside = "beside" // somebody else
+)
 
 // CNI is where the container runtime looks for networks.
 type CNI struct {
@@ -72,9 +79,11 @@ type CNI struct {
 // rules and interfaces stay, and BGP neighbours keep the node's routes for the
 // restart time.
 func Run(ctx context.Context, c Config) (err error) {
-	restarted, err := markStarted(c.RunDir)
-	if err != nil {
-		return err
+	if c.Speaker != SpeakerChild && c.Speaker != SpeakerBeside {
+		return fmt.Errorf("--speaker is %q, expected %s or %s", c.Speaker, SpeakerChild, SpeakerBeside)
+	}
+	if err := os.MkdirAll(c.RunDir, 0o755); err != nil {
+		return fmt.Errorf("run directory: %w", err)
 	}
 	clients, err := kubeClients(c)
 	if err != nil {
@@ -104,14 +113,14 @@ func Run(ctx context.Context, c Config) (err error) {
 	box := mailbox.New()
 	blocks := ipamkube.NewBlocks(clients.Korat)
 	allocator := assign.New(books, blocks, time.Now, c.Log.With("part", "ipam"))
-	speaker := gobgp.New(gobgp.Options{Log: c.Log.With("part", "bgp"), Restarted: restarted})
-	defer func() { err = errors.Join(err, speaker.Close()) }()
+	var neighbours *apply.Loop
+	speaker := child.NewClient(c.RunDir, func() { neighbours.Poke(apply.Poke{Lost: true}) })
 	kernel, err := newKernel(board, box.Post, c.Log)
 	if err != nil {
 		return err
 	}
 	defer kernel.close()
-	neighbours := apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
+	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients.PodAnnotations), books: books}
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
@@ -140,6 +149,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return kernel.listen(ctx) })
 	g.Go(func() error { return kernel.followProxy(ctx, box.Post) })
 	g.Go(func() error { return neighbours.Run(ctx) })
+	g.Go(func() error { return c.keeper(speaker).Run(ctx) })
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return (&upkeep{node: node, cni: cni, log: c.Log.With("part", "upkeep")}).run(ctx) })
@@ -154,7 +164,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		})
 	}
 	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board, cni) })
-	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu, "restarted", restarted)
+	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu)
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -170,20 +180,13 @@ func kubeClients(c Config) (*kube.Clients, error) {
 	return kube.New(cfg)
 }
 
-// markStarted reports whether an agent ran before since the node was booted:
-// then the kernel still forwards by that agent's routes.
-func markStarted(runDir string) (restarted bool, err error) {
-	if err := os.MkdirAll(runDir, 0o755); err != nil {
-		return false, fmt.Errorf("run directory: %w", err)
+// keeper returns who sees to it that a speaker runs.
+func (c Config) keeper(speaker *child.Client) *child.Keeper {
+	k := &child.Keeper{RunDir: c.RunDir, Version: c.Version, Client: speaker, Log: c.Log.With("part", "bgp")}
+	if c.Speaker == SpeakerChild {
+		k.Command = []string{"korat", "speaker", "--run-dir", c.RunDir}
 	}
-	mark := filepath.Join(runDir, "started")
-	if _, err := os.Stat(mark); err == nil {
-		return true, nil
-	}
-	if err := os.WriteFile(mark, nil, 0o644); err != nil {
-		return false, fmt.Errorf("run directory: %w", err)
-	}
-	return false, nil
+	return k
 }
 
 // serve answers probes, Prometheus and koratctl until ctx ends.

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	"github.com/koratnet/korat/bgp"
-	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/event/mailbox"
@@ -63,7 +63,7 @@ func (t *tee) Synced(s event.Source) {
 type local struct {
 	name, version string
 	board         *status.Board
-	speaker       *gobgp.Speaker
+	speaker       *child.Client
 	allocator     *assign.Allocator
 	directory     *directory
 	books         *journal.Journal

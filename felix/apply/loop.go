@@ -95,7 +95,7 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) pass(ctx context.Context, d desired.Delta, pokes map[Poke]struct{}) {
 	l.note(d)
 	if _, lost := pokes[Poke{Lost: true}]; lost {
-		l.log.Warn("kernel notifications were lost, reading everything again")
+		l.log.Warn("what is there may have changed unseen, reading everything again")
 	}
 	l.choose(ctx, d)
 	l.hearOthers()

@@ -1,0 +1,355 @@
+package child
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/bgp/reconcile"
+)
+
+const (
+	// saveEvery bounds how often a changed state is written.
+	saveEvery = time.Second
+	// lookEvery is how often a speaker looks whether its socket is still there.
+	lookEvery = 5 * time.Second
+	// largest is the largest request: 100,000 paths take a tenth of it.
+	largest = 128 << 20
+	// paths are told in as many requests as this makes of them.
+	pathsPerCall = 10_000
+)
+
+// The calls, and what a speaker says about itself in every answer.
+const (
+	callConfigure = "/configure"
+	callAnnounce  = "/announce"
+	callWithdraw  = "/withdraw"
+	callPaths     = "/originated"
+	callLearned   = "/learned"
+	callSessions  = "/sessions"
+	callRoutes    = "/routes"
+	callBreak     = "/break"
+	callLive      = "/live"
+	callStop      = "/stop"
+	headerVersion = "Korat-Version"
+)
+
+// Speaker is what a Server serves.
+type Speaker interface {
+	reconcile.Speaker
+	// Close ends the speaker so that neighbours keep its paths where graceful
+	// restart was agreed.
+	Close() error
+}
+
+// Config is what a speaker's process is told by flags.
+type Config struct {
+	RunDir  string // the agent's
+	Version string
+	Log     *slog.Logger
+	// New makes the speaker. restarted: the kernel still forwards by the routes of
+	// an earlier one.
+	New func(restarted bool) Speaker
+}
+
+// Server is a speaker's process.
+type Server struct {
+	cfg     Config
+	dir     string
+	speaker Speaker
+	stop    context.CancelFunc
+	dirty   chan struct{} // of capacity 1: the state is to be written
+
+	mu     sync.Mutex // guards the rest
+	config *bgp.Config
+	paths  map[bgp.Path]struct{}
+}
+
+// Run serves the speaker until ctx ends or somebody takes its socket away.
+func Run(ctx context.Context, c Config) (err error) {
+	dir := dirOf(c.RunDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory of the speaker: %w", err)
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	told, restarted, err := loadState(dir)
+	if err != nil {
+		c.Log.Error("waiting for the agent to say everything", "error", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	s := &Server{
+		cfg: c, dir: dir, stop: stop, dirty: make(chan struct{}, 1),
+		speaker: c.New(restarted), paths: map[bgp.Path]struct{}{},
+	}
+	defer func() { err = errors.Join(err, s.speaker.Close()) }()
+	if err := s.resume(ctx, told); err != nil {
+		c.Log.Error("going on as before", "error", err)
+	}
+	return s.serve(ctx)
+}
+
+// lock makes this the only speaker of the directory. The kernel unlocks when the
+// process ends, however it ends.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the speaker: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another speaker runs in %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// resume tells the speaker what the one before it was told, paths first: the
+// neighbours drop at End-of-RIB what they were not told again.
+func (s *Server) resume(ctx context.Context, told state) error {
+	if len(told.Paths) > 0 {
+		for _, p := range told.Paths {
+			s.paths[p] = struct{}{}
+		}
+		if err := s.speaker.Announce(ctx, told.Paths); err != nil {
+			return err
+		}
+	}
+	if told.Config == nil {
+		return nil
+	}
+	c := told.Config.open()
+	s.config = &c
+	return s.speaker.Configure(ctx, c)
+}
+
+func (s *Server) serve(ctx context.Context) error {
+	name := filepath.Join(s.dir, socketName)
+	_ = os.Remove(name) // of one that was killed: we hold the lock
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		return fmt.Errorf("socket of the speaker: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it may be another's by then
+	defer l.Close()
+	srv := &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	context.AfterFunc(ctx, func() { srv.Close() })
+	done := make(chan struct{})
+	go func() { // writes the state, watches the socket
+		defer close(done)
+		s.keep(ctx, name)
+	}()
+	err = srv.Serve(trusted{l.(*net.UnixListener)})
+	s.stop()
+	<-done
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("socket of the speaker: %w", err)
+}
+
+// keep writes the state after changes, the last time when ctx ends.
+func (s *Server) keep(ctx context.Context, socket string) {
+	own, err := os.Lstat(socket)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.save()
+			return
+		case <-look.C:
+			now, err2 := os.Lstat(socket)
+			if err == nil && (err2 != nil || !os.SameFile(own, now)) {
+				s.cfg.Log.Info("the socket was taken away, so this speaker ends", "socket", socket)
+				s.stop()
+			}
+		case <-s.dirty:
+			s.save()
+			select { // no more than one write in saveEvery
+			case <-time.After(saveEvery):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+func (s *Server) save() {
+	s.mu.Lock()
+	told := state{Paths: slices.Collect(maps.Keys(s.paths))}
+	if s.config != nil {
+		told.Config = seal(*s.config)
+	}
+	s.mu.Unlock()
+	if err := saveState(s.dir, told); err != nil && !errors.Is(err, os.ErrNotExist) { // the directory was taken away
+		s.cfg.Log.Error("a speaker that restarts would have to wait for the agent", "error", err)
+	}
+}
+
+func (s *Server) changed(do func()) {
+	s.mu.Lock()
+	do()
+	s.mu.Unlock()
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc(callConfigure, call(func(ctx context.Context, c *sealed) (struct{}, error) {
+		config := c.open()
+		s.changed(func() { s.config = &config })
+		return struct{}{}, s.speaker.Configure(ctx, config)
+	}))
+	mux.HandleFunc(callAnnounce, call(func(ctx context.Context, paths []bgp.Path) (struct{}, error) {
+		if err := s.speaker.Announce(ctx, paths); err != nil {
+			return struct{}{}, err // maybe some were: announcing again is no change
+		}
+		s.changed(func() {
+			for _, p := range paths {
+				s.paths[p] = struct{}{}
+			}
+		})
+		return struct{}{}, nil
+	}))
+	mux.HandleFunc(callWithdraw, call(func(ctx context.Context, paths []bgp.Path) (struct{}, error) {
+		if err := s.speaker.Withdraw(ctx, paths); err != nil {
+			return struct{}{}, err
+		}
+		s.changed(func() {
+			for _, p := range paths {
+				delete(s.paths, p)
+			}
+		})
+		return struct{}{}, nil
+	}))
+	mux.HandleFunc(callPaths, call(func(context.Context, struct{}) ([]bgp.Path, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.Collect(maps.Keys(s.paths)), nil
+	}))
+	mux.HandleFunc(callSessions, call(func(ctx context.Context, _ struct{}) ([]bgp.Session, error) { return s.speaker.Sessions(ctx) }))
+	mux.HandleFunc(callRoutes, call(s.speaker.Routes))
+	mux.HandleFunc(callBreak, call(func(ctx context.Context, b breaking) (struct{}, error) {
+		return struct{}{}, s.speaker.Break(ctx, b.Peer, b.Why)
+	}))
+	mux.HandleFunc(callStop, call(func(context.Context, struct{}) (struct{}, error) {
+		s.stop()
+		return struct{}{}, nil
+	}))
+	mux.HandleFunc(callLive, func(w http.ResponseWriter, r *http.Request) { // ends when either process does
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	mux.HandleFunc(callLearned, s.learned)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerVersion, s.cfg.Version)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// learned streams what the neighbours say. A reader that is slow is told of the
+// last state only, as the speaker coalesces while a write waits.
+func (s *Server) learned(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := bufio.NewWriterSize(w, 64<<10)
+	flush := http.NewResponseController(w)
+	w.WriteHeader(http.StatusOK)
+	_ = flush.Flush()
+	_ = s.speaker.Learned(ctx, func(changed []bgp.Learned, synced bool) {
+		for part := range slices.Chunk(changed, pathsPerCall) {
+			if writeFrame(out, part, false) != nil {
+				cancel()
+				return
+			}
+		}
+		if writeFrame(out, nil, synced) != nil || flush.Flush() != nil {
+			cancel()
+		}
+	}) // its error is the end of the request
+}
+
+// breaking is a request to break a session.
+type breaking struct {
+	Peer netip.Addr
+	Why  string
+}
+
+// call makes a handler of a function from JSON to JSON. An error is the body of
+// an answer that is not 200.
+func call[In, Out any](do func(context.Context, In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, largest)).Decode(&in)
+		if err != nil && !errors.Is(err, io.EOF) {
+			http.Error(w, "request does not parse: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		// What was begun is done whole: the caller may be an agent that ends now.
+		out, err := do(context.WithoutCancel(r.Context()), in)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out) // who asked may have gone
+	}
+}
+
+// trusted accepts connections of root and of the speaker's own user alone,
+// whatever happens to the mode of the directory.
+type trusted struct{ *net.UnixListener }
+
+// Accept returns the next trusted connection.
+func (t trusted) Accept() (net.Conn, error) {
+	for {
+		c, err := t.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if who, err := peerUID(c); err == nil && (who == 0 || who == os.Getuid()) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
+func peerUID(c *net.UnixConn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var inner error
+	err = raw.Control(func(fd uintptr) { cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, inner); err != nil {
+		return 0, err
+	}
+	return int(cred.Uid), nil
+}
