@@ -32,6 +32,7 @@ func Items(t *testing.T, b Backend) {
 		{"Item83NothingGoesBeforeEverythingIsKnown", (*world).keep},
 		{"Item85FailsafesComeBeforeEveryPolicyOfTheHost", (*world).failsafes},
 		{"Item86LongNamesAndLists", (*world).long},
+		{"Item86ManyPoliciesOfOnePod", (*world).many},
 		{"Item87MarksOfOthers", (*world).foreignMarks},
 	} {
 		t.Run(item.name, func(t *testing.T) {

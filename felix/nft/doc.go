@@ -31,7 +31,7 @@
 // has decided at an earlier hook.
 //
 // The file words.go has the words of which rules are made, match.go the meaning of the
-// criteria of a rule, policy.go and walk.go that of policies and tiers, endpoint.go,
+// criteria of a rule, policy.go, walk.go and pages.go that of policies and tiers, endpoint.go,
 // static.go and hosts.go the rest. All that is pure. firewall.go keeps book of what
 // is wanted, write.go brings it into the table, chains.go knows who needs which
 // chain, sets.go the members, closed.go whom a refusal concerns.

@@ -68,7 +68,7 @@ func (w *walk) chains(about string) ([]nftables.Chain, constants) {
 	if len(w.rules) > 0 {
 		w.rules[0].Comment = about
 	}
-	return append([]nftables.Chain{{Name: w.name, Rules: w.rules}}, w.tiers...), w.needs
+	return append(w.pages(w.name), w.tiers...), w.needs
 }
 
 // furtherSources returns the chain that lets e send from its Sources.

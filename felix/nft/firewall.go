@@ -26,7 +26,8 @@ type Firewall struct {
 	programs  map[ir.ProgramID]*ir.Program
 	sets      *sets
 	chains    *chains
-	unusable  map[string]error // endpoints whose interface is none of a pod
+	printed   map[ir.ProgramID]sheet // rules of programs in chains of endpoints
+	unusable  map[string]error       // endpoints whose interface is none of a pod
 
 	// What has to be written into the table before the next Apply. Writing waits
 	// for it because only a Resync tells what was inherited.
@@ -59,7 +60,7 @@ func New() (*Firewall, error) {
 	f := &Firewall{
 		table: table, settings: desired.DefaultSettings(),
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
-		programs: map[ir.ProgramID]*ir.Program{}, unusable: map[string]error{},
+		programs: map[ir.ProgramID]*ir.Program{}, printed: map[ir.ProgramID]sheet{}, unusable: map[string]error{},
 		dirtyEndpoints: map[string]struct{}{}, dirtyPrograms: map[ir.ProgramID]struct{}{}, dirtyStatics: true,
 		written: map[string][]string{}, sources: map[string]*desired.Endpoint{}, hostly: map[string]struct{}{},
 		pending: map[string]struct{}{}, families: map[ir.Family]struct{}{},
@@ -116,6 +117,7 @@ func (f *Firewall) Want(d desired.Delta) {
 // everythingAnew makes the next Apply write all chains: those that come out the
 // same cost a hash.
 func (f *Firewall) everythingAnew() {
+	clear(f.printed)
 	f.dirtyStatics = true
 	for iface := range f.endpoints {
 		f.dirtyEndpoints[iface] = struct{}{}
@@ -164,11 +166,11 @@ func (f *Firewall) wantEndpoint(iface string, e *desired.Endpoint) {
 func (f *Firewall) wantProgram(id ir.ProgramID, p *ir.Program) {
 	old, had := f.programs[id]
 	wasOwn := had && small(old) && f.chains.sole(id)
+	delete(f.printed, id)
 	if delete(f.programs, id); p != nil {
 		f.programs[id] = p
 	}
-	_, own := f.own(id)
-	turned := passes(old) != passes(p) || harmless(old) != harmless(p) || own || wasOwn
+	turned := passes(old) != passes(p) || harmless(old) != harmless(p) || wasOwn || f.own(id)
 	f.dirtyPrograms[id] = struct{}{}
 	for iface := range f.chains.endpointsOf(id) {
 		f.pending[iface] = struct{}{}
@@ -187,9 +189,25 @@ func (f *Firewall) mild(id ir.ProgramID) bool { return harmless(f.programs[id]) 
 // of it, and what makes that long is the number of chains and rules that are far
 // from each other in memory. Where each pod has its own policies, chains for them
 // would be most of it.
-func (f *Firewall) own(id ir.ProgramID) (*ir.Program, bool) {
-	p := f.programs[id]
-	return p, small(p) && f.chains.sole(id)
+func (f *Firewall) own(id ir.ProgramID) bool { return small(f.programs[id]) && f.chains.sole(id) }
+
+// sheet is what is printed of a program for one outcome.
+type sheet struct {
+	outcome outcome
+	rules   []nftables.Rule
+	needs   constants
+}
+
+// rules implements book. They are printed once: with each of its programs, the
+// chain of an endpoint is put together anew.
+func (f *Firewall) rules(id ir.ProgramID, o outcome) ([]nftables.Rule, constants) {
+	s, ok := f.printed[id]
+	if !ok || s.outcome != o {
+		s = sheet{outcome: o, needs: constants{}}
+		s.rules = nftables.Prepared(f.style.programRules(id, f.programs[id], o, s.needs))
+		f.printed[id] = s
+	}
+	return s.rules, s.needs
 }
 
 // maxOwn is how many rules a program may have to stand in the chain of an

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"maps"
 	"strconv"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -18,7 +19,7 @@ type walk struct {
 	book      book
 	itself    word // what matches, and accepts, before the end of a tier denies
 
-	rules []nftables.Rule
+	text
 	tiers []nftables.Chain
 	needs constants
 }
@@ -29,9 +30,11 @@ type book interface {
 	passes(ir.ProgramID) bool
 	// mild reports whether no rule of a program denies or passes.
 	mild(ir.ProgramID) bool
-	// own returns the program if its rules are to stand in the chain of the endpoint
-	// that asks it, and not in one of its own.
-	own(ir.ProgramID) (*ir.Program, bool)
+	// own reports whether the rules of a program are to stand in the chain of the
+	// endpoint that asks it, and not in one of its own.
+	own(ir.ProgramID) bool
+	// rules returns those of such a program, and what they need.
+	rules(ir.ProgramID, outcome) ([]nftables.Rule, constants)
 }
 
 // chain writes c. What reaches the end of the rules is allowed.
@@ -49,28 +52,28 @@ func (w *walk) chain(c ir.Chain) {
 			if o == returns {
 				o = leaves
 			}
-			w.rules = append(w.rules, w.tier(t, o)...)
+			w.join(w.tier(t, o))
 			continue
 		}
-		rules := append([]nftables.Rule{rule(setMark(0, w.passed))}, w.tier(t, w.outcome)...)
+		var own text
+		own.add(setMark(0, w.passed))
+		own.join(w.tier(t, w.outcome))
 		name := w.name + "/" + strconv.Itoa(i)
-		w.tiers = append(w.tiers, nftables.Chain{Name: name, Rules: rules})
+		w.tiers = append(w.tiers, own.pages(name)...)
 		w.add(jump(name))
-		w.backIfAllowed(&w.rules)
+		w.backIfAllowed(&w.text)
 	}
 	if c.Default == policy.Deny {
-		w.rules = w.sparing(w.rules)
+		w.spare(&w.text)
 		w.add(w.deny(desired.Reason{Cause: desired.NoMatch, Direction: w.direction}))
 	}
 }
-
-func (w *walk) add(words ...word) { w.rules = append(w.rules, rule(words...)) }
 
 // marks reports whether some answer comes back as a mark.
 func (w *walk) marks(c ir.Chain) bool {
 	for _, t := range c.Tiers {
 		for _, id := range t.Programs {
-			if _, own := w.book.own(id); !own || w.leaves(t) {
+			if !w.book.own(id) || w.leaves(t) {
 				return true
 			}
 		}
@@ -89,36 +92,38 @@ func (w *walk) leaves(t ir.Tier) bool {
 
 // tier returns the rules of a tier. own is the outcome of policies whose rules
 // stand among them.
-func (w *walk) tier(t ir.Tier, own outcome) []nftables.Rule {
-	var rules []nftables.Rule
+func (w *walk) tier(t ir.Tier, own outcome) text {
+	var all text
 	for _, id := range t.Programs {
-		if p, ok := w.book.own(id); ok {
-			rules = append(rules, w.programRules(id, p, own, w.needs)...)
+		if w.book.own(id) {
+			rules, needs := w.book.rules(id, own)
+			all.open(id, rules)
+			maps.Copy(w.needs, needs)
 			continue
 		}
-		rules = append(rules, rule(jump(programChain(id, w.outcome))))
-		w.backIfAllowed(&rules)
+		all.add(jump(programChain(id, w.outcome)))
+		w.backIfAllowed(&all)
 		if w.book.passes(id) {
-			rules = append(rules, rule(marked(w.passed), back))
+			all.add(marked(w.passed), back)
 		}
 	}
 	if t.End != policy.Pass {
-		rules = append(w.sparing(rules), rule(w.deny(desired.Reason{Cause: desired.EndOfTier, Direction: w.direction, Tier: t.Name})))
+		w.spare(&all)
+		all.add(w.deny(desired.Reason{Cause: desired.EndOfTier, Direction: w.direction, Tier: t.Name}))
 	}
-	return rules
+	return all
 }
 
-// sparing adds what is not to be denied.
-func (w *walk) sparing(rules []nftables.Rule) []nftables.Rule {
-	if w.itself == nil {
-		return rules
+// spare adds what is not to be denied.
+func (w *walk) spare(t *text) {
+	if w.itself != nil {
+		t.add(w.itself)
 	}
-	return append(rules, rule(w.itself))
 }
 
 // backIfAllowed follows a jump to a chain that may come back with an answer.
-func (w *walk) backIfAllowed(rules *[]nftables.Rule) {
+func (w *walk) backIfAllowed(t *text) {
 	if w.outcome == returns {
-		*rules = append(*rules, rule(marked(w.allowed), back))
+		t.add(marked(w.allowed), back)
 	}
 }

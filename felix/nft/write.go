@@ -123,7 +123,7 @@ func (f *Firewall) writeSources(old, e *desired.Endpoint) {
 
 // writeProgram writes the chains of a policy in all the ways that it is used.
 func (f *Firewall) writeProgram(id ir.ProgramID) {
-	_, own := f.own(id)
+	own := f.own(id)
 	for o := range ownChains {
 		if own || !f.chains.used(printed{id, o}) {
 			f.chains.unwant(programChain(id, o))

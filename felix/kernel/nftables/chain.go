@@ -95,6 +95,23 @@ func (c *chain) settled(removal bool) bool {
 	return c.have != nil && c.have.base == to.base && c.have.hash == to.hash
 }
 
+// Prepared returns rules as WantChain takes them fastest: for those that are told
+// again while others of their chains change. What cannot be encoded stays as it is,
+// for WantChain to tell.
+func Prepared(rules []Rule) []Rule {
+	var scratch nlsock.Messages
+	out := make([]Rule, len(rules))
+	for i, r := range rules {
+		scratch.Reset()
+		scratch.Begin(0, 0, nil)
+		start := len(scratch.Bytes())
+		if out[i] = r; r.written == nil && expressions(&scratch, r.Exprs) == nil {
+			out[i] = Rule{Comment: r.Comment, written: bytes.Clone(scratch.Bytes()[start:])}
+		}
+	}
+	return out
+}
+
 // encode returns the encoded content, or was if it is the same, and whether it
 // is not.
 func encode(base Hook, rules []Rule, was *content, scratch *nlsock.Messages) (*content, bool) {
@@ -104,28 +121,29 @@ func encode(base Hook, rules []Rule, was *content, scratch *nlsock.Messages) (*c
 	ends := make([]int, 0, len(rules))
 	var err error
 	for i, r := range rules {
-		if e := expressions(scratch, r.Exprs); e != nil && err == nil {
-			err = fmt.Errorf("rule %d: %w", i+1, e)
+		if r.written == nil {
+			if e := expressions(scratch, r.Exprs); e != nil && err == nil {
+				err = fmt.Errorf("rule %d: %w", i+1, e)
+			}
 		}
 		ends = append(ends, len(scratch.Bytes())-start)
 	}
-	all := scratch.Bytes()[start:]
 	next := &content{base: base, rules: make([]rule, len(rules)), err: err}
-	begin := 0
-	for i, end := range ends {
-		next.rules[i] = rule{exprs: all[begin:end], comment: cut(rules[i].Comment)}
-		begin = end
+	fill := func(all []byte) {
+		begin := 0
+		for i, end := range ends {
+			if next.rules[i] = (rule{exprs: rules[i].written, comment: cut(rules[i].Comment)}); rules[i].written == nil {
+				next.rules[i].exprs = all[begin:end:end]
+			}
+			begin = end
+		}
 	}
+	fill(scratch.Bytes()[start:])
 	next.hash = sum(next.rules)
 	if was != nil && was.base == base && was.hash == next.hash && (was.err == nil) == (err == nil) {
 		return was, false
 	}
-	own := bytes.Clone(all) // scratch is used again
-	begin = 0
-	for i, end := range ends {
-		next.rules[i].exprs = own[begin:end:end]
-		begin = end
-	}
+	fill(bytes.Clone(scratch.Bytes()[start:])) // scratch is used again
 	return next, true
 }
 

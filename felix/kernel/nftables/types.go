@@ -10,6 +10,8 @@ type Rule struct {
 	// Comment is for people who list the table: at most 100 bytes of text, of which
 	// more is cut off. It counts as part of the rule.
 	Comment string
+
+	written []byte // of a rule that is Prepared, in the place of Exprs
 }
 
 // Chain is a chain with all of its rules.
