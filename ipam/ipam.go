@@ -139,11 +139,23 @@ type Handle struct {
 	Interface      string // in the pod, usually eth0
 }
 
+// tunnelSandbox is the Sandbox of the node itself.
+const tunnelSandbox = "tunnel"
+
+// TunnelHandle returns the handle of the node's own address on one of its interfaces.
+func TunnelHandle(device string) Handle {
+	return Handle{Pod: device, Sandbox: tunnelSandbox, Interface: device}
+}
+
+// OfTunnel reports whether h is the node's own and no pod's.
+func (h Handle) OfTunnel() bool { return h.Namespace == "" && h.Sandbox == tunnelSandbox }
+
 // Adopted reports whether h is of a pod that was found running and of which no
 // journal knows the sandbox. Without Namespace, Pod is its host interface.
 func (h Handle) Adopted() bool { return h.Sandbox == "" }
 
-// PodName returns the pod as namespace/name.
+// PodName returns the pod as namespace/name; of an interface of the node itself
+// the namespace is empty.
 func (h Handle) PodName() string { return h.Namespace + "/" + h.Pod }
 
 // What callers branch on.

@@ -13,10 +13,16 @@ type blocks struct {
 	own     cover
 	others  cover
 	changed map[netip.Prefix]struct{} // own ones, and parts of these, that came or went in this flush
+
+	owner map[netip.Prefix]string   // of others
+	moved map[netip.Prefix]struct{} // of others that came, went or have another owner in this flush
 }
 
 func newBlocks(node string) blocks {
-	return blocks{node: node, own: newCover(), others: newCover(), changed: map[netip.Prefix]struct{}{}}
+	return blocks{
+		node: node, own: newCover(), others: newCover(), changed: map[netip.Prefix]struct{}{},
+		owner: map[netip.Prefix]string{}, moved: map[netip.Prefix]struct{}{},
+	}
 }
 
 func (b *blocks) drain(in *table[event.Block]) {
@@ -30,6 +36,20 @@ func (b *blocks) drain(in *table[event.Block]) {
 			b.of(is).add(is.CIDR)
 			b.mark(is)
 		}
+		b.remember(was, is)
+	}
+}
+
+// remember keeps who owns the blocks of others. Blocks are named after their
+// prefixes, so that there is one of a prefix.
+func (b *blocks) remember(was, is *event.Block) {
+	if was != nil && was.Owner.Node != b.node {
+		delete(b.owner, was.CIDR)
+		b.moved[was.CIDR] = struct{}{}
+	}
+	if is != nil && is.Owner.Node != b.node {
+		b.owner[is.CIDR] = is.Owner.Node
+		b.moved[is.CIDR] = struct{}{}
 	}
 }
 
@@ -53,4 +73,7 @@ func (b *blocks) mine(p netip.Prefix) bool {
 	return own >= 0 && own >= b.others.narrowest(p)
 }
 
-func (b *blocks) settle() { forget(&b.changed) }
+func (b *blocks) settle() {
+	forget(&b.changed)
+	forget(&b.moved)
+}

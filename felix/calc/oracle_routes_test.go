@@ -14,9 +14,9 @@ import (
 
 // route writes routes in rising rank: a later one takes the place of an earlier.
 func (o oracle) route(w *desiredtest.World) {
-	for _, l := range all[*event.Learned](o.state) {
-		if hops, weights := o.hops(l); o.importable(l.Prefix) && len(hops) > 0 {
-			w.Routes[l.Prefix] = desired.Route{Prefix: l.Prefix, Kind: desired.Via, NextHops: hops, Weights: weights}
+	for _, p := range o.remotes() {
+		if r := o.remote(p); r != nil {
+			w.Routes[p] = *r
 		}
 	}
 	for _, b := range all[*event.Block](o.state) {
@@ -37,17 +37,22 @@ func (o oracle) route(w *desiredtest.World) {
 	}
 }
 
-func (o oracle) importable(p netip.Prefix) bool {
-	inside := func(outer netip.Prefix) bool { return outer.Bits() <= p.Bits() && outer.Contains(p.Addr()) }
+// mine reports whether this node speaks for p.
+func (o oracle) mine(p netip.Prefix) bool {
 	// The narrowest block around p says whose it is; of two, one that is ours.
 	mine, narrowest := false, -1
 	for _, b := range all[*event.Block](o.state) {
 		ours := b.Owner.Node == o.node
-		if bits := b.CIDR.Bits(); inside(b.CIDR) && (bits > narrowest || bits == narrowest && ours) {
+		if bits := b.CIDR.Bits(); bits <= p.Bits() && b.CIDR.Contains(p.Addr()) && (bits > narrowest || bits == narrowest && ours) {
 			mine, narrowest = ours, bits
 		}
 	}
-	if mine || o.announced(p) {
+	return mine
+}
+
+func (o oracle) importable(p netip.Prefix) bool {
+	inside := func(outer netip.Prefix) bool { return outer.Bits() <= p.Bits() && outer.Contains(p.Addr()) }
+	if o.mine(p) || o.announced(p) {
 		return false
 	}
 	if cluster := all[*event.BGP](o.state)["default"]; cluster != nil {

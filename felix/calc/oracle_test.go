@@ -74,6 +74,7 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 	slices.SortFunc(w.Pools, netip.Prefix.Compare)
 	w.Pools = slices.Compact(w.Pools)
 	o.route(&w)
+	o.tunnels(&w)
 	o.announce(&w)
 	return w
 }

@@ -59,8 +59,10 @@ func (d dice) thing() (string, event.Value) {
 		return d.tier()
 	case k < 85:
 		return d.learned()
-	case k < 89:
+	case k < 87:
 		return d.block()
+	case k < 89:
+		return d.reach()
 	case k < 91:
 		return d.pool()
 	case k < 95:
@@ -278,7 +280,7 @@ func (d dice) tier() (string, event.Value) {
 func (d dice) pool() (string, event.Value) {
 	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
 	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
-	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50)}
+	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Modes: d.modes(p.CIDR.Addr().Is6())}
 }
 
 var blockCIDRs = []string{"10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/29", "10.0.1.3/32", "fd00:10::/126"}

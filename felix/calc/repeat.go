@@ -23,6 +23,7 @@ func (e *Engine) repeat(d *desired.Delta) {
 	for _, set := range e.ranges.all() {
 		d.Sets[set.id] = set.whole()
 	}
+	all(&d.Tunnels, e.tunnels.devices.last)
 	settings := e.settings.said.last
 	d.Settings = &settings
 	d.Complete, d.Learned = e.complete.last, e.learned.last

@@ -113,7 +113,7 @@ func (s *Server) settleDisputes(wired []podnet.Wired, pods map[string]Pod) {
 // recorded returns the host interfaces that the journal knows.
 func (s *Server) recorded() map[string]bool {
 	known := map[string]bool{}
-	for _, at := range s.Journal.State().Attachments {
+	for _, at := range s.attachments() {
 		known[at.HostInterface] = true
 	}
 	return known
@@ -214,7 +214,7 @@ func (s *Server) inherit(r wire.Request) (at journal.Attachment, known bool, err
 func (s *Server) Collect(claimed func(netip.Addr) bool) error {
 	missing := map[ipam.Handle]uint64{}
 	var errs []error
-	for h, at := range s.Journal.State().Attachments {
+	for h, at := range s.attachments() {
 		wired, err := s.wired(at)
 		if err != nil || wired || h.Adopted() && slices.ContainsFunc(at.Addrs, claimed) {
 			errs = append(errs, err)

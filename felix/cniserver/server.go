@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -152,10 +153,18 @@ func (s *Server) FollowMTU(wanted int) error {
 	}
 	s.Log.Info("MTU of pods changes", "from", before, "to", wanted)
 	var errs []error
-	for h := range s.Journal.State().Attachments {
+	for h := range s.attachments() {
 		errs = append(errs, s.resize(h))
 	}
 	return errors.Join(errs...)
+}
+
+// attachments returns those of pods: the node's own addresses in tunnels are in the
+// same journal.
+func (s *Server) attachments() map[ipam.Handle]journal.Attachment {
+	all := s.Journal.State().Attachments
+	maps.DeleteFunc(all, func(h ipam.Handle, _ journal.Attachment) bool { return h.OfTunnel() })
+	return all
 }
 
 // resize gives the pod of h the MTU that holds now.
@@ -188,7 +197,7 @@ func (s *Server) Recover() error {
 		return err
 	}
 	var errs []error
-	for h, at := range s.Journal.State().Attachments {
+	for h, at := range s.attachments() {
 		ok, err := s.Wirer.Exists(at.HostInterface)
 		switch {
 		case err != nil:

@@ -191,7 +191,7 @@ func (s *Server) gc(r wire.Request) error {
 		valid[v] = true
 	}
 	var errs []error
-	for h := range s.Journal.State().Attachments {
+	for h := range s.attachments() {
 		if !h.Adopted() && !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
 			errs = append(errs, s.del(wire.Request{ContainerID: h.Sandbox, IfName: h.Interface, Namespace: h.Namespace, Pod: h.Pod}))
 		}

@@ -117,7 +117,10 @@ type Delta struct {
 	Routes   map[netip.Prefix]*Route // by prefix
 	Paths    map[PathKey]*bgp.Path   // what we originate
 	Speaker  *bgp.Config             // nil: unchanged
-	Pools    *[]netip.Prefix         // all pools' CIDRs, sorted; nil: unchanged
+	// Closed are sessions that somebody wants and that cannot be as they are
+	// written, with the reason as their LastError; nil: unchanged. For reports alone.
+	Closed *[]bgp.Session
+	Pools  *[]netip.Prefix // all pools' CIDRs, sorted; nil: unchanged
 	// HostEndpoints of this node, by interface, AnyInterface for the rest. The
 	// engine has found the interfaces of those that are given by address, and
 	// settled who stands for an interface that several name.
@@ -128,6 +131,7 @@ type Delta struct {
 	TunnelPeers map[TunnelEnd]*TunnelPeer
 	// Ways say how other nodes are reached, for reports alone, by pool.
 	Ways map[string]*PoolWays
+	MTU  *MTU // nil: unchanged
 	// Policies that select something here, staged ones too: for reports alone.
 	Policies map[policy.Key]*PolicyUse
 	// Complete: the API server and the CNI journal have told all they know, so
@@ -149,7 +153,7 @@ type PathKey struct {
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
 	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
-		len(d.Tunnels) == 0 && len(d.TunnelPeers) == 0 && len(d.Ways) == 0 && len(d.Paths) == 0 && d.Speaker == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
+		len(d.Tunnels) == 0 && len(d.TunnelPeers) == 0 && len(d.Ways) == 0 && d.MTU == nil && len(d.Paths) == 0 && d.Speaker == nil && d.Closed == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
 }
 
 // Merge makes d say what d and then next say. It lets changes pile up, bounded
@@ -170,11 +174,17 @@ func (d *Delta) Merge(next Delta) {
 		}
 		d.Sets[id] = d.Sets[id].then(c)
 	}
+	if next.Closed != nil {
+		d.Closed = next.Closed
+	}
 	if next.Speaker != nil {
 		d.Speaker = next.Speaker
 	}
 	if next.Pools != nil {
 		d.Pools = next.Pools
+	}
+	if next.MTU != nil {
+		d.MTU = next.MTU
 	}
 	if next.Settings != nil {
 		d.Settings = next.Settings

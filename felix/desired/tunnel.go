@@ -187,3 +187,9 @@ type PoolWays struct {
 	Receives []Mode           // each once; Sends is among them
 	Nodes    map[Way][]string // sorted names; never changed
 }
+
+// MTU is what there is to know of the packets that pods may send.
+type MTU struct {
+	Uplink   int // of the narrowest link to another node; 0: none is known
+	Overhead int // what the widest encapsulation in use adds
+}

@@ -139,6 +139,7 @@ type Pool struct {
 	ipam.Pool
 	Masquerade bool // its pods hide behind their node when they leave the cluster
 	Modes      PoolModes
+	Deleting   bool // it goes when nobody has an address of it any more
 }
 
 // Block is a block with its owner. The engine does not look at its standing.

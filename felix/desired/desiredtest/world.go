@@ -24,12 +24,14 @@ type World struct {
 	Routes    map[netip.Prefix]desired.Route
 	Paths     map[desired.PathKey]bgp.Path
 	Speaker   bgp.Config
+	Closed    []bgp.Session
 	Pools     []netip.Prefix
 	Settings  desired.Settings
 	Policies  map[policy.Key]desired.PolicyUse
 	Tunnels   map[desired.TunnelKind]desired.TunnelDevice
 	Peers     map[desired.TunnelEnd]desired.TunnelPeer
 	Ways      map[string]desired.PoolWays
+	MTU       desired.MTU
 
 	Complete, Learned bool
 }
@@ -61,8 +63,14 @@ func (w *World) Apply(d desired.Delta) {
 	if d.Speaker != nil {
 		w.Speaker = *d.Speaker
 	}
+	if d.Closed != nil {
+		w.Closed = *d.Closed
+	}
 	if d.Pools != nil {
 		w.Pools = *d.Pools
+	}
+	if d.MTU != nil {
+		w.MTU = *d.MTU
 	}
 	if d.Settings != nil {
 		w.Settings = *d.Settings
@@ -120,11 +128,17 @@ func (w *World) Redundant(d desired.Delta) []string {
 	if d.Speaker != nil && d.Speaker.Equal(w.Speaker) {
 		said = append(said, "speaker: as it was")
 	}
+	if d.Closed != nil && reflect.DeepEqual(*d.Closed, w.Closed) {
+		said = append(said, "closed sessions: as they were")
+	}
 	if d.Pools != nil && reflect.DeepEqual(*d.Pools, w.Pools) {
 		said = append(said, "pools: as they were")
 	}
 	if d.Settings != nil && d.Settings.Equal(w.Settings) {
 		said = append(said, "settings: as they were")
+	}
+	if d.MTU != nil && *d.MTU == w.MTU {
+		said = append(said, "MTU: as it was")
 	}
 	if d.Complete && w.Complete || d.Learned && w.Learned {
 		said = append(said, "complete or learned: said before")

@@ -1,0 +1,50 @@
+package calc
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// sayWays tells how other nodes are reached, for people. It walks all nodes for
+// every pool that this stage decides about: pools are few, and nodes seldom come,
+// go or move.
+func (t *tunnels) sayWays(in *inputs) {
+	gone := maps.Clone(t.ways.last)
+	for _, pool := range t.pools {
+		delete(gone, pool.name)
+		w := desired.PoolWays{Sends: pool.modes.Sends, Receives: pool.taken()}
+		mode := pool.modes.Sends
+		if mode.Encapsulation == desired.Plain {
+			mode = besideBGP
+		}
+		if mode != besideBGP || t.silent {
+			w.Nodes = t.nodesByWay(mode, pool.cidr.Addr().Is4(), in)
+		}
+		t.ways.say(pool.name, &w)
+	}
+	for name := range gone {
+		t.ways.say(name, nil)
+	}
+}
+
+func (t *tunnels) nodesByWay(mode desired.Mode, v4 bool, in *inputs) map[desired.Way][]string {
+	out := map[desired.Way][]string{}
+	for name, n := range in.nodes.now {
+		a := addrOf(n, v4)
+		if name == t.node || !a.IsValid() {
+			continue
+		}
+		way := wayTo(mode, in.reach.now[a.String()])
+		out[way] = append(out[way], name)
+	}
+	for _, names := range out {
+		slices.Sort(names)
+	}
+	return out
+}
+
+func sameWays(a, b *desired.PoolWays) bool {
+	return a.Sends == b.Sends && slices.Equal(a.Receives, b.Receives) && maps.EqualFunc(a.Nodes, b.Nodes, slices.Equal[[]string])
+}

@@ -1,0 +1,35 @@
+package event
+
+import (
+	"net/netip"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// PoolModes say what packets to the pods of a pool travel in.
+type PoolModes struct {
+	Sends desired.Mode // every node sends so
+	// Wanted is the next, and Before the last: some node may send so already, or
+	// still. Both are Sends while nothing changes.
+	Wanted, Before desired.Mode
+}
+
+// Reach is how the kernel of this node reaches an address of another node: by
+// its routes, without those of Korat. The name of its Key is the address's text.
+type Reach struct {
+	Addr      netip.Addr
+	Interface string
+	Gateway   netip.Addr   // the zero Addr: Addr is on the link
+	Source    netip.Prefix // this node's address on that way, with the length of its prefix
+	MTU       int          // of the way's first link, in bytes
+}
+
+// TunnelAddress is this node's address inside of its tunnel of a kind. The name of
+// its Key is that of the interface.
+type TunnelAddress struct {
+	Kind desired.TunnelKind
+	Addr netip.Addr
+}
+
+func (*Reach) kind() Kind         { return ReachKind }
+func (*TunnelAddress) kind() Kind { return TunnelAddressKind }
