@@ -31,6 +31,9 @@ const (
 	// ConditionProgrammed says that the kernels have it. On a policy: on every
 	// node with an endpoint that it selects. On a HostEndpoint: on its node.
 	ConditionProgrammed = "Programmed"
+	// ConditionAddressAssigned, on a Service of type LoadBalancer, says that it
+	// has addresses from IPPools.
+	ConditionAddressAssigned = "korat.dev/AddressAssigned"
 )
 
 // The reasons of conditions, in the order of the condition they belong to.
@@ -94,8 +97,12 @@ const (
 	// left.
 	ReasonNearlyFull = "NearlyFull"
 	// ReasonNoPool, with Accepted false on an IPReservation: its ranges touch no
-	// IPPool.
+	// IPPool. With AddressAssigned false: there is none that the service may use.
 	ReasonNoPool = "NoPool"
+	// ReasonAssigned, with AddressAssigned true: the service has an address of each
+	// of its families. The reasons why not are NoPool, Exhausted, Invalid,
+	// AddressTaken (by another service) and Unavailable (the requested address).
+	ReasonAssigned = "Assigned"
 
 	// ReasonProgrammed, with Ready true on a NodeNetwork: the kernel is as
 	// desired. With Programmed true: every kernel that needs it has it.

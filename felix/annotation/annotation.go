@@ -6,6 +6,7 @@
 package annotation
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -111,6 +112,7 @@ func Ours(all map[string]string) map[string]string {
 }
 
 type reader struct {
+	object         string // what pod is, for messages; empty: a pod
 	pod, namespace map[string]string
 	errs           []error
 }
@@ -124,7 +126,7 @@ const (
 
 func read[V any](r *reader, name string, from where, parse func(string) (V, error)) (none V) {
 	text, set := r.pod[name]
-	of := "the pod"
+	of := cmp.Or(r.object, "the pod")
 	if !set && from == both {
 		text, set = r.namespace[name]
 		of = "the namespace"

@@ -206,11 +206,26 @@ func (a *advertised) announces(c claim, p netip.Prefix, in *inputs) bool {
 		return false
 	}
 	s := in.services.now[c.service]
-	serving := a.serving(s)
-	if c.kind == clusterIP && s.InternalLocal || c.kind != clusterIP && s.ExternalLocal {
-		return serving.here.Ready || serving.here.Ending && !serving.any.Ready
+	aggregated := r.aggregate[netip.PrefixFrom(p.Addr(), bits).Masked()]
+	return (local(s, c.kind) || !aggregated) && a.serves(s, c.kind)
+}
+
+// serves reports whether this node passes on connections to addresses of s that
+// are of a kind.
+func (a *advertised) serves(s *event.Service, kind addressKind) bool {
+	b := a.serving(s)
+	if local(s, kind) {
+		return b.here.Ready || b.here.Ending && !b.any.Ready
 	}
-	return !r.aggregate[netip.PrefixFrom(p.Addr(), bits).Masked()] && (serving.any.Ready || serving.any.Ending)
+	return b.any.Ready || b.any.Ending
+}
+
+// local reports whether nodes pass on connections only to backends of their own.
+func local(s *event.Service, kind addressKind) bool {
+	if kind == clusterIP {
+		return s.InternalLocal
+	}
+	return s.ExternalLocal
 }
 
 // serving is how the backends of a service do, on this node and on all.

@@ -18,8 +18,8 @@ func (d dice) vips() (addrs []netip.Addr) {
 
 func (d dice) service() (string, event.Value) {
 	s := &event.Service{
-		ServiceName: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")},
-		ClusterIPs:  d.vips(), ExternalIPs: d.vips(), LoadBalancerIPs: d.vips(),
+		ServiceName: policy.ServiceName{Namespace: d.ns(), Name: pick(d, "s", "t")}, Labels: d.labels(50),
+		ClusterIPs: d.vips(), ExternalIPs: d.vips(), LoadBalancerIPs: d.vips(),
 		InternalLocal: d.chance(30), ExternalLocal: d.chance(50),
 	}
 	return s.ServiceName.String(), s

@@ -5,10 +5,12 @@ import (
 	"strings"
 	"unique"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/felix/annotation"
 )
 
 // slim drops what no loop reads before an object enters the cache: of 8,000
@@ -17,7 +19,11 @@ import (
 func slim(obj any) (any, error) {
 	if o, ok := obj.(metav1.Object); ok {
 		o.SetManagedFields(nil)
-		o.SetAnnotations(nil)
+		if _, service := obj.(*corev1.Service); service {
+			o.SetAnnotations(annotation.Ours(o.GetAnnotations()))
+		} else {
+			o.SetAnnotations(nil)
+		}
 	}
 	switch o := obj.(type) {
 	case *koratv1.Block:

@@ -87,13 +87,18 @@ func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) e
 		loopOver(mgr, &networkingv1.NetworkPolicy{}, spec).
 			Complete(reconcile.Func(c.networkPolicy)),
 		addPolicyLoops(ctx, mgr, c),
+		addBalancers(mgr, c),
 	)
 }
 
 func loopOver(mgr manager.Manager, o client.Object, opts ...builder.ForOption) *builder.Builder {
-	return builder.ControllerManagedBy(mgr).For(o, opts...).WithOptions(controller.Options{
+	return builder.ControllerManagedBy(mgr).For(o, opts...).WithOptions(loopOptions())
+}
+
+func loopOptions() controller.Options {
+	return controller.Options{
 		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-	})
+	}
 }
 
 func newLoop[O client.Object](c cluster, fresh func() O, decide func(context.Context, O) (change, error)) *statusLoop[O] {

@@ -4,12 +4,14 @@ import (
 	"net/netip"
 
 	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // Service is under which addresses a service is reached, and what its policies
 // say of who may serve them. Services without addresses are no Service.
 type Service struct {
 	policy.ServiceName
+	Labels          selector.Labels
 	ClusterIPs      []netip.Addr
 	ExternalIPs     []netip.Addr
 	LoadBalancerIPs []netip.Addr // of its status, those that packets keep on their way to the node

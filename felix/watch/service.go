@@ -11,6 +11,7 @@ import (
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // service: one without addresses, headless or not assigned any yet, is nobody's
@@ -20,7 +21,7 @@ func service(obj any) (string, event.Value) {
 	s := obj.(*corev1.Service)
 	name := namespacedName(s)
 	v := &event.Service{
-		ServiceName:   policy.ServiceName{Namespace: s.Namespace, Name: s.Name},
+		ServiceName: policy.ServiceName{Namespace: s.Namespace, Name: s.Name}, Labels: selector.MakeLabels(s.Labels),
 		InternalLocal: s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
