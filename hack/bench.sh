@@ -44,14 +44,23 @@ echo
 echo "CNI beside the reference plugins (limits: ADD p50 0.40 and p99 1.0, DEL p50 0.20, ADDs at once 3.0)"
 $lab kill-runner a1 # pods of the API server that the bench attaches itself
 bin/controlplane kubectl create namespace bench > /dev/null
-for i in $(seq 0 99); do
-	for kind in bench storm; do
-		printf -- '---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s-korat-%d, namespace: bench}\nspec: {nodeName: a1, containers: [{name: c, image: none}]}\n' "$kind" "$i"
+pods() { # KIND COUNT LABEL
+	for i in $(seq 0 $(($2 - 1))); do
+		printf -- '---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s-%d, namespace: bench, labels: {bench: %s}}\nspec: {nodeName: a1, containers: [{name: c, image: none}]}\n' "$1" "$i" "$3"
 	done
-done | bin/controlplane kubectl apply -f - > /dev/null
+}
+{
+	pods bench-korat 102 open
+	pods storm-korat 100 open
+	pods early-closed 200 closed
+	pods early-open 3 open
+	pods early-prober 1 open | sed 's/early-prober-0/early-prober/'
+	printf -- '---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: bench}\nspec: {podSelector: {matchLabels: {bench: closed}}, policyTypes: [Ingress]}\n'
+} | bin/controlplane kubectl apply -f - > /dev/null
 for backend in IPTables NFTables; do
 	printf 'apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: default}\nspec: {backend: %s}\n' "$backend" |
 		bin/controlplane kubectl apply -f - > /dev/null
 	bin/controlplane kubectl wait nnet/a1 --for=jsonpath='{.status.backend}'="$backend" --timeout=30s
 	$lab exec a1 /opt/korat/bin/lab cni-bench
+	$lab exec a1 /opt/korat/bin/lab cni-bench --early --count 200 # limit: 0 of 10,000
 done

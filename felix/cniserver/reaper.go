@@ -12,8 +12,10 @@ type reaper struct {
 	work chan struct{} // holds one token while there may be a retired veth
 }
 
-// gather is how long the reaper lets veths come together.
-const gather = 100 * time.Millisecond
+// gather is how long the reaper lets veths come together: who attaches a pod while
+// it works waits for it. As a rule the runtime removes the pod's namespace before,
+// and the veth with it.
+const gather = time.Second
 
 // newReaper returns a reaper that begins with what an earlier life left.
 func newReaper() reaper {
@@ -47,7 +49,7 @@ func (r reaper) run(ctx context.Context, reap func() error, log *slog.Logger) {
 		wait = gather
 		if err := reap(); err != nil {
 			log.Warn("interfaces of pods that are gone could not be removed, trying again", "error", err)
-			wait = 50 * gather
+			wait = 5 * gather
 			r.wake()
 		}
 	}

@@ -112,11 +112,18 @@ func splice(ctx context.Context, a net.Conn, addr string) {
 
 // cniBench measures CNI on the node that it runs in: `lab exec NODE lab cni-bench`.
 func cniBench() *cobra.Command {
+	early := false
 	c := cnibench.Config{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, CacheDir: "/run/cnibench"}
 	cmd := &cobra.Command{
 		Use: "cni-bench", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cnibench.Run(cmd.Context(), c, os.Stdout) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if early {
+				return cnibench.Early(cmd.Context(), c, os.Stdout)
+			}
+			return cnibench.Run(cmd.Context(), c, os.Stdout)
+		},
 	}
+	cmd.Flags().BoolVar(&early, "early", false, "send probes to pods that a policy closes while they are attached")
 	cmd.Flags().IntVar(&c.Count, "count", 100, "ADDs and DELs of each network, one after the other")
 	cmd.Flags().IntVar(&c.Parallel, "parallel", 100, "ADDs of each network at once")
 	return cmd

@@ -5,12 +5,15 @@ package cnibench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/koratnet/korat/e2e/lab/machine"
@@ -39,22 +42,17 @@ type network struct {
 
 // Run measures and writes a table to w.
 func Run(ctx context.Context, c Config, w io.Writer) error {
-	files, err := libcni.ConfFiles(c.ConfDir, []string{".conflist"})
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("%s has no network configuration (%w)", c.ConfDir, err)
-	}
-	own, err := libcni.ConfListFromFile(slices.Min(files))
+	own, err := ownNetwork(c.ConfDir)
 	if err != nil {
 		return err
 	}
-	own.Plugins = own.Plugins[:1] // the reference chains nothing either
 	ref, err := libcni.ConfListFromBytes([]byte(reference))
 	if err != nil {
 		return err
 	}
-	b := bench{Config: c, cni: libcni.NewCNIConfigWithCacheDir(c.BinDirs, c.CacheDir, nil)}
+	b := newBench(c)
 	networks := []*network{{name: "ptp + host-local", list: ref}, {name: own.Name, list: own}}
-	for i := range c.Count {
+	for i := range warm + c.Count {
 		for _, n := range networks {
 			if err := b.once(ctx, n, i); err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)
@@ -62,28 +60,81 @@ func Run(ctx context.Context, c Config, w io.Writer) error {
 		}
 	}
 	for _, n := range networks {
+		n.add, n.del = n.add[warm:], n.del[warm:]
 		if err := b.storm(ctx, n); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 	}
 	table(w, networks)
-	return nil
+	return b.tidy()
 }
 
+// warm is how many pods of each network come before those that count: the first
+// finds no directory, no table, no block.
+const warm = 2
+
+// ownNetwork is the network of the node, without what it chains: the reference
+// chains nothing either.
+func ownNetwork(dir string) (*libcni.NetworkConfigList, error) {
+	files, err := libcni.ConfFiles(dir, []string{".conflist"})
+	if err != nil || len(files) == 0 {
+		return nil, fmt.Errorf("%s has no network configuration (%w)", dir, err)
+	}
+	own, err := libcni.ConfListFromFile(slices.Min(files))
+	if err != nil {
+		return nil, err
+	}
+	own.Plugins = own.Plugins[:1]
+	return own, nil
+}
+
+// bench attaches pods. Their namespaces stay until tidy: the kernel takes long to
+// remove one, in the background, and whoever changes interfaces meanwhile waits.
 type bench struct {
 	Config
-	cni *libcni.CNIConfig
+	cni  *libcni.CNIConfig
+	used *[]string // namespaces
 }
 
-// pod is a sandbox to attach.
+func newBench(c Config) bench {
+	return bench{Config: c, cni: libcni.NewCNIConfigWithCacheDir(c.BinDirs, c.CacheDir, nil), used: new([]string)}
+}
+
+func (b bench) tidy() error {
+	var errs []error
+	for _, name := range *b.used {
+		errs = append(errs, machine.RemoveNetns(name))
+	}
+	return errors.Join(errs...)
+}
+
+// pod makes a sandbox to attach.
 func pod(name string) (*libcni.RuntimeConf, error) {
 	if err := machine.AddNetns(name); err != nil {
 		return nil, err
 	}
+	return runtimeConf(name), nil
+}
+
+func runtimeConf(name string) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: name, NetNS: machine.NetnsPath(name), IfName: "eth0",
 		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "bench"}, {"K8S_POD_NAME", name}},
-	}, nil
+	}
+}
+
+// add attaches a sandbox and returns its first address.
+func (b bench) add(ctx context.Context, n *network, rt *libcni.RuntimeConf) (netip.Addr, error) {
+	r, err := b.cni.AddNetworkList(ctx, n.list, rt)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	res, err := current.NewResultFromResult(r)
+	if err != nil || len(res.IPs) == 0 {
+		return netip.Addr{}, fmt.Errorf("result of %s: %v (%w)", rt.ContainerID, res, err)
+	}
+	addr, _ := netip.AddrFromSlice(res.IPs[0].Address.IP)
+	return addr.Unmap(), nil
 }
 
 // once measures one ADD and one DEL.
@@ -93,6 +144,7 @@ func (b bench) once(ctx context.Context, n *network, i int) error {
 	if err != nil {
 		return err
 	}
+	*b.used = append(*b.used, name)
 	began := time.Now()
 	if _, err := b.cni.AddNetworkList(ctx, n.list, rt); err != nil {
 		return err
@@ -103,7 +155,7 @@ func (b bench) once(ctx context.Context, n *network, i int) error {
 		return err
 	}
 	n.del = append(n.del, time.Since(began))
-	return machine.RemoveNetns(name)
+	return nil
 }
 
 // storm measures many ADDs at once, as when a node gets its pods back.
