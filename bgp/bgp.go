@@ -44,7 +44,7 @@ type Config struct {
 	// ReflectorClients (RFC 4456).
 	ClusterID netip.Addr
 	// Draining: traffic is to leave this node. All that is told carries the
-	// community GRACEFUL_SHUTDOWN and local preference 0 (RFC 8326).
+	// community GRACEFUL_SHUTDOWN and the lowest local preference (RFC 8326).
 	Draining       bool
 	Filters        []Filter        // sorted by Name; those that Peers name
 	Advertisements []Advertisement // sorted by Name; those that Peers name
@@ -235,8 +235,10 @@ const (
 type Operations struct {
 	AddCommunities, RemoveCommunities           []Community
 	AddLargeCommunities, RemoveLargeCommunities []LargeCommunity
-	Prepend                                     []uint32 // AS numbers, the first is leftmost
-	LocalPref, MED                              *uint32
+	// Prepend are AS numbers, the first is leftmost. What another AS is told always
+	// begins with our own AS: it is put before them if they do not begin with it.
+	Prepend        []uint32
+	LocalPref, MED *uint32 // a LocalPref of 0 may be told as 1
 }
 
 // Path is one prefix that this node originates.

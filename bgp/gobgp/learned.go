@@ -51,12 +51,16 @@ func (l *learned) expect(c bgp.Config, now time.Time) {
 }
 
 // setOwn takes in the addresses that we give as next hops.
-func (l *learned) setOwn(peers []bgp.Peer) {
+func (l *learned) setOwn(c bgp.Config) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	own := make(map[netip.Addr]struct{}, 2)
-	for _, p := range peers {
-		own[p.LocalAddr] = struct{}{}
+	for _, p := range c.Peers {
+		for _, addr := range []netip.Addr{p.LocalAddr, p.NextHop4, p.NextHop6} {
+			if addr.IsValid() {
+				own[addr] = struct{}{}
+			}
+		}
 	}
 	if maps.Equal(own, l.own) {
 		return
@@ -64,6 +68,31 @@ func (l *learned) setOwn(peers []bgp.Peer) {
 	l.own = own
 	l.changeAll() // a change of our address is rare
 	l.ring()
+}
+
+// ownAddrs returns the addresses that we give as next hops.
+func (l *learned) ownAddrs() map[netip.Addr]struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.own // replaced, never changed
+}
+
+// toldOn counts the prefixes of families that a reflector tells p: all whose best
+// path is not of p.
+func (l *learned) toldOn(p applied, f bgp.Families) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for prefix, paths := range l.paths {
+		bit := bgp.IPv6
+		if prefix.Addr().Is4() {
+			bit = bgp.IPv4
+		}
+		if f&bit != 0 && paths[0].from != p.Addr {
+			n++
+		}
+	}
+	return n
 }
 
 // update takes in changed best paths, as GoBGP tells them: paths that are best

@@ -2,10 +2,8 @@ package gobgp
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -14,36 +12,24 @@ import (
 	"github.com/koratnet/korat/bgp"
 )
 
-// Routes returns the paths that neighbours told and were told, and our own.
-func (s *Speaker) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.srv == nil {
-		return nil, nil
-	}
-	l := lister{srv: s.srv, which: which, best: map[bestKey]struct{}{}}
-	for _, family := range []packet.Family{packet.RF_IPv4_UC, packet.RF_IPv6_UC} {
-		l.table(family)
-		for _, p := range sortedPeers(s.peers) {
-			if which.Peer == "" || which.Peer == p.Name {
-				l.peer(p, family)
-			}
-		}
-	}
-	if l.err != nil {
-		return nil, l.err
-	}
-	slices.SortFunc(l.out, compareRoutes)
-	return l.out, nil
-}
-
 // lister gathers routes out of GoBGP's tables. It stops at the first error.
 type lister struct {
 	srv   tables
 	which bgp.Routes
 	best  map[bestKey]struct{}
+	known []learnedBest // of the family, for reflectors
 	out   []bgp.Route
 	err   error
+
+	explain  explainer
+	paths    map[netip.Prefix]said
+	reflects bool
+}
+
+// learnedBest is a path that a reflector tells on.
+type learnedBest struct {
+	bgp.Route
+	from netip.Addr
 }
 
 type tables interface {
@@ -59,10 +45,14 @@ type bestKey struct {
 
 // table reads which paths are in use, and lists our own.
 func (l *lister) table(family packet.Family) {
+	l.known = nil
 	l.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family}, func(prefix netip.Prefix, p *apiutil.Path) {
 		own := !p.PeerAddress.IsValid()
 		if p.Best && !own {
 			l.best[bestKey{prefix, p.PeerAddress.Unmap(), p.RemoteID}] = struct{}{}
+			if l.reflects {
+				l.known = append(l.known, learnedBest{routeOf(prefix, p), p.PeerAddress.Unmap()})
+			}
 		}
 		if own && l.which.Peer == "" {
 			l.out = append(l.out, bgp.Route{Prefix: prefix, Best: true})
@@ -80,9 +70,39 @@ func (l *lister) peer(p applied, family packet.Family) {
 			if !told {
 				_, r.Best = l.best[bestKey{prefix, p.Addr, path.RemoteID}]
 				r.Stale = path.Stale
+				r.Rejected = l.explain.refused(p.Peer, r, path.Attrs)
 			}
 			l.out = append(l.out, r)
 		})
+	}
+}
+
+// keptBack lists what p would be told but for a filter.
+func (l *lister) keptBack(p applied, t outTerms, family packet.Family) {
+	if len(p.Export) == 0 {
+		return
+	}
+	add := func(r bgp.Route, own bool) {
+		if !within(l.which.Prefix, r.Prefix) {
+			return
+		}
+		if why := l.explain.keptBack(p.Peer, r, own); why != "" {
+			l.out = append(l.out, bgp.Route{Peer: p.Name, Told: true, Prefix: r.Prefix, Rejected: why})
+		}
+	}
+	for prefix, as := range l.paths {
+		if v4 := prefix.Addr().Is4(); v4 == (family == packet.RF_IPv4_UC) {
+			if a, told := t.tells(label{v4, as}); told {
+				add(bgp.Route{
+					Prefix: prefix, Communities: a.Communities, LargeCommunities: a.LargeCommunities, LocalPref: a.LocalPref, MED: a.MED,
+				}, true)
+			}
+		}
+	}
+	for _, r := range l.known {
+		if r.from != p.Addr {
+			add(r.Route, false)
+		}
 	}
 }
 
@@ -90,26 +110,30 @@ func (l *lister) list(r apiutil.ListPathRequest, each func(netip.Prefix, *apiuti
 	if l.err != nil {
 		return
 	}
-	if l.which.Prefix.IsValid() {
-		if v4 := r.Family == packet.RF_IPv4_UC; v4 != l.which.Prefix.Addr().Is4() {
-			return
-		}
-		r.Prefixes = []*apiutil.LookupPrefix{{
-			Prefix: l.which.Prefix.String(), LookupOption: apiutil.LOOKUP_LONGER,
-		}}
-	}
-	err := l.srv.ListPath(r, func(n packet.NLRI, paths []*apiutil.Path) {
-		nlri, ok := n.(*packet.IPAddrPrefix)
-		if !ok {
-			return
-		}
-		for _, p := range paths {
-			each(nlri.Prefix, p)
-		}
-	})
-	if err != nil {
+	if err := eachPath(l.srv, l.which, r, each); err != nil {
 		l.err = fmt.Errorf("list %s of %s: %w", r.TableType, cmp.Or(r.Name, "this node"), err)
 	}
+}
+
+// eachPath calls each for every path of a table that is within which.Prefix.
+func eachPath(srv tables, which bgp.Routes, r apiutil.ListPathRequest, each func(netip.Prefix, *apiutil.Path)) error {
+	if which.Prefix.IsValid() {
+		if v4 := r.Family == packet.RF_IPv4_UC; v4 != which.Prefix.Addr().Is4() {
+			return nil
+		}
+		r.Prefixes = []*apiutil.LookupPrefix{{Prefix: which.Prefix.String(), LookupOption: apiutil.LOOKUP_LONGER}}
+	}
+	return srv.ListPath(r, func(n packet.NLRI, paths []*apiutil.Path) {
+		if nlri, ok := n.(*packet.IPAddrPrefix); ok && within(which.Prefix, nlri.Prefix) {
+			for _, p := range paths {
+				each(nlri.Prefix, p)
+			}
+		}
+	})
+}
+
+func within(wide, p netip.Prefix) bool {
+	return !wide.IsValid() || wide.Bits() <= p.Bits() && wide.Contains(p.Addr())
 }
 
 // routeOf reads the attributes of a path.
@@ -149,24 +173,4 @@ func compareRoutes(a, b bgp.Route) int {
 		a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
 		cmp.Compare(told(a), told(b)), cmp.Compare(a.Peer, b.Peer), a.NextHop.Compare(b.NextHop),
 	)
-}
-
-// Break ends the session with the peer at addr without keeping what it said.
-// GoBGP has no word for it but to forget the peer: the neighbour gets a
-// NOTIFICATION, if it still hears, and the session is set up from the beginning.
-func (s *Speaker) Break(ctx context.Context, addr netip.Addr, why string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, ok := s.peers[addr]
-	if !ok || s.srv == nil {
-		return nil
-	}
-	if err := s.removePeer(ctx, p); err != nil {
-		return err
-	}
-	if err := s.addPeer(ctx, p); err != nil {
-		return err
-	}
-	s.sessions.broken(addr, why)
-	return nil
 }

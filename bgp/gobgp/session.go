@@ -139,39 +139,70 @@ func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
 	if s.srv == nil {
 		return nil, nil
 	}
-	type state struct {
-		name     string
-		received int
-	}
-	states := make(map[netip.Addr]state, len(s.peers))
+	states := make(map[netip.Addr]*api.Peer, len(s.peers))
 	err := s.srv.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
-		addr, err := netip.ParseAddr(p.GetState().GetNeighborAddress())
-		if err != nil {
-			return
+		if addr, err := netip.ParseAddr(p.GetState().GetNeighborAddress()); err == nil {
+			states[addr.Unmap()] = p
 		}
-		st := state{name: stateName(p.GetState().GetSessionState())}
-		for _, f := range p.GetAfiSafis() {
-			// What was refused does not count: a router that tells us our own paths
-			// again, as FRR does.
-			st.received += int(f.GetState().GetAccepted())
-		}
-		states[addr.Unmap()] = st
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bgp sessions: %w", err)
 	}
 	out := make([]bgp.Session, 0, len(s.peers))
 	for _, p := range sortedPeers(s.peers) {
-		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: states[p.Addr].name}
-		s.sessions.of(&one)
-		if one.State == stateEstablished {
-			one.Established, one.LastError = true, ""
-			one.Received = states[p.Addr].received
-			one.Advertised = countByKind(s.paths, p.Addr.Is4(), p.Advertise)
+		one, err := s.session(p, states[p.Addr])
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, one)
 	}
 	return out, nil
+}
+
+func (s *Speaker) session(p applied, now *api.Peer) (bgp.Session, error) {
+	one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: stateName(now.GetState().GetSessionState())}
+	if one.ASN == 0 {
+		one.ASN = now.GetState().GetPeerAsn()
+	}
+	s.sessions.of(&one)
+	if one.State != stateEstablished {
+		return one, nil
+	}
+	one.Established, one.LastError = true, ""
+	for _, f := range now.GetAfiSafis() {
+		// A loop does not count: a router that tells us our own paths again, as FRR does.
+		one.Received += int(f.GetState().GetAccepted())
+	}
+	one.Advertised = s.advertised(p)
+	var err error
+	one.Accepted, err = s.accepted(p, now.GetState(), one.Received)
+	return one, err
+}
+
+// advertised counts what p is told. Of a reflector's filters for what others said
+// it knows nothing: to ask GoBGP would send all its paths through the policy.
+func (s *Speaker) advertised(p applied) int {
+	t, e := s.policy.terms[p.Addr].out, s.explainer()
+	n, told := 0, map[label]bool{}
+	for prefix, as := range s.paths {
+		k := label{prefix.Addr().Is4(), as}
+		yes, known := told[k]
+		if !known {
+			_, yes = t.tells(k)
+			told[k] = yes
+		}
+		if yes && len(p.Export) > 0 {
+			a, _ := t.tells(k)
+			yes = e.keptBack(p.Peer, bgp.Route{Prefix: prefix, Communities: a.Communities, LargeCommunities: a.LargeCommunities}, true) == ""
+		}
+		if yes {
+			n++
+		}
+	}
+	if t.Reflects {
+		n += s.learned.toldOn(p, families(p.Peer))
+	}
+	return n
 }
 
 const stateEstablished = "Established"
@@ -191,4 +222,24 @@ func stateName(s api.PeerState_SessionState) string {
 	default:
 		return "Idle"
 	}
+}
+
+// Break ends the session with the peer at addr without keeping what it said.
+// GoBGP has no word for it but to forget the peer: the neighbour gets a
+// NOTIFICATION, if it still hears, and the session is set up from the beginning.
+func (s *Speaker) Break(ctx context.Context, addr netip.Addr, why string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.peers[addr]
+	if !ok || s.srv == nil {
+		return nil
+	}
+	if err := s.removePeer(ctx, p); err != nil {
+		return err
+	}
+	if err := s.addPeer(ctx, p); err != nil {
+		return err
+	}
+	s.sessions.broken(addr, why)
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"os"
 	"slices"
@@ -38,14 +39,18 @@ type Speaker struct {
 	log      *slog.Logger
 	learned  *learned
 	sessions *sessions
+	routers  routers
 
 	mu         sync.Mutex // guards the rest; held during calls to GoBGP, so changes come one after another
-	cfg        bgp.Config // of srv, without its peers
+	cfg        bgp.Config // the last one; of it, srv has ASN, RouterID and ListenPort
 	srv        *server.BgpServer
 	off        *atomic.Bool // of srv: it is being stopped, what it still says is not news
 	unwatch    context.CancelFunc
+	policy     policy // of srv
 	peers      map[netip.Addr]applied
-	paths      map[netip.Prefix]bgp.Advertise
+	paths      map[netip.Prefix]said
+	labels     labels
+	tallies    map[netip.Addr]tally
 	restarting bool // the first peers are still to come, and Options.Restarted
 }
 
@@ -56,7 +61,8 @@ func New(o Options) *Speaker {
 		learned:    newLearned(),
 		sessions:   newSessions(o.Log),
 		peers:      map[netip.Addr]applied{},
-		paths:      map[netip.Prefix]bgp.Advertise{},
+		paths:      map[netip.Prefix]said{},
+		tallies:    map[netip.Addr]tally{},
 		restarting: o.Restarted,
 	}
 }
@@ -86,6 +92,7 @@ func (s *Speaker) Configure(ctx context.Context, c bgp.Config) error {
 			return err
 		}
 	}
+	s.cfg = c
 	err := s.setPeers(ctx, c)
 	s.restarting = s.restarting && len(c.Peers) == 0
 	return err
@@ -104,35 +111,35 @@ func (s *Speaker) Close() error {
 }
 
 // Announce originates paths. A path that is announced already is no change.
-func (s *Speaker) Announce(_ context.Context, paths []bgp.Path) error {
+func (s *Speaker) Announce(ctx context.Context, paths []bgp.Path) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change := map[netip.Prefix]bgp.Advertise{}
+	change := map[netip.Prefix]said{}
 	var errs []error
 	for _, p := range paths {
 		if err := checkPath(p); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		change[p.Prefix] = s.kinds(change, p.Prefix) | p.Kind
+		change[p.Prefix] = s.soFar(change, p.Prefix).with(p)
 	}
-	return errors.Join(append(errs, s.originate(change))...)
+	return errors.Join(append(errs, s.originate(ctx, change))...)
 }
 
 // Withdraw ends the origination of paths. A path that is not announced is no
 // error.
-func (s *Speaker) Withdraw(_ context.Context, paths []bgp.Path) error {
+func (s *Speaker) Withdraw(ctx context.Context, paths []bgp.Path) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change := map[netip.Prefix]bgp.Advertise{}
+	change := map[netip.Prefix]said{}
 	for _, p := range paths {
-		change[p.Prefix] = s.kinds(change, p.Prefix) &^ p.Kind
+		change[p.Prefix] = s.soFar(change, p.Prefix).without(p)
 	}
-	return s.originate(change)
+	return s.originate(ctx, change)
 }
 
-// kinds returns what prefix is to be after the changes so far.
-func (s *Speaker) kinds(change map[netip.Prefix]bgp.Advertise, prefix netip.Prefix) bgp.Advertise {
+// soFar returns what prefix is to be originated as after the changes so far.
+func (s *Speaker) soFar(change map[netip.Prefix]said, prefix netip.Prefix) said {
 	if k, ok := change[prefix]; ok {
 		return k
 	}
@@ -161,20 +168,21 @@ func (s *Speaker) start(ctx context.Context, c bgp.Config) error {
 		Families:         []uint32{familyIPv4, familyIPv6},
 		UseMultiplePaths: true,
 	}})
+	policy := policy{srv: srv}
 	if err == nil {
-		err = installPolicies(ctx, srv)
+		err = policy.set(ctx, nil, s.labels.list)
 	}
 	if err != nil {
 		srv.Stop()
 		return fmt.Errorf("bgp speaker on port %d: %w", c.ListenPort, err)
 	}
-	s.srv, s.off, s.cfg = srv, off, c
+	s.srv, s.off, s.cfg, s.policy = srv, off, c, policy
 	watch, cancel := context.WithCancel(context.Background())
 	s.unwatch = cancel
 	if err := s.watch(watch, srv, c.ASN, off); err != nil {
 		return errors.Join(fmt.Errorf("bgp events: %w", err), s.stop(ctx))
 	}
-	if err := addPaths(srv, s.paths); err != nil {
+	if err := addPaths(srv, s.paths, s.prefs(s.paths)); err != nil {
 		return errors.Join(err, s.stop(ctx))
 	}
 	return nil
@@ -188,6 +196,8 @@ func (s *Speaker) stop(ctx context.Context) error {
 	s.srv.Stop() // the BFD loop, which StopBgp leaves; nothing else is left to stop
 	s.srv = nil
 	clear(s.peers)
+	clear(s.tallies)
+	s.policy = policy{}
 	s.sessions.clear()
 	if err != nil {
 		return fmt.Errorf("stop bgp speaker: %w", err)
@@ -221,20 +231,28 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, 
 	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
 }
 
-// originate makes each prefix of change be announced as the given kinds, none
-// meaning not at all.
-func (s *Speaker) originate(change map[netip.Prefix]bgp.Advertise) error {
-	maps.DeleteFunc(change, func(p netip.Prefix, k bgp.Advertise) bool { return s.paths[p] == k })
-	add, del := map[netip.Prefix]bgp.Advertise{}, []netip.Prefix{}
+// originate makes each prefix of change be announced so, the zero said meaning
+// not at all.
+func (s *Speaker) originate(ctx context.Context, change map[netip.Prefix]said) error {
+	maps.DeleteFunc(change, func(p netip.Prefix, k said) bool { return s.paths[p] == k })
+	add, del := map[netip.Prefix]said{}, []netip.Prefix{}
 	for p, k := range change {
-		if k == 0 {
+		if k == (said{}) {
 			del = append(del, p)
 		} else {
 			add[p] = k
 		}
 	}
+	known := len(s.labels.list)
+	prefs := s.prefs(add)
 	if s.srv != nil {
-		if err := errors.Join(addPaths(s.srv, add), deletePaths(s.srv, del)); err != nil {
+		if len(s.labels.list) > known {
+			// The policy knows a label before there is a path with it.
+			if err := s.policy.set(ctx, s.policy.terms, s.labels.list); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(addPaths(s.srv, add, prefs), deletePaths(s.srv, del)); err != nil {
 			return err
 		}
 	}
@@ -243,6 +261,18 @@ func (s *Speaker) originate(change map[netip.Prefix]bgp.Advertise) error {
 		delete(s.paths, p)
 	}
 	return nil
+}
+
+// prefs returns the preferences of the labels of paths.
+func (s *Speaker) prefs(paths map[netip.Prefix]said) map[label]uint32 {
+	out := map[label]uint32{}
+	for p, as := range paths {
+		k := label{p.Addr().Is4(), as}
+		if _, ok := out[k]; !ok {
+			out[k], _ = s.labels.pref(k)
+		}
+	}
+	return out
 }
 
 // listenAddresses leaves IPv6 out where the kernel has none: GoBGP would not
@@ -268,27 +298,49 @@ func check(c bgp.Config) error {
 	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
 		errs = append(errs, fmt.Errorf("router ID %s: want an IPv4 address", c.RouterID))
 	}
-	seen := map[netip.Addr]string{}
+	seen := map[where]string{}
 	for _, p := range c.Peers {
-		if other, ok := seen[p.Addr]; ok {
-			errs = append(errs, fmt.Errorf("peer %s: address %s is that of %s", p.Name, p.Addr, other))
+		w := where{p.Addr, p.Interface}
+		if other, ok := seen[w]; ok {
+			errs = append(errs, fmt.Errorf("peer %s: address %s is that of %s", p.Name, cmp.Or(p.Interface, p.Addr.String()), other))
 		}
-		seen[p.Addr] = cmp.Or(p.Name, "another peer")
-		errs = append(errs, checkPeer(p))
+		seen[w] = cmp.Or(p.Name, "another peer")
+		errs = append(errs, checkPeer(c, p))
 	}
 	return errors.Join(errs...)
 }
 
-func checkPeer(p bgp.Peer) error {
+// where a peer is.
+type where struct {
+	addr netip.Addr
+	link string
+}
+
+func checkPeer(c bgp.Config, p bgp.Peer) error {
+	if p.Interface != "" {
+		if p.Addr.IsValid() || p.ASN == c.ASN {
+			return fmt.Errorf("peer %s: on %s: want no address, and another AS", p.Name, p.Interface)
+		}
+		return checkTimers(p)
+	}
 	switch {
 	case !p.Addr.IsValid() || p.Addr.IsUnspecified() || p.ASN == 0:
 		return fmt.Errorf("peer %s: address %s, AS %d: want both", p.Name, p.Addr, p.ASN)
-	case p.LocalAddr.Is4() != p.Addr.Is4() || p.LocalAddr.IsUnspecified():
+	case p.LocalAddr.IsValid() && p.LocalAddr.Is4() != p.Addr.Is4() || p.LocalAddr.IsUnspecified():
 		return fmt.Errorf("peer %s: local address %s: want one of the family of %s", p.Name, p.LocalAddr, p.Addr)
 	case p.LocalAddr.IsLoopback() && !p.Addr.IsLoopback():
 		// It would become the next hop of all we say. FRR drops the session for it.
 		return fmt.Errorf("peer %s: local address %s: a loopback address is no next hop", p.Name, p.LocalAddr)
-	case p.Hold != 0 && p.Hold < 3*time.Second:
+	case p.ReflectorClient && (!c.ClusterID.Is4() || p.ASN != localASN(c, p)):
+		return fmt.Errorf("peer %s: a reflector's client wants a cluster ID and our AS", p.Name)
+	case (p.ReplaceAS || p.RemovePrivateAS) && p.ASN == localASN(c, p):
+		return fmt.Errorf("peer %s: AS numbers are replaced and removed only for other ASes", p.Name)
+	}
+	return checkTimers(p)
+}
+
+func checkTimers(p bgp.Peer) error {
+	if p.Hold != 0 && p.Hold < 3*time.Second {
 		return fmt.Errorf("peer %s: hold time %s: want at least 3s", p.Name, p.Hold)
 	}
 	return nil
@@ -298,12 +350,12 @@ func checkPath(p bgp.Path) error {
 	if !p.Prefix.IsValid() || p.Prefix != p.Prefix.Masked() || p.Prefix.Addr().Is4In6() {
 		return fmt.Errorf("path %s: want a prefix without host bits", p.Prefix)
 	}
-	if p.Kind != bgp.Blocks && p.Kind != bgp.Hosts {
+	if bits.OnesCount8(uint8(p.Kind)) != 1 {
 		return fmt.Errorf("path %s: kind %d: want exactly one", p.Prefix, p.Kind)
 	}
 	return nil
 }
 
 func sortedPeers(m map[netip.Addr]applied) []applied {
-	return slices.SortedFunc(maps.Values(m), func(a, b applied) int { return a.Addr.Compare(b.Addr) })
+	return slices.SortedFunc(maps.Values(m), byAddr)
 }

@@ -36,6 +36,11 @@ func Contract(t *testing.T, make func(t *testing.T, restarted bool) Speaker) {
 		"another AS number begins all sessions anew":                                        otherAS,
 		"a session that is broken is withdrawn at once and tried again":                     broken,
 		"routes tell what was heard, told and is in use":                                    routes,
+		"filters change and hold back what is told, live":                                   exportFilters,
+		"filters change and hold back what is heard, live":                                  importFilters,
+		"an advertisement is told to those that name it, with its attributes":               advertisements,
+		"a node that drains says so with all it tells":                                      draining,
+		"a reflector tells on as RFC 4456 says and keeps the next hop":                      reflector,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

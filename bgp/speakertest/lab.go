@@ -30,6 +30,7 @@ type node struct {
 	asks        bgp.Advertise // of every peer
 	restartTime time.Duration
 	speaker     Speaker
+	tune        func(*bgp.Config) // before it is configured; nil: as it is
 	end         func()
 
 	mu        sync.Mutex // guards the rest
@@ -127,6 +128,9 @@ func (l *lab) begin(nodes ...*node) {
 			}
 		}
 		slices.SortFunc(c.Peers, func(a, b bgp.Peer) int { return a.Addr.Compare(b.Addr) })
+		if n.tune != nil {
+			n.tune(&c)
+		}
 		if err := n.speaker.Configure(l.Context(), c); err != nil {
 			l.Fatalf("configure %s: %v", n.name, err)
 		}

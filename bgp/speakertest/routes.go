@@ -47,28 +47,29 @@ func (f *Fake) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, error) 
 	best := f.best()
 	for _, p := range f.cfg.Peers {
 		s := f.sessions[p.Addr]
-		for prefix := range s.heard {
-			add(bgp.Route{
-				Peer: p.Name, Prefix: prefix, NextHop: p.Addr, ASPath: f.asPath(p, p.ASN),
-				Best: slices.Contains(best[prefix].NextHops, p.Addr), Stale: !s.up,
-			})
-		}
-		if s.up {
-			for prefix := range f.tells(p) {
-				add(bgp.Route{Peer: p.Name, Told: true, Prefix: prefix, NextHop: p.LocalAddr, ASPath: f.asPath(p, f.cfg.ASN)})
+		for _, h := range s.heard {
+			r := h.route(p)
+			_, ok, why := f.accept(p, h)
+			if !ok {
+				r.Rejected = why
 			}
+			r.Best, r.Stale = ok && slices.Contains(best[r.Prefix].NextHops, h.nextHop), !s.up
+			add(r)
+		}
+		if !s.up {
+			continue
+		}
+		for _, h := range f.tells(p) {
+			r := h.route(p)
+			r.Told = true
+			add(r)
+		}
+		for prefix, why := range f.keepsBack(p) {
+			add(bgp.Route{Peer: p.Name, Told: true, Prefix: prefix, Rejected: why})
 		}
 	}
 	slices.SortFunc(out, compare)
 	return out, nil
-}
-
-// asPath is that of a path which asn begins and that crosses the session with p.
-func (f *Fake) asPath(p bgp.Peer, asn uint32) []uint32 {
-	if outside(f, p) == 0 {
-		return nil
-	}
-	return []uint32{asn}
 }
 
 func in(which bgp.Routes, r bgp.Route) bool {

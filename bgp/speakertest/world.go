@@ -3,7 +3,6 @@
 package speakertest
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -41,7 +40,7 @@ type fakeSession struct {
 	with  ends // of the session, or of the last one
 	up    bool
 	since time.Time
-	heard map[netip.Prefix]struct{}
+	heard map[netip.Prefix]heard
 	until time.Time // heard is kept until then though the session is down
 	down  time.Time // it was broken and is not tried before
 	why   string    // it was broken; empty when it is up
@@ -167,7 +166,7 @@ func (f *Fake) Sessions(context.Context) ([]bgp.Session, error) {
 		one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: "Active", Since: s.since, LastError: s.why}
 		if s.up {
 			one.Established, one.State = true, "Established"
-			one.Received, one.Advertised = len(s.heard), len(f.tells(p))
+			one.Received, one.Advertised, one.Accepted = len(s.heard), len(f.tells(p)), len(f.accepts(p))
 		}
 		out = append(out, one)
 	}
@@ -183,15 +182,28 @@ func (w *World) settle() {
 }
 
 func (w *World) settleLocked(now time.Time) {
-	for _, f := range w.speakers {
-		if f.closed {
-			continue
+	for range 1 + w.reflectors() { // what one tells on another may tell on
+		for _, f := range w.speakers {
+			if f.closed {
+				continue
+			}
+			for _, p := range f.cfg.Peers {
+				f.hear(p, now)
+			}
+			f.ring()
 		}
-		for _, p := range f.cfg.Peers {
-			f.hear(p, now)
-		}
-		f.ring()
 	}
+}
+
+// reflectors counts those that tell on what they hear.
+func (w *World) reflectors() int {
+	n := 0
+	for _, f := range w.speakers {
+		if f.cfg.ClusterID.IsValid() {
+			n++
+		}
+	}
+	return n
 }
 
 // hear brings the session with p up to date.
@@ -250,17 +262,6 @@ func (f *Fake) peer(addr netip.Addr) *bgp.Peer {
 	return nil
 }
 
-// tells returns what f tells p.
-func (f *Fake) tells(p bgp.Peer) map[netip.Prefix]struct{} {
-	out := map[netip.Prefix]struct{}{}
-	for path := range f.paths {
-		if path.Kind&p.Advertise != 0 && path.Prefix.Addr().Is4() == p.Addr.Is4() {
-			out[path.Prefix] = struct{}{}
-		}
-	}
-	return out
-}
-
 // take returns what has changed since the last take.
 func (f *Fake) take() ([]bgp.Learned, bool) {
 	f.world.mu.Lock()
@@ -279,31 +280,6 @@ func (f *Fake) take() ([]bgp.Learned, bool) {
 	}
 	f.told = now
 	return batch, f.begun && (len(f.waiting) == 0 || !time.Now().Before(f.deadline))
-}
-
-// best returns the best paths: our own hide all others, and a path from our own
-// AS, being shorter, hides those from other ASes.
-func (f *Fake) best() map[netip.Prefix]bgp.Learned {
-	own := map[netip.Prefix]struct{}{}
-	for p := range maps.Keys(f.paths) {
-		own[p.Prefix] = struct{}{}
-	}
-	out := map[netip.Prefix]bgp.Learned{}
-	peers := slices.SortedFunc(slices.Values(f.cfg.Peers), func(a, b bgp.Peer) int {
-		return cmp.Or(cmp.Compare(outside(f, a), outside(f, b)), a.Addr.Compare(b.Addr))
-	})
-	for _, p := range peers {
-		ebgp := outside(f, p) == 1
-		for prefix := range f.sessions[p.Addr].heard {
-			l, there := out[prefix]
-			if _, hidden := own[prefix]; hidden || there && l.EBGP != ebgp {
-				continue
-			}
-			l.Prefix, l.EBGP, l.NextHops = prefix, ebgp, append(l.NextHops, p.Addr)
-			out[prefix] = l
-		}
-	}
-	return out
 }
 
 func outside(f *Fake, p bgp.Peer) int {
