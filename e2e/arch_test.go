@@ -19,7 +19,7 @@ type law struct {
 }
 
 var laws = []law{
-	{`^(policy|ipam|bgp)$|^policy/`, `^felix/`, "policy, ipam and bgp are roots: felix builds on them"},
+	{`^(policy|ipam|bgp|bgp/bfd)$|^policy/`, `^felix/`, "policy, ipam and bgp are roots: felix builds on them"},
 	{
 		`^(policy|policy/(selector|match|compile|ir|eval)|ipam|ipam/(block|assign)|bgp|felix/(event|desired|delta|calc))$`,
 		`^(k8s\.io|sigs\.k8s\.io|github\.com/(vishvananda|osrg|google/nftables|coreos))`, "the core is pure: no client, no kernel, no speaker",
