@@ -21,7 +21,7 @@ const drainTime = 500 * time.Millisecond
 
 // apiserverFlags are the flags of kube-apiserver in the lab.
 func apiserverFlags(c config, etcdURL string) []string {
-	return []string{
+	flags := []string{
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=" + c.bind.String(),
 		"--advertise-address=" + c.advertise.String(),
@@ -35,13 +35,20 @@ func apiserverFlags(c config, etcdURL string) []string {
 		"--service-cluster-ip-range=" + c.serviceCIDR,
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
-		// It taints every new Node until node-lifecycle-controller has seen a
-		// kubelet's heartbeat; here are neither.
-		"--disable-admission-plugins=TaintNodesByCondition",
 		"--allow-privileged=true",
 		"--profiling=false",
 		fmt.Sprintf("--v=%d", c.verbosity),
 	}
+	if !c.nodes {
+		// It taints every new Node until node-lifecycle-controller has seen a
+		// kubelet's heartbeat; here are neither.
+		return append(flags, "--disable-admission-plugins=TaintNodesByCondition")
+	}
+	return append(flags,
+		"--kubelet-client-certificate="+c.file(kubeletClient+".crt"),
+		"--kubelet-client-key="+c.file(kubeletClient+".key"),
+		"--kubelet-preferred-address-types=InternalIP",
+	)
 }
 
 // runAPIServer serves until ctx ends and drainTime more at most: it does not wait

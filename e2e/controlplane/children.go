@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// controllers that the lab has need of. Those of nodes are missing on purpose:
+// controllers that a lab without kubelets has need of. Those of nodes are missing on purpose:
 // without kubelets node-lifecycle-controller would find every Node dead, and
 // Korat gives out addresses itself.
 var controllers = []string{
@@ -34,9 +34,15 @@ var controllers = []string{
 // startControllerManager and startScheduler listen nowhere, so that several labs
 // may share a network namespace, and elect no leader: each is the only one.
 func startControllerManager(ctx context.Context, c config) (*exec.Cmd, error) {
+	run := controllers
+	if c.nodes {
+		run = []string{"*", "-node-ipam-controller", "-node-route-controller"}
+	}
 	return child(ctx, c, "kube-controller-manager",
 		"--kubeconfig="+c.kubeconfig("kube-controller-manager"),
-		"--controllers="+strings.Join(controllers, ","),
+		"--controllers="+strings.Join(run, ","),
+		"--cluster-signing-cert-file="+c.file("ca.crt"),
+		"--cluster-signing-key-file="+c.file("ca.key"),
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file="+c.file("sa.key"),
 		"--root-ca-file="+c.file("ca.crt"),

@@ -20,6 +20,7 @@ type config struct {
 	port        uint
 	names       string // more names of the API server, comma-separated
 	serviceCIDR string // one prefix, or two of different families
+	nodes       bool   // kubelets join
 	verbosity   int
 }
 
@@ -32,6 +33,7 @@ func parseConfig(args []string) (config, error) {
 	fs.UintVar(&c.port, "port", 6443, "port of the API server")
 	fs.StringVar(&c.names, "names", "", "more names and addresses for its certificate, comma-separated")
 	fs.StringVar(&c.serviceCIDR, "service-cidr", "10.96.0.0/16", "addresses of Services; two of different families are comma-separated")
+	fs.BoolVar(&c.nodes, "nodes", false, "kubelets join: watch their heartbeats, run all controllers but those that give out addresses")
 	fs.IntVar(&c.verbosity, "v", 0, "log level of Kubernetes' components")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -58,6 +60,9 @@ func parseConfig(args []string) (config, error) {
 func (c config) url() string {
 	return "https://" + netip.AddrPortFrom(c.advertise, uint16(c.port)).String()
 }
+
+// kubeletClient is what the API server calls kubelets as: the name of the files.
+const kubeletClient = "apiserver-kubelet"
 
 // file is the path of a key or certificate.
 func (c config) file(name string) string { return filepath.Join(c.dir, "pki", name) }
@@ -99,6 +104,13 @@ func (c config) writeIdentities() error {
 		return err
 	}
 	if err := serving.Write(c.file("apiserver.crt"), c.file("apiserver.key")); err != nil {
+		return err
+	}
+	kubelets, err := authority.Client("kube-apiserver", "system:masters")
+	if err != nil {
+		return err
+	}
+	if err := kubelets.Write(c.file(kubeletClient+".crt"), c.file(kubeletClient+".key")); err != nil {
 		return err
 	}
 	if err := pki.WriteTokenKeys(c.file("sa.key"), c.file("sa.pub")); err != nil {
