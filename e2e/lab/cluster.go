@@ -44,9 +44,11 @@ const (
 
 const apiPort = 6443
 
+// ControlPlaneDir is the directory of the control plane's state, inside its machine.
+const ControlPlaneDir = "/var/lib/korat/controlplane"
+
 // Paths inside the machines.
 const (
-	controlPlaneDir      = "/var/lib/korat/controlplane"
 	agentKubeconfig      = "/etc/korat/agent.kubeconfig"
 	runnerKubeconfig     = "/etc/korat/node-runner.kubeconfig"
 	controllerKubeconfig = "/etc/korat/controller.kubeconfig"
@@ -76,14 +78,19 @@ func (l *Lab) StartAPI(ctx context.Context) error {
 }
 
 func (l *Lab) launchAPI() error {
-	return l.machines[topology.ControlPlane].Start(controlPlaneService, machine.Command{Args: []string{
-		machine.BinDir + "/controlplane", "serve", "--dir", controlPlaneDir, "--bind", l.apiAddress().Addr().String(),
-		"--service-cidr", l.serviceCIDR(),
-	}})
+	args := []string{
+		machine.BinDir + "/controlplane", "serve", "--dir", ControlPlaneDir, "--bind", l.apiAddress().Addr().String(),
+		"--service-cidr", l.ServiceCIDR(),
+	}
+	if l.Kubelets {
+		args = append(args, "--nodes")
+	}
+	return l.machines[topology.ControlPlane].Start(controlPlaneService, machine.Command{Args: args})
 }
 
-// serviceCIDR is where Services get their addresses, of the families of the pods.
-func (l *Lab) serviceCIDR() string {
+// ServiceCIDR is where Services get their addresses, of the families of the pods;
+// two of them are comma-separated, as the API server wants it.
+func (l *Lab) ServiceCIDR() string {
 	const v4, v6 = "10.96.0.0/16", "fd00:10:96::/112"
 	switch {
 	case l.Topology.IPv6():
@@ -104,7 +111,7 @@ func (l *Lab) waitAPI(ctx context.Context) error {
 		if !s.Running {
 			return fmt.Errorf("control plane: %s; see %s", s.Status, cp.Log(controlPlaneService))
 		}
-		_, err = os.Stat(cp.Path(controlPlaneDir + "/ready"))
+		_, err = os.Stat(cp.Path(ControlPlaneDir + "/ready"))
 		return err
 	})
 }
@@ -115,9 +122,9 @@ func (l *Lab) StopAPI(ctx context.Context) error {
 	return l.stop(ctx, l.machines[topology.ControlPlane], controlPlaneService)
 }
 
-// makeCluster waits for the control plane, which starts while the fabric is
-// wired, and tells it all that the nodes need to find there.
-func (l *Lab) makeCluster(ctx context.Context) error {
+// makeControlPlane waits for the control plane, which starts while the fabric is
+// wired, and connects to it.
+func (l *Lab) makeControlPlane(ctx context.Context) error {
 	if err := l.waitAPI(ctx); err != nil {
 		return err
 	}
@@ -125,9 +132,11 @@ func (l *Lab) makeCluster(ctx context.Context) error {
 	if err := l.openDoor(); err != nil {
 		return err
 	}
-	if err := l.connect(); err != nil {
-		return err
-	}
+	return l.connect()
+}
+
+// makeCluster tells the API server all that the nodes need to find there.
+func (l *Lab) makeCluster(ctx context.Context) error {
 	if err := l.applyObjects(ctx); err != nil {
 		return err
 	}
@@ -156,7 +165,7 @@ func (l *Lab) openDoor() error {
 	if err != nil {
 		return err
 	}
-	admin, err := clientcmd.LoadFromFile(cp.Path(controlPlaneDir + "/admin.kubeconfig"))
+	admin, err := clientcmd.LoadFromFile(cp.Path(ControlPlaneDir + "/admin.kubeconfig"))
 	if err != nil {
 		return err
 	}
@@ -186,13 +195,13 @@ func (l *Lab) connect() error {
 // giveCredentials puts a kubeconfig for each program where it expects it. The
 // names are those that charts/korat/rbac.yaml and our own manifest give rights to.
 func (l *Lab) giveCredentials() error {
-	if err := l.giveKubeconfig(topology.ControlPlane, controllerKubeconfig, "korat:controller", ""); err != nil {
+	if err := l.GiveKubeconfig(topology.ControlPlane, controllerKubeconfig, "korat:controller", ""); err != nil {
 		return err
 	}
 	for _, n := range l.Topology.Nodes() {
 		err := errors.Join(
-			l.giveKubeconfig(n.Name, agentKubeconfig, "korat:agent:"+n.Name, "korat:agents"),
-			l.giveKubeconfig(n.Name, runnerKubeconfig, "lab:node-runner:"+n.Name, "lab:node-runners"))
+			l.GiveKubeconfig(n.Name, agentKubeconfig, "korat:agent:"+n.Name, "korat:agents"),
+			l.GiveKubeconfig(n.Name, runnerKubeconfig, "lab:node-runner:"+n.Name, "lab:node-runners"))
 		if err != nil {
 			return err
 		}
@@ -200,9 +209,11 @@ func (l *Lab) giveCredentials() error {
 	return nil
 }
 
-func (l *Lab) giveKubeconfig(machineName, path, user, groups string) error {
+// GiveKubeconfig puts credentials of user, in comma-separated groups, at path of
+// a machine.
+func (l *Lab) GiveKubeconfig(machineName, path, user, groups string) error {
 	cmd := exec.Command(filepath.Join(l.binDir(), "controlplane"), "kubeconfig",
-		"--dir", filepath.Join(l.machineDir(topology.ControlPlane), "korat", filepath.Base(controlPlaneDir)),
+		"--dir", filepath.Join(l.machineDir(topology.ControlPlane), "korat", filepath.Base(ControlPlaneDir)),
 		"--user", user, "--groups", groups)
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint

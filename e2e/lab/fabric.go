@@ -221,3 +221,22 @@ func wireRouters(t *topology.Topology, racks map[string]segment, netnsOf func(st
 	}
 	return nil
 }
+
+// routesToNodes leads the API server to the kubelets, which it calls at their
+// nodes' addresses in the racks, over the management segment.
+func routesToNodes(t *topology.Topology, netnsOf func(string) string) error {
+	err := inside(netnsOf(topology.ControlPlane), func(h *netlink.Handle) error {
+		for _, n := range t.Nodes() {
+			a := n.Address.Addr()
+			r := &netlink.Route{Dst: ipNet(netip.PrefixFrom(a, a.BitLen())), Gw: n.Management.Addr().AsSlice()}
+			if err := h.RouteAdd(r); err != nil {
+				return fmt.Errorf("%s: %w", n.Name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("routes to nodes: %w", err)
+	}
+	return nil
+}

@@ -63,6 +63,10 @@ type Options struct {
 	Self string
 	// Progress gets a line for each step; nil for none.
 	Progress io.Writer
+	// Kubelets makes nodes that can run a kubelet and containers, and a control
+	// plane for them; nothing runs on the nodes yet, and the API server knows of
+	// nothing that is Korat's. Package cluster does the rest.
+	Kubelets bool
 	// FabricOnly leaves out the control plane and all that runs on nodes.
 	FabricOnly bool
 }
@@ -137,6 +141,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		{"fabric", l.makeFabric},
 	}
 	if !o.FabricOnly {
+		steps = append(steps, step{"control plane", l.makeControlPlane})
+	}
+	if !o.FabricOnly && !o.Kubelets {
 		steps = append(steps, step{"cluster", l.makeCluster}, step{"nodes", l.makeNodes})
 	}
 	for _, s := range steps {
@@ -246,7 +253,11 @@ func (l *Lab) makeFiles(context.Context) error {
 // not change a running lab under its feet; StartAgent calls it again.
 func (l *Lab) installBinaries() error {
 	files := map[string]string{"lab": l.Self}
-	if !l.FabricOnly {
+	switch {
+	case l.FabricOnly:
+	case l.Kubelets:
+		files["controlplane"] = filepath.Join(l.Bin, "kubernetes")
+	default:
 		files["korat"] = filepath.Join(l.Bin, "korat")
 		files["controlplane"] = filepath.Join(l.Bin, "controlplane")
 	}
@@ -283,8 +294,10 @@ func copyFile(from, to string) error {
 func (l *Lab) makeMachines(ctx context.Context) error {
 	forward := map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 	sysctls := map[string]map[string]string{topology.ControlPlane: {}}
+	containers := map[string]bool{}
 	for _, n := range l.Topology.Nodes() {
 		sysctls[n.Name] = forward
+		containers[n.Name] = l.Kubelets
 	}
 	for _, r := range l.Topology.Routers() {
 		sysctls[r.Name] = merge(forward, router.Sysctls())
@@ -295,8 +308,9 @@ func (l *Lab) makeMachines(ctx context.Context) error {
 		}
 		m, err := machine.Create(ctx, machine.Spec{
 			Name: name, Netns: l.netns(name), Dir: l.machineDir(name), Bin: l.binDir(),
-			Init:    []string{filepath.Join(l.binDir(), "lab"), InitCommand},
-			Sysctls: merge(common, sysctls[name]),
+			Init:       []string{filepath.Join(l.binDir(), "lab"), InitCommand},
+			Sysctls:    merge(common, sysctls[name]),
+			Containers: containers[name],
 		})
 		if err != nil {
 			return err
@@ -336,6 +350,11 @@ func (l *Lab) makeFabric(ctx context.Context) error {
 	if err := wire(l.Topology, l.netns); err != nil {
 		return err
 	}
+	if l.Kubelets {
+		if err := routesToNodes(l.Topology, l.netns); err != nil {
+			return err
+		}
+	}
 	if !l.FabricOnly { // first, because it takes longest
 		if err := l.launchAPI(); err != nil {
 			return err
@@ -363,6 +382,9 @@ func Leftovers(o Options) error {
 	var left []string
 	for _, n := range machine.Netnses(netnsPrefix(o.Name)) {
 		left = append(left, "network namespace "+n)
+	}
+	for _, g := range machine.Cgroups(netnsPrefix(o.Name)) {
+		left = append(left, "control group "+g)
 	}
 	if _, err := os.Lstat(o.State); !errors.Is(err, os.ErrNotExist) {
 		left = append(left, "directory "+o.State)

@@ -94,6 +94,11 @@ func (l *Lab) applyObjects(ctx context.Context) error {
 			return err
 		}
 	}
+	return l.ApplyNetwork(ctx)
+}
+
+// ApplyNetwork tells Korat what the topology says. Its kinds must be defined.
+func (l *Lab) ApplyNetwork(ctx context.Context) error {
 	for _, o := range networkObjects(l.Topology) {
 		// The API server needs a moment to serve a kind after its definition.
 		if err := Eventually(ctx, func(ctx context.Context) error { return l.Apply(ctx, o) }); err != nil {

@@ -42,6 +42,11 @@ func setUp(s Spec) error {
 	if err := mounts(s); err != nil {
 		return err
 	}
+	if s.Containers {
+		if err := setUpContainers(s); err != nil {
+			return err
+		}
+	}
 	for key, value := range s.Sysctls {
 		err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644)
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6 lacks some
@@ -69,7 +74,7 @@ func mounts(s Spec) error {
 		{"sysfs", "/sys", "sysfs", quiet},
 	}
 	for _, d := range OwnDirs {
-		steps = append(steps, step{"", d, "overlay", 0})
+		steps = append(steps, step{"overlay", d, "overlay", 0}) // a kubelet cannot read mounts without a source
 	}
 	steps = append(steps,
 		step{s.Bin, BinDir, "", unix.MS_BIND},

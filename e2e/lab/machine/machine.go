@@ -40,6 +40,10 @@ type Spec struct {
 	Bin string
 	// Init is the command on the host that calls Init, without its argument.
 	Init []string
+	// Containers makes it a machine that can run a container runtime and a
+	// kubelet: it has control groups of its own, shares its mounts with its
+	// containers, and keeps their files and logs to itself.
+	Containers bool
 	// Sysctls are set inside, keyed by path below /proc/sys.
 	Sysctls map[string]string
 }
@@ -98,7 +102,16 @@ func (m *Machine) create(ctx context.Context, s Spec) error {
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 	}
-	err = startIn(cmd, func() error { return enter(NetnsPath(s.Netns), unix.CLONE_NEWNET) })
+	err = startIn(cmd, func() error {
+		if s.Containers {
+			// Its root is where this thread is when it starts init.
+			cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWCGROUP
+			if err := joinCgroups(s.Netns); err != nil {
+				return err
+			}
+		}
+		return enter(NetnsPath(s.Netns), unix.CLONE_NEWNET)
+	})
 	done.Close()
 	if err != nil {
 		return fmt.Errorf("start init: %w", err)

@@ -105,15 +105,17 @@ func RemoveNetns(name string) error {
 }
 
 // Destroy ends all processes in the network namespaces whose names start with
-// prefix, with their machines, and removes the namespaces and their links.
+// prefix, with their machines, and removes the namespaces, their links and the
+// machines' control groups.
 // It finds everything by the namespaces themselves, so it also works when
 // whoever made them was killed half-way. With none left it does nothing.
 func Destroy(prefix string) error {
 	names := Netnses(prefix)
-	if left := killAll(names, time.Now().Add(20*time.Second)); len(left) > 0 {
+	deadline := time.Now().Add(20 * time.Second)
+	if left := killAll(names, deadline); len(left) > 0 {
 		return fmt.Errorf("processes %v in namespaces %s* do not end", left, prefix)
 	}
-	var errs []error
+	errs := []error{removeCgroups(prefix, deadline)}
 	for _, n := range names {
 		errs = append(errs, RemoveNetns(n))
 	}

@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // ControlPlane is the name of the machine that runs the API server.
@@ -205,4 +206,24 @@ func at(p netip.Prefix, n int) netip.Prefix {
 		a = a.Next()
 	}
 	return netip.PrefixFrom(a, p.Bits())
+}
+
+// Keep returns the plan with n of its nodes, taken from all racks in turns, the
+// first of each rack first. Routers, links and hosts stay.
+func (t *Topology) Keep(n int) *Topology {
+	out := *t
+	out.Racks = slices.Clone(t.Racks)
+	for i := range out.Racks {
+		out.Racks[i].Nodes = nil
+	}
+	for turn, took := 0, true; took; turn++ {
+		took = false
+		for i, r := range t.Racks {
+			if n > 0 && turn < len(r.Nodes) {
+				out.Racks[i].Nodes = append(out.Racks[i].Nodes, r.Nodes[turn])
+				n, took = n-1, true
+			}
+		}
+	}
+	return &out
 }

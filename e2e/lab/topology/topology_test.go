@@ -84,3 +84,22 @@ func TestPlanOfTheDualTopology(t *testing.T) {
 		t.Errorf("plan (-want +got):\n%s", diff)
 	}
 }
+
+func TestKeepTakesNodesFromAllRacksInTurns(t *testing.T) {
+	top, err := topology.Load("../topologies/default.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]string{1: "a1", 2: "a1 b1", 3: "a1 a2 b1", 4: "a1 a2 b1 b2", 9: "a1 a2 b1 b2"} {
+		var got []string
+		for _, node := range top.Keep(n).Nodes() {
+			got = append(got, node.Name)
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%d nodes: %s, want %s", n, s, want)
+		}
+	}
+	if got := len(top.Nodes()); got != 4 {
+		t.Errorf("the plan itself has %d nodes now", got)
+	}
+}
