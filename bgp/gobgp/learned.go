@@ -3,6 +3,7 @@ package gobgp
 import (
 	"context"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,6 +33,8 @@ type heardPath struct {
 	id      uint32
 	nextHop netip.Addr
 	ebgp    bool
+	stale   bool    // kept over a long restart: used only when there is no other (RFC 9494)
+	speed   float32 // link bandwidth, bytes a second; 0: not told
 }
 
 func newLearned() *learned {
@@ -106,9 +109,7 @@ func (l *learned) update(paths []*apiutil.Path, asn uint32) {
 		if !ok || !p.PeerAddress.IsValid() { // a path of our own has no peer
 			continue
 		}
-		l.set(nlri.Prefix, heardPath{
-			from: p.PeerAddress.Unmap(), id: p.RemoteID, nextHop: nextHop(p.Attrs), ebgp: p.PeerASN != asn,
-		}, p.Withdrawal)
+		l.set(nlri.Prefix, hear(p, asn), p.Withdrawal)
 	}
 	l.ring()
 }
@@ -205,17 +206,71 @@ func (l *learned) take(now time.Time) ([]bgp.Learned, bool, time.Time) {
 	return batch, synced, next
 }
 
+// hear reads of a path what we need.
+func hear(p *apiutil.Path, asn uint32) heardPath {
+	out := heardPath{from: p.PeerAddress.Unmap(), id: p.RemoteID, ebgp: p.PeerASN != asn, nextHop: nextHop(p.Attrs)}
+	if out.nextHop.IsLinkLocalUnicast() {
+		out.nextHop = out.nextHop.WithZone(out.from.Zone()) // it is on the link of who said it
+	}
+	for _, a := range p.Attrs {
+		switch a := a.(type) {
+		case *packet.PathAttributeCommunities:
+			out.stale = slices.Contains(a.Value, uint32(packet.COMMUNITY_LLGR_STALE))
+		case *packet.PathAttributeExtendedCommunities:
+			for _, c := range a.Value {
+				if l, ok := c.(*packet.LinkBandwidthExtended); ok {
+					out.speed = l.Bandwidth
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (l *learned) at(prefix netip.Prefix) bgp.Learned {
 	out := bgp.Learned{Prefix: prefix}
-	for _, p := range l.paths[prefix] {
-		if _, self := l.own[p.nextHop]; self || !p.nextHop.IsValid() {
-			continue
-		}
+	usable := slices.DeleteFunc(slices.Clone(l.paths[prefix]), func(p heardPath) bool {
+		_, self := l.own[p.nextHop]
+		// A link-local next hop is of use only with its link.
+		return self || !p.nextHop.IsValid() || p.nextHop.IsLinkLocalUnicast() && p.nextHop.Zone() == ""
+	})
+	if slices.ContainsFunc(usable, func(p heardPath) bool { return !p.stale }) {
+		usable = slices.DeleteFunc(usable, func(p heardPath) bool { return p.stale })
+	}
+	slices.SortFunc(usable, func(a, b heardPath) int { return a.nextHop.Compare(b.nextHop) })
+	usable = slices.CompactFunc(usable, func(a, b heardPath) bool { return a.nextHop == b.nextHop })
+	speeds := make([]float32, 0, len(usable))
+	for _, p := range usable {
 		out.NextHops = append(out.NextHops, p.nextHop)
 		out.EBGP = out.EBGP || p.ebgp
+		speeds = append(speeds, p.speed)
 	}
-	slices.SortFunc(out.NextHops, netip.Addr.Compare)
-	out.NextHops = slices.Compact(out.NextHops)
+	out.Weights = weights(speeds)
+	return out
+}
+
+// weights are 1 to 255, in the proportion of speeds; nil where they are equal, or
+// one is not known.
+func weights(speeds []float32) []uint8 {
+	if len(speeds) < 2 || !(slices.Min(speeds) > 0) || slices.Min(speeds) == slices.Max(speeds) || math.IsInf(float64(slices.Max(speeds)), 0) {
+		return nil
+	}
+	const most = 255
+	out := make([]uint8, 0, len(speeds))
+	all := 0 // their greatest common divisor
+	for _, s := range speeds {
+		w := max(1, int(math.Round(float64(s)/float64(slices.Max(speeds))*most)))
+		out = append(out, uint8(w))
+		for a, b := all, w; ; a, b = b, a%b {
+			if b == 0 {
+				all = a
+				break
+			}
+		}
+	}
+	for i := range out {
+		out[i] /= uint8(all)
+	}
 	return out
 }
 
@@ -225,7 +280,10 @@ func nextHop(attrs []packet.PathAttributeInterface) netip.Addr {
 		case *packet.PathAttributeNextHop:
 			return a.Value.Unmap()
 		case *packet.PathAttributeMpReachNLRI:
-			return a.Nexthop
+			if !a.Nexthop.IsValid() || a.Nexthop.IsUnspecified() {
+				return a.LinkLocalNexthop
+			}
+			return a.Nexthop.Unmap()
 		}
 	}
 	return netip.Addr{}

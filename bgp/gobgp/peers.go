@@ -39,6 +39,7 @@ type applied struct {
 	restartTime, longLived time.Duration
 	clusterID              netip.Addr
 	multihop               bool // routers may lie between; found out once, when the session is set up
+	restarting             bool // its first session since we restarted is still to come
 }
 
 // setPeers makes the peers be those of c. Peers that go make room first; the
@@ -111,12 +112,12 @@ func (s *Speaker) setTerms(ctx context.Context, c bgp.Config, peers map[netip.Ad
 
 func (s *Speaker) setPeer(ctx context.Context, p applied, changed changes) error {
 	have, there := s.peers[p.Addr]
-	p.multihop = have.multihop
+	p.multihop, p.restarting = have.multihop, have.restarting
 	switch {
 	case !there:
-		return s.addPeer(ctx, p)
+		return s.addPeer(ctx, p, activePeer)
 	case !have.sameSession(p):
-		return errors.Join(s.removePeer(ctx, have), s.addPeer(ctx, p))
+		return errors.Join(s.removePeer(ctx, have), s.addPeer(ctx, p, activePeer))
 	}
 	if have.Hold != p.Hold || have.Keepalive != p.Keepalive || have.MaxPrefixes != p.MaxPrefixes {
 		// Timers are told in the next OPEN; the session stays.
@@ -140,10 +141,21 @@ func (a applied) sameSession(b applied) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-func (s *Speaker) addPeer(ctx context.Context, p applied) error {
+// start is how a peer begins.
+type start bool
+
+const (
+	activePeer start = false
+	pausedPeer start = true // it is not tried until it is enabled
+)
+
+func (s *Speaker) addPeer(ctx context.Context, p applied, how start) error {
 	p.multihop = p.Interface == "" && p.ASN != localASN(s.cfg, p.Peer) && !onLink(p.LocalAddr, p.Addr)
+	p.restarting = s.restarting && p.restartTime > 0
 	s.sessions.add(p.Peer, time.Now())
-	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p)}); err != nil {
+	config := s.peerConfig(p)
+	config.Conf.AdminDown = how == pausedPeer
+	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: config}); err != nil {
 		s.sessions.remove(p.Addr)
 		return fmt.Errorf("add %s: %w", p.Name, err)
 	}
@@ -215,7 +227,7 @@ func (s *Speaker) peerConfig(p applied) *api.Peer {
 			DeferralTime:        uint32(seconds(deferral)),
 			NotificationEnabled: graceful,
 			LonglivedEnabled:    graceful,
-			LocalRestarting:     graceful && s.restarting,
+			LocalRestarting:     p.restarting,
 		},
 	}
 	if p.LocalAddr.IsValid() {

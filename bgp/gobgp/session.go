@@ -237,7 +237,7 @@ func (s *Speaker) Break(ctx context.Context, addr netip.Addr, why string) error 
 	if err := s.removePeer(ctx, p); err != nil {
 		return err
 	}
-	if err := s.addPeer(ctx, p); err != nil {
+	if err := s.addPeer(ctx, p, activePeer); err != nil {
 		return err
 	}
 	s.sessions.broken(addr, why)

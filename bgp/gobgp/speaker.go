@@ -51,6 +51,9 @@ type Speaker struct {
 	paths      map[netip.Prefix]said
 	labels     labels
 	tallies    map[netip.Addr]tally
+	chores     *chores                   // of srv
+	held       map[netip.Prefix]struct{} // withdrawn, but GoBGP is not told before quietUntil
+	quietUntil time.Time
 	restarting bool // the first peers are still to come, and Options.Restarted
 }
 
@@ -63,6 +66,7 @@ func New(o Options) *Speaker {
 		peers:      map[netip.Addr]applied{},
 		paths:      map[netip.Prefix]said{},
 		tallies:    map[netip.Addr]tally{},
+		held:       map[netip.Prefix]struct{}{},
 		restarting: o.Restarted,
 	}
 }
@@ -178,7 +182,8 @@ func (s *Speaker) start(ctx context.Context, c bgp.Config) error {
 	}
 	s.srv, s.off, s.cfg, s.policy = srv, off, c, policy
 	watch, cancel := context.WithCancel(context.Background())
-	s.unwatch = cancel
+	s.unwatch, s.chores = cancel, newChores()
+	go s.chores.run(watch)
 	if err := s.watch(watch, srv, c.ASN, off); err != nil {
 		return errors.Join(fmt.Errorf("bgp events: %w", err), s.stop(ctx))
 	}
@@ -197,6 +202,8 @@ func (s *Speaker) stop(ctx context.Context) error {
 	s.srv = nil
 	clear(s.peers)
 	clear(s.tallies)
+	clear(s.held)
+	s.quietUntil = time.Time{}
 	s.policy = policy{}
 	s.sessions.clear()
 	if err != nil {
@@ -208,6 +215,7 @@ func (s *Speaker) stop(ctx context.Context) error {
 // watch lets GoBGP's events flow into s.learned and s.sessions until ctx ends.
 // The events of one server come in order: a neighbour's End-of-RIB after its paths.
 func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, off *atomic.Bool) error {
+	work := s.chores
 	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			if !off.Load() {
@@ -224,11 +232,26 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, 
 				return
 			}
 			s.sessions.changed(ev, at)
+			s.follow(ev, work)
 			if established(ev) && !restartable(ev.Peer.State.RemoteCap) {
 				s.learned.settleSoon(ev.Peer.State.NeighborAddress, at)
 			}
 		},
 	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
+}
+
+// follow has done what the news of a session asks for.
+func (s *Speaker) follow(ev *apiutil.WatchEventMessage_PeerEvent, work *chores) {
+	addr := ev.Peer.State.NeighborAddress.Unmap()
+	switch {
+	case ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
+		work.add(func(ctx context.Context) { s.tooMany(ctx, addr) })
+	case !established(ev):
+	case ev.Peer.Conf.PeerASN == 0 && ev.Peer.State.PeerASN == ev.Peer.State.LocalASN:
+		work.add(func(ctx context.Context) { s.ownAS(ctx, addr) })
+	default:
+		work.add(func(ctx context.Context) { s.tellAtOnce(ctx, addr) })
+	}
 }
 
 // originate makes each prefix of change be announced so, the zero said meaning
@@ -252,7 +275,10 @@ func (s *Speaker) originate(ctx context.Context, change map[netip.Prefix]said) e
 				return err
 			}
 		}
-		if err := errors.Join(addPaths(s.srv, add, prefs), deletePaths(s.srv, del)); err != nil {
+		for p := range add {
+			delete(s.held, p)
+		}
+		if err := errors.Join(addPaths(s.srv, add, prefs), deletePaths(s.srv, s.hold(del))); err != nil {
 			return err
 		}
 	}
