@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab-build deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
+.PHONY: help build lab-build cluster-build cluster-up cluster-down images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,6 +23,27 @@ build: ## build korat, korat-cni, koratctl and the lab into bin/
 lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
 	@[ -x bin/controlplane ] || echo "building a Kubernetes control plane: some minutes the first time"
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
+
+# Kubernetes with kubelets, for the cluster lab: the same module, two minutes more.
+NODES ?= 2
+cluster-build: build ## build the cluster lab and its images (long the first time)
+	hack/install-deps.sh containerd runc
+	cd e2e/controlplane && go build -tags node -ldflags "$(KUBE_LD)" -o ../../bin/kubernetes .
+	cd e2e/dns && go build -ldflags "-s -w" -o ../../bin/dns .
+	go build -ldflags "-s -w" -o bin/ ./hack/image ./e2e/cluster/pause
+	hack/cluster-images.sh
+	VERSION=$(VERSION) OUT=bin/cluster-images hack/images.sh $$(go env GOARCH)
+
+cluster-up: cluster-build ## a Kubernetes cluster with real kubelets and Korat on this machine (NODES=2, PROXY=nftables for another kube-proxy, BARE=1 without Korat)
+	bin/cluster up --nodes $(NODES) --proxy-mode $(or $(PROXY),iptables)
+	$(if $(BARE),,bin/cluster install --tag $(VERSION))
+	@echo "export KUBECONFIG=$$(bin/cluster kubeconfig)"
+
+cluster-down: ## end the cluster, and see that nothing is left of it
+	bin/cluster down
+
+images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
+	VERSION=$(VERSION) hack/images.sh
 
 deps: ## install the Debian packages that tests and demo use
 	hack/install-deps.sh
@@ -39,7 +60,7 @@ unit: ## pure tests: nothing but Go
 	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')
 
 # Packages whose tests make network namespaces or start routers.
-KERNEL := felix/(kernel|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd)|cmd/korat-cni
+KERNEL := felix/(kernel|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded)|cmd/korat-cni
 kernel: ## tests against the kernel and real routers, in namespaces of their own (root)
 	go test -p 1 $$(go list ./... | grep -E '$(KERNEL)')
 

@@ -13,3 +13,12 @@ var CRDs embed.FS
 //
 //go:embed korat/rbac.yaml
 var RBAC []byte
+
+// Workloads run Korat's programs as pods. Their image has no tag: whoever applies
+// them says which.
+//
+//go:embed korat/workloads.yaml
+var Workloads []byte
+
+// Image is the name of Korat's image, without a tag.
+const Image = "ghcr.io/koratnet/korat"

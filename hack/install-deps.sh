@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages that the tests and the demo use. With all of
-# them there it does nothing and needs no network. The routing daemons run only
-# in namespaces, as processes of the lab: their system services stay off.
+# Installs the Debian packages that the tests and the demo use, and those named as
+# arguments. With all of them there it does nothing and needs no network. Daemons
+# run only in namespaces, as processes of the lab: their system services stay off.
 set -eu
-packages="bird2 conntrack containernetworking-plugins curl frr ipset iproute2 iptables iputils-ping nftables procps socat tcpdump traceroute"
+packages="bird2 conntrack containernetworking-plugins curl frr ipset iproute2 iptables iputils-ping nftables procps socat tcpdump traceroute $*"
 
 missing=
 for p in $packages; do
@@ -30,5 +30,5 @@ install() { apt-get install -qq -y --no-install-recommends $missing > /dev/null;
 apt-cache show $missing > /dev/null 2>&1 || apt-get update -qq
 install || { apt-get update -qq && install; }
 if [ -d /run/systemd/system ]; then
-	for s in frr bird; do systemctl disable --quiet "$s" 2>/dev/null || true; done
+	for s in frr bird containerd; do systemctl disable --quiet "$s" 2>/dev/null || true; done
 fi

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/koratnet/korat/charts"
+	"github.com/koratnet/korat/e2e/lab"
+)
+
+//go:embed coredns.yaml
+var coreDNS []byte
+
+// Install applies the cluster's DNS and Korat, of the image with this tag, tells it of the racks'
+// routers, and returns when every node is Ready.
+func (c *Cluster) Install(ctx context.Context, tag string) error {
+	files, err := fs.Glob(charts.CRDs, "korat/crds/*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		text, err := charts.CRDs.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		if err := c.ApplyYAML(ctx, text); err != nil {
+			return err
+		}
+	}
+	dns, err := c.DNS()
+	if err != nil {
+		return err
+	}
+	if err := c.ApplyYAML(ctx, bytes.ReplaceAll(coreDNS, []byte("CLUSTER_DNS"), []byte(dns.String()))); err != nil {
+		return err
+	}
+	if err := c.ApplyYAML(ctx, charts.RBAC); err != nil {
+		return err
+	}
+	if err := c.applyWorkloads(ctx, tag); err != nil {
+		return err
+	}
+	if err := c.ApplyNetwork(ctx); err != nil {
+		return err
+	}
+	if err := c.WaitInstalled(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Progress, "cluster: Korat %s runs, every node is Ready\n", tag)
+	return nil
+}
+
+func (c *Cluster) applyWorkloads(ctx context.Context, tag string) error {
+	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(charts.Workloads), 4096)
+	for {
+		u := &unstructured.Unstructured{}
+		err := d.Decode(&u.Object)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.settle(u, tag); err != nil {
+			return err
+		}
+		if err := c.Apply(ctx, u); err != nil {
+			return err
+		}
+	}
+}
+
+// settle fills in what a manifest leaves to the cluster: the image, and the pools.
+func (c *Cluster) settle(u *unstructured.Unstructured, tag string) error {
+	spec := []string{"spec", "template", "spec"}
+	for _, list := range []string{"initContainers", "containers"} {
+		path := append(spec, list)
+		containers, found, err := unstructured.NestedSlice(u.Object, path...)
+		if err != nil || !found {
+			continue
+		}
+		for _, item := range containers {
+			container := item.(map[string]any)
+			if container["image"] == charts.Image {
+				container["image"] = charts.Image + ":" + tag
+			}
+			if container["name"] == "controller" {
+				container["args"] = c.controllerArgs()
+			}
+		}
+		if err := unstructured.SetNestedSlice(u.Object, containers, path...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) controllerArgs() []any {
+	out := []any{"controller"}
+	for _, p := range c.pools() {
+		out = append(out, "--default-pool="+p)
+	}
+	return out
+}
+
+// WaitInstalled waits until the agents are of the newest version and ready, every
+// node is Ready, and the sessions with the racks' routers are established.
+func (c *Cluster) WaitInstalled(ctx context.Context) error {
+	err := lab.Eventually(ctx, func(ctx context.Context) error {
+		var ds appsv1.DaemonSet
+		if err := c.Client.Get(ctx, types.NamespacedName{Namespace: "kube-system", Name: "korat-agent"}, &ds); err != nil {
+			return err
+		}
+		s, want := ds.Status, int32(len(c.Topology.Nodes()))
+		if s.ObservedGeneration != ds.Generation || s.UpdatedNumberScheduled != want || s.NumberReady != want {
+			return fmt.Errorf("agents: %d of %d are ready", s.NumberReady, want)
+		}
+		return c.nodesReady(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return c.WaitToRs(ctx)
+}
+
+func (c *Cluster) nodesReady(ctx context.Context) error {
+	var nodes corev1.NodeList
+	if err := c.List(ctx, &nodes); err != nil {
+		return err
+	}
+	var not []string
+	for _, n := range nodes.Items {
+		for _, cond := range n.Status.Conditions {
+			if cond.Type == corev1.NodeReady && cond.Status != corev1.ConditionTrue {
+				not = append(not, n.Name+": "+cond.Message)
+			}
+		}
+	}
+	if len(not) > 0 {
+		return errors.New("not Ready: " + strings.Join(not, "; "))
+	}
+	return nil
+}
