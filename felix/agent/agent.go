@@ -122,6 +122,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer kernel.close()
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients.PodAnnotations), books: books}
+	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
 		Status: board, Box: box, Log: c.Log.With("part", "cni"),
@@ -152,7 +153,11 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return c.keeper(speaker).Run(ctx) })
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
-	g.Go(func() error { return (&upkeep{node: node, cni: cni, log: c.Log.With("part", "upkeep")}).run(ctx) })
+	g.Go(func() error { return kernel.followNodes(ctx) })
+	g.Go(func() error { return node.tunnels.run(ctx, node.listed) })
+	g.Go(func() error {
+		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)
+	})
 	g.Go(func() error { return allocator.Serve(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
 	if c.CNI.ConfDir != "" {

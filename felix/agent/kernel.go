@@ -11,6 +11,7 @@ import (
 	"github.com/koratnet/korat/felix/kernel/link"
 	"github.com/koratnet/korat/felix/kernel/route"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
+	"github.com/koratnet/korat/felix/kernel/tunnel"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/felix/status"
 )
@@ -20,6 +21,8 @@ type kernel struct {
 	loop        *apply.Loop
 	links       *link.Reconciler
 	routes      *route.Reconciler
+	tunnels     *tunnel.Reconciler
+	reaches     *netmon.Reaches
 	connections *connections
 	news        *netmon.Monitor
 	interfaces  *netmon.Interfaces
@@ -35,6 +38,14 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	routes, err := route.New()
+	if err != nil {
+		return nil, err
+	}
+	tunnels, err := tunnel.New()
+	if err != nil {
+		return nil, err
+	}
+	reaches, err := netmon.NewReaches(post)
 	if err != nil {
 		return nil, err
 	}
@@ -54,13 +65,13 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	phases := make([]apply.Phase, backend.Removed+1) // those of data planes come when settings are known
-	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links}
+	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels}
 	phases[backend.Routes] = apply.Phase{routes}
 	connections.enter(phases)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	k := &kernel{loop: loop, links: links, routes: routes, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, reaches: reaches, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
 	k.lookForProxy(post)
 	return k, nil
 }
@@ -93,10 +104,16 @@ func (k *kernel) lookForProxy(post func(...event.Event)) {
 	post(event.Set("kube-proxy", &event.Proxy{NFTables: found}))
 }
 
+// followNodes posts how the kernel reaches other nodes until ctx ends.
+func (k *kernel) followNodes(ctx context.Context) error {
+	return k.reaches.Run(ctx, func(err error) { k.log.Warn("ways to other nodes may have changed unseen", "error", err) })
+}
+
 // listen passes on what the kernel tells until ctx ends.
 func (k *kernel) listen(ctx context.Context) error {
 	return k.news.Run(ctx, func(c netmon.Change) {
 		k.loop.Poke(apply.Poke(c))
+		k.reaches.Look(c)
 		if err := k.interfaces.Look(c); err != nil {
 			k.log.Warn("host endpoints may not find their interface", "err", err)
 		}
@@ -106,6 +123,8 @@ func (k *kernel) listen(ctx context.Context) error {
 func (k *kernel) close() {
 	k.links.Close()
 	k.routes.Close()
+	k.tunnels.Close()
+	k.reaches.Close()
 	k.connections.close()
 	k.interfaces.Close()
 }

@@ -68,6 +68,7 @@ type local struct {
 	directory     *directory
 	books         *journal.Journal
 	ledger        *report.Ledger
+	tunnels       *tunnels
 	listed        chan struct{} // closed when the API server has told all
 
 	mu     sync.Mutex // guards all below
@@ -80,6 +81,7 @@ type local struct {
 
 // hear tells the allocator of nodes, pools and blocks.
 func (l *local) hear(ev event.Event) {
+	l.tunnels.hear(ev)
 	switch v := ev.Value.(type) {
 	case *event.Node:
 		if v.Name == l.name {
@@ -154,6 +156,7 @@ func (l *local) forget(name string) {
 // configuration, the MTU of pods, and which policies are in use.
 func (l *local) note(d desired.Delta) {
 	l.ledger.Note(d)
+	l.tunnels.note(d)
 	if d.Settings != nil {
 		l.mu.Lock()
 		l.mtu = d.Settings.MTU
@@ -186,6 +189,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced
 	}
+	l.tunnels.report(&f, snap)
 	f.Policies, f.LeftOut = l.ledger.Policies(snap)
 	l.board.SetPolicies(l.ledger.Count())
 	if s, err := l.speaker.Sessions(ctx); err == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/felix/cniserver"
+	"github.com/koratnet/korat/felix/pod"
 	"github.com/koratnet/korat/ipam"
 )
 
@@ -22,6 +23,7 @@ const (
 type upkeep struct {
 	node *local
 	cni  *cniserver.Server
+	host *pod.Host
 	log  *slog.Logger
 }
 
@@ -45,7 +47,7 @@ func (u *upkeep) run(ctx context.Context) error {
 		if err != nil || !u.node.allocator.Challenging() {
 			u.node.allocator.Listed()
 		}
-		err = errors.Join(err, u.cni.FollowMTU(u.node.wantedMTU()))
+		err = errors.Join(err, u.followMTU())
 		if time.Since(collected) >= collectEvery {
 			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()
@@ -60,6 +62,17 @@ func (u *upkeep) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+func (u *upkeep) followMTU() error {
+	mtu, err := u.node.tunnels.podMTU(u.node.wantedMTU(), u.host.UplinkMTU)
+	if err == nil {
+		err = u.cni.FollowMTU(mtu)
+	}
+	if err == nil {
+		u.node.tunnels.followed(mtu)
+	}
+	return err
 }
 
 // recover adopts pods, once or whenever blocks are to be taken over, and then

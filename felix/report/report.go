@@ -35,6 +35,10 @@ type Facts struct {
 	Blocks    int
 	Sessions  []bgp.Session // in the order of their addresses
 	Policies  []koratv1.NodePolicyStatus
+	Tunnels   []koratv1.TunnelStatus
+	Pools     []koratv1.NodePoolStatus
+	Ways      []koratv1.NodeWayStatus
+	MTU       int   // of pods
 	LeftOut   int   // policies that are not among these
 	Starting  bool  // not everything has been read yet
 	Problem   error // why the node is not ready; nil while it is
@@ -153,6 +157,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 		}
 	}
 	s.Policies, s.PoliciesLeftOut = f.Policies, int32(f.LeftOut)
+	s.Tunnels, s.Pools, s.Ways, s.MTU = f.Tunnels, f.Pools, f.Ways, int32(f.MTU)
 	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
 	meta.SetStatusCondition(&s.Conditions, enforced(f.Enforcement, now))

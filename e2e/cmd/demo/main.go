@@ -3,7 +3,8 @@
 // with "ok" or "FAIL" is a check, the last line counts them, and the exit code
 // is 0 when none failed. With KEEP=1 in the environment the lab stays up, and
 // LAB=dual-stack or LAB=ipv6 makes one of other families of addresses.
-// BACKEND=NFTables or IPTables chooses the data plane.
+// BACKEND=NFTables or IPTables chooses the data plane, ENCAP=VXLAN, VXLANCrossSubnet,
+// IPIP or IPIPCrossSubnet what packets between nodes travel in.
 package main
 
 import (
@@ -90,6 +91,7 @@ func (s *story) tell(ctx context.Context) {
 	}{
 		{"The cluster: nodes, routers, sessions", s.cluster},
 		{"The data plane", s.dataPlane},
+		{"What packets between nodes travel in", s.encapsulation},
 		{"Six pods in two namespaces", s.pods},
 		{"Every pod reaches every pod, seen under its own address", s.connectivity},
 		{"The way of a packet, hop by hop", s.paths},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/e2e/lab"
 	"github.com/koratnet/korat/e2e/lab/matrix"
 )
@@ -19,6 +20,8 @@ type story struct {
 	out io.Writer
 	bin string
 	lab *lab.Lab
+	// mode is what packets between nodes travel in.
+	mode v1.Encapsulation
 
 	ends   []matrix.End // the six pods, in the order of thePods
 	ends6  []matrix.End // the same under their second address, in a lab of two families

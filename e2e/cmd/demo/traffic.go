@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/e2e/lab/matrix"
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
@@ -68,7 +69,7 @@ func (s *story) connectivity(ctx context.Context) {
 func (s *story) paths(ctx context.Context) {
 	for _, way := range [][2]string{{"shop/web", "shop/api"}, {"shop/db", "guest/ann"}, {"shop/web", "guest/ann"}, {"shop/web", "guest/cid"}} {
 		from, to := s.end(way[0]), s.end(way[1])
-		want := s.hops(from, to)
+		want := s.hops(ctx, from, to)
 		var text string
 		s.within(ctx, settle, fmt.Sprintf("%s to %s: %s", from.Name, to.Name, strings.Join(hopNames(want), " > ")), func(ctx context.Context) error {
 			var err error
@@ -94,11 +95,13 @@ type hop struct {
 func (h hop) answered(a netip.Addr) bool { return slices.Contains(h.addrs, a) }
 
 // hops are those of a packet: the sender's node, the routers when it leaves
-// the rack, the receiver's node and the receiver.
-func (s *story) hops(from, to matrix.End) []hop {
+// the rack, the receiver's node and the receiver. A router does not see what is in
+// a tunnel.
+func (s *story) hops(ctx context.Context, from, to matrix.End) []hop {
 	a, b := s.nodeOf(from), s.nodeOf(to)
 	way := []hop{nodeHop(a)}
-	if a.Rack != b.Rack {
+	way[0].addrs = append(way[0].addrs, s.inside(ctx, a.Name)...)
+	if a.Rack != b.Rack && !s.tunneled(a, b) {
 		way = append(way, hop{a.Rack.ToRs[0].Name, []netip.Addr{a.Rack.Gateways(false)[0].Addr()}})
 		for _, link := range s.lab.Topology.Spine {
 			if i := slices.Index(link.Between[:], b.Rack.ToRs[0].Name); i >= 0 {
@@ -107,7 +110,9 @@ func (s *story) hops(from, to matrix.End) []hop {
 		}
 	}
 	if a.Name != b.Name {
-		way = append(way, nodeHop(b))
+		h := nodeHop(b)
+		h.addrs = append(h.addrs, s.inside(ctx, b.Name)...)
+		way = append(way, h)
 	}
 	return append(way, hop{to.Name, []netip.Addr{to.Addr}})
 }
@@ -162,11 +167,7 @@ func (s *story) tables(ctx context.Context) {
 	s.within(ctx, settle, "tor-a has learned the /32s of rack b over the spine", func(context.Context) error {
 		return s.eachPod("b", func(e matrix.End, _ topology.Node) error { return s.wantRoute("tor-a", host(e.Addr)) })
 	})
-	s.within(ctx, settle, "the kernel of node a1 has a route of Korat's to each pod of rack b, by way of tor-a", func(context.Context) error {
-		return s.eachPod("b", func(e matrix.End, _ topology.Node) error {
-			return s.wantRoute("a1", host(e.Addr), s.nodeNamed("a1").Rack.Gateways(false)[0].Addr())
-		})
-	})
+	s.remoteRoutes(ctx)
 	show, pool := "show ip route bgp", s.lab.Topology.Pool
 	if pool.Addr().Is6() {
 		show = "show ipv6 route bgp"
@@ -176,6 +177,19 @@ func (s *story) tables(ctx context.Context) {
 			s.show("# " + strings.Join(view, " ") + "\n" + onlyPods(text, pool))
 		}
 	}
+}
+
+// remoteRoutes looks at how a node's kernel reaches pods of the other rack.
+func (s *story) remoteRoutes(ctx context.Context) {
+	if s.mode != v1.EncapsulationNone {
+		s.tunnelRoutes(ctx)
+		return
+	}
+	s.within(ctx, settle, "the kernel of node a1 has a route of Korat's to each pod of rack b, by way of tor-a", func(context.Context) error {
+		return s.eachPod("b", func(e matrix.End, _ topology.Node) error {
+			return s.wantRoute("a1", host(e.Addr), s.nodeNamed("a1").Rack.Gateways(false)[0].Addr())
+		})
+	})
 }
 
 // onlyPods drops the legend and all that is not about pods.

@@ -1,7 +1,7 @@
 // Package sysctl keeps the kernel parameters that routing between pods needs:
-// some of the node, some of the host side of each local pod's veth. felix/apply
-// calls it. Parameters are set and never set back: nobody can know what they
-// were meant to be without us.
+// some of the node, some of the host side of each local pod's veth and of the
+// node's ends of tunnels. felix/apply calls it. Parameters are set and never set
+// back: nobody can know what they were meant to be without us.
 package sysctl
 
 import (
@@ -61,6 +61,19 @@ var (
 		{"net/ipv6/conf/IFACE/proxy_ndp", "1"},
 	}
 	ofLink46 = slices.Concat(ofLink4, ofLink6)
+
+	// What comes out of a tunnel may belong to a route through an uplink, where
+	// modes are mixed or change: the reverse path is not asked for, even if it is
+	// for all interfaces. 2 stands above the 1 of "all", 0 does not.
+	ofTunnel4 = []parameter{
+		{"net/ipv4/conf/IFACE/forwarding", "1"},
+		{"net/ipv4/conf/IFACE/rp_filter", "2"},
+	}
+	ofTunnel6 = []parameter{
+		{"net/ipv6/conf/IFACE/disable_ipv6", "0"},
+		{"net/ipv6/conf/IFACE/forwarding", "1"},
+		{"net/ipv6/conf/IFACE/accept_ra", "0"},
+	}
 )
 
 // Reconciler is an apply.Reconciler, Gated and a LinkWatcher. Parameters are
@@ -95,6 +108,9 @@ func (r *Reconciler) Want(d desired.Delta) {
 	if d.Pools != nil && slices.ContainsFunc(*d.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		r.wantNode6()
 	}
+	for kind, t := range d.Tunnels {
+		r.wantTunnel(kind, t)
+	}
 	for name, ep := range d.Endpoints {
 		if ep == nil {
 			delete(r.links, name)
@@ -109,6 +125,22 @@ func (r *Reconciler) Want(d desired.Delta) {
 		if old := r.links[name]; len(old.params) != len(w.params) || old.generation != w.generation {
 			r.links[name], r.unsure[name] = w, nil
 		}
+	}
+}
+
+func (r *Reconciler) wantTunnel(kind desired.TunnelKind, t *desired.TunnelDevice) {
+	name := kind.Device()
+	if t == nil {
+		delete(r.links, name)
+		delete(r.unsure, name)
+		return
+	}
+	w := wanted{params: ofTunnel4}
+	if kind.Is6() {
+		w.params = ofTunnel6
+	}
+	if _, known := r.links[name]; !known {
+		r.links[name], r.unsure[name] = w, nil
 	}
 }
 
@@ -137,7 +169,7 @@ func (r *Reconciler) Closed() map[string]error {
 		if err == nil {
 			err = errors.New("parameters not set yet")
 		}
-		if name != "" {
+		if _, tunnel := desired.TunnelOfDevice(name); name != "" && !tunnel {
 			closed[name] = fmt.Errorf("interface %s: %w", name, err)
 		}
 	}

@@ -157,3 +157,24 @@ func TestAKernelWithoutIPv6(t *testing.T) {
 		t.Errorf("closed: %v", r.Closed())
 	}
 }
+
+// TestItem73WhatComesOutOfATunnelIsNotAskedForItsReversePath: also not where the
+// node asks of all interfaces.
+func TestItem73WhatComesOutOfATunnelIsNotAskedForItsReversePath(t *testing.T) {
+	n := kerneltest.New(t)
+	r := sysctl.New(sysctl.Root)
+	tunnel := &desired.TunnelDevice{Kind: desired.VXLAN4}
+	n.Run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+	n.Do(func() {
+		mustApply(t, r, desired.Delta{Tunnels: map[desired.TunnelKind]*desired.TunnelDevice{desired.VXLAN4: tunnel}})
+	})
+	if closed := r.Closed(); len(closed) > 0 {
+		t.Errorf("a tunnel counts as a pod: %v", closed)
+	}
+	n.Run("ip", "link", "add", "vxlan4-korat", "type", "vxlan", "id", "7", "dstport", "4789")
+	r.LinkChanged("vxlan4-korat")
+	n.Do(func() {
+		mustApply(t, r, desired.Delta{})
+		compare(t, map[string]string{"net/ipv4/conf/vxlan4-korat/rp_filter": "2", "net/ipv4/conf/vxlan4-korat/forwarding": "1"})
+	})
+}

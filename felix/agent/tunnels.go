@@ -1,0 +1,266 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/netmon"
+	"github.com/koratnet/korat/ipam"
+	"github.com/koratnet/korat/ipam/assign"
+	"github.com/koratnet/korat/ipam/journal"
+	"github.com/koratnet/korat/policy/selector"
+)
+
+// tunnels gives the node its addresses inside of tunnels, tells who wants to know
+// where the other nodes are, and says what there is to report.
+type tunnels struct {
+	node      string
+	allocator *assign.Allocator
+	books     *journal.Journal
+	reaches   *netmon.Reaches
+	kernel    *tunnel.Reconciler
+	post      func(...event.Event)
+	log       *slog.Logger
+	wake      chan struct{}
+
+	mu     sync.Mutex // guards all below
+	labels selector.Labels
+	pools  map[string]*event.Pool
+	wanted map[desired.TunnelKind]desired.TunnelDevice
+	ways   map[string]desired.PoolWays
+	mtu    desired.MTU
+	pods   int // the MTU that all pods have
+	// told counts the Deltas; since and sends say, by pool, with which of them what
+	// is sent became another, and what was sent before.
+	told  uint64
+	since map[string]uint64
+	sends map[string]desired.Mode
+}
+
+// newTunnels posts the addresses that the node has, before the engine says anything:
+// an interface that loses its last one loses its routes too.
+func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
+	t := &tunnels{
+		node: node, allocator: allocator, books: books, reaches: k.reaches, kernel: k.tunnels, post: post, log: log,
+		wake: make(chan struct{}, 1), pools: map[string]*event.Pool{},
+		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ways: map[string]desired.PoolWays{},
+		since: map[string]uint64{}, sends: map[string]desired.Mode{},
+	}
+	for _, kind := range desired.TunnelKinds {
+		if at, known := books.Find(ipam.TunnelHandle(kind.Device())); known {
+			t.tell(kind, at)
+		}
+	}
+	return t
+}
+
+func (t *tunnels) tell(kind desired.TunnelKind, at journal.Attachment) {
+	if len(at.Addrs) == 1 {
+		t.post(event.Set(kind.Device(), &event.TunnelAddress{Kind: kind, Addr: at.Addrs[0]}))
+	}
+}
+
+// hear takes in what the API server says of nodes and pools.
+func (t *tunnels) hear(ev event.Event) {
+	switch ev.Key.Kind {
+	case event.NodeKind:
+		n, _ := ev.Value.(*event.Node)
+		switch {
+		case ev.Key.Name == t.node && n != nil:
+			t.mu.Lock()
+			t.labels = n.Labels
+			t.mu.Unlock()
+		case ev.Key.Name != t.node && n != nil:
+			t.reaches.SetNode(ev.Key.Name, n.Addrs)
+		default:
+			t.reaches.SetNode(ev.Key.Name, nil)
+		}
+	case event.PoolKind:
+		p, _ := ev.Value.(*event.Pool)
+		t.mu.Lock()
+		if delete(t.pools, ev.Key.Name); p != nil {
+			t.pools[ev.Key.Name] = p
+		}
+		t.mu.Unlock()
+		t.again()
+	}
+}
+
+// note takes in what the engine computed.
+func (t *tunnels) note(d desired.Delta) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told++
+	for name, w := range d.Ways {
+		if w == nil {
+			delete(t.since, name)
+			delete(t.sends, name)
+		} else if was, known := t.ways[name]; !known || was.Sends != w.Sends || !slices.Equal(was.Receives, w.Receives) {
+			t.since[name] = t.told
+		}
+	}
+	fold(t.wanted, d.Tunnels)
+	fold(t.ways, d.Ways)
+	if d.MTU != nil {
+		t.mtu = *d.MTU
+	}
+	if len(d.Tunnels) > 0 {
+		t.again()
+	}
+}
+
+func fold[K comparable, V any](into map[K]V, changes map[K]*V) {
+	for k, v := range changes {
+		if delete(into, k); v != nil {
+			into[k] = *v
+		}
+	}
+}
+
+func (t *tunnels) again() {
+	select {
+	case t.wake <- struct{}{}:
+	default: // somebody will look anyway
+	}
+}
+
+// run gives and takes back addresses until ctx ends, from when the API server has
+// told all. It is a goroutine of its own because the API server may be asked for a
+// block.
+func (t *tunnels) run(ctx context.Context, listed <-chan struct{}) error {
+	select {
+	case <-listed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	for {
+		for _, kind := range desired.TunnelKinds {
+			once, cancel := context.WithTimeout(ctx, upkeepEvery)
+			err := t.keep(once, kind)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				t.log.Warn("the node has no address inside of a tunnel", "interface", kind.Device(), "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-t.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// keep gives the node an address inside of the tunnel of kind, if it is wanted and
+// there is none, and takes one back that is not wanted or of a pool that goes. The
+// address outlives restarts: it is in the journal, as those of pods are.
+func (t *tunnels) keep(ctx context.Context, kind desired.TunnelKind) error {
+	h := ipam.TunnelHandle(kind.Device())
+	at, known := t.books.Find(h)
+	_, wanted := t.state(kind)
+	if known && (!wanted || t.leaving(at.Addrs)) {
+		t.post(event.Gone(event.TunnelAddressKind, kind.Device()))
+		rest := t.allocator.Rest(h, at.Addrs, 0)
+		if err := t.books.Detach(h, rest); err != nil {
+			return err
+		}
+		t.allocator.Release(h, at.Addrs, rest)
+		known = false
+	}
+	if !known && wanted {
+		r, ok := t.request(kind)
+		if !ok {
+			return nil // no pool offers one: the tunnel works without, for pods
+		}
+		addrs, err := t.allocator.Assign(ctx, h, r)
+		if err != nil {
+			return err
+		}
+		at = journal.Attachment{Handle: h, HostInterface: kind.Device(), Addrs: addrs}
+		if _, err := t.books.Attach(at); err != nil {
+			t.allocator.Undo(h, addrs)
+			return err
+		}
+		known = true
+	}
+	if known {
+		t.tell(kind, at)
+	}
+	return nil
+}
+
+func (t *tunnels) state(kind desired.TunnelKind) (desired.TunnelDevice, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d, wanted := t.wanted[kind]
+	return d, wanted
+}
+
+// leaving reports whether the pool of addrs is being deleted.
+func (t *tunnels) leaving(addrs []netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.pools {
+		if p.Deleting && slices.ContainsFunc(addrs, p.CIDR.Contains) {
+			return true
+		}
+	}
+	return false
+}
+
+// request asks for an address of a pool whose packets travel in the same tunnel:
+// answers to it then come back through it.
+func (t *tunnels) request(kind desired.TunnelKind) (r ipam.Request, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(t.pools)) {
+		p := t.pools[name]
+		travels := p.Modes.Sends.Encapsulation == kind.Encapsulation() || p.Modes.Wanted.Encapsulation == kind.Encapsulation()
+		if p.CIDR.Addr().Is6() == kind.Is6() && travels && !p.Disabled && p.Allows(ipam.Tunnel) && (p.Nodes == nil || p.Nodes.Matches(t.labels)) {
+			names = append(names, name)
+		}
+	}
+	r = ipam.Request{Use: ipam.Tunnel, Families: []int{32}, Pools4: names}
+	if kind.Is6() {
+		r = ipam.Request{Use: ipam.Tunnel, Families: []int{128}, Pools6: names}
+	}
+	return r, len(names) > 0
+}
+
+// podMTU returns the MTU that pods' interfaces are to have: wanted, as settings
+// say, or that of the way to the other nodes, or of uplink while there are none,
+// less what tunnels add.
+func (t *tunnels) podMTU(wanted int, uplink func() (int, error)) (int, error) {
+	t.mu.Lock()
+	mtu := t.mtu
+	t.mu.Unlock()
+	if wanted != 0 {
+		return wanted, nil
+	}
+	if mtu.Uplink == 0 {
+		var err error
+		if mtu.Uplink, err = uplink(); err != nil {
+			return 0, fmt.Errorf("MTU of pods: %w", err)
+		}
+	}
+	return mtu.Uplink - mtu.Overhead, nil
+}
+
+// followed says that all pods have this MTU.
+func (t *tunnels) followed(mtu int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pods = mtu
+}
