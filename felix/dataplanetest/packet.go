@@ -20,6 +20,10 @@ type packet struct {
 // Messages of ICMP that begin a connection.
 const echoRequest, timestampRequest, echoRequest6 = 8, 13, 128
 
+// discovery are the messages of ICMPv6 by which nodes and routers find each other.
+// (A redirect is left out: connection tracking wants to know what it is about.)
+var discovery = []uint8{130, 131, 132, 133, 134, 135, 136, 143}
+
 const magic = 0x4b4f5241
 
 // transport returns p without its IP header.

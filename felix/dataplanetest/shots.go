@@ -80,6 +80,9 @@ func (c *cluster) packet(is6, withPorts bool) eval.Packet {
 		p.SrcPort = uint16(firstSrc + c.IntN(65536-firstSrc))
 	case is6:
 		p.Protocol, p.Type, p.Code = policy.ICMPv6, echoRequest6, uint8(c.IntN(2))
+		if c.one(3) {
+			p.Type, p.Code = pick(c.dice, discovery...), 0
+		}
 	default:
 		p.Type, p.Code = pick(c.dice, uint8(echoRequest), timestampRequest), uint8(c.IntN(2))
 	}

@@ -30,6 +30,10 @@
 // as there are pairs of pods and rules.) A third mark tells that a host endpoint
 // has decided at an earlier hook.
 //
+// The rules of policies that one endpoint alone asks stand in its own chain, cut
+// into pages that go on in each other: fewer chains are a shorter way for the
+// kernel, and a change is one of a page.
+//
 // The file words.go has the words of which rules are made, match.go the meaning of the
 // criteria of a rule, policy.go, walk.go and pages.go that of policies and tiers, endpoint.go,
 // static.go and hosts.go the rest. All that is pure. firewall.go keeps book of what

@@ -96,13 +96,17 @@ func knownSource(f ir.Family) word {
 // interfaceBytes is how many the name of an interface takes in a register.
 var interfaceBytes = len(nftables.Interface(""))
 
-// Messages of ICMPv6 that pods and their node find each other by, as ranges, and
-// those that only routers send.
+// Messages of ICMPv6 that pods and their node find each other by, as ranges, those
+// that the node and others outside do, and those that only routers send.
 var (
 	neighbourTypes = [][2]byte{{130, 133}, {135, 136}, {143, 143}}
+	hostTypes      = [][2]byte{{130, 136}, {143, 143}}
 	routerTypes    = []byte{134, 137}
 )
 
 func ofType(first, last byte) word {
+	if first == last {
+		return word{transport(0, 1), is(first)}
+	}
 	return word{transport(0, 1), compare(expr.CmpOpGte, []byte{first}), compare(expr.CmpOpLte, []byte{last})}
 }

@@ -179,13 +179,23 @@ func failsafes(p point, set desired.Settings, needs constants) []nftables.Rule {
 		if p == untrackedOut {
 			own, others = others, own
 		}
-		return append(failsafe(p, own, destination, needs), failsafe(p, others, source, needs)...)
+		ports := append(failsafe(p, own, destination, needs), failsafe(p, others, source, needs)...)
+		return append(hostNeighbours(), ports...)
 	case preDNAT, normalIn:
-		return failsafe(p, set.FailsafeIn, destination, needs)
+		return append(hostNeighbours(), failsafe(p, set.FailsafeIn, destination, needs)...)
 	case normalOut:
-		return failsafe(p, set.FailsafeOut, destination, needs)
+		return append(hostNeighbours(), failsafe(p, set.FailsafeOut, destination, needs)...)
 	}
 	return nil
+}
+
+// hostNeighbours lets through what a node finds its neighbours and routers by.
+func hostNeighbours() []nftables.Rule {
+	var rules []nftables.Rule
+	for _, t := range hostTypes {
+		rules = append(rules, rule(ofProtocol(policy.ICMPv6), ofType(t[0], t[1]), back))
+	}
+	return rules
 }
 
 // failsafe returns the rules for a list, of which the ports are those of one end.

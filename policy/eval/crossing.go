@@ -56,10 +56,12 @@ func (c *crossing) before() Packet {
 	return p
 }
 
-// Messages of ICMPv6 that pods send whatever policy says, and that they never do.
+// Messages of ICMPv6 that pods send whatever policy says, that they never do, and
+// without which a node loses its network.
 var (
 	neighbourTypes = []uint8{130, 131, 132, 133, 135, 136, 143}
 	routerTypes    = []uint8{134, 137}
+	hostTypes      = []uint8{130, 131, 132, 133, 134, 135, 136, 143}
 )
 
 func (c *crossing) source() {
@@ -82,11 +84,17 @@ func (c *crossing) neighbour() bool {
 	return c.way.Out == "" && c.isPod(c.way.In) && p.Protocol == policy.ICMPv6 && slices.Contains(neighbourTypes, p.Type)
 }
 
+// links reports whether p is how a node and its neighbours outside find each other:
+// host endpoints let it pass like failsafes.
+func links(p Packet) bool { return p.Protocol == policy.ICMPv6 && slices.Contains(hostTypes, p.Type) }
+
 func (c *crossing) untracked() {
 	rules, p := c.host.Rules, c.before()
 	p.State = New
 	if c.in != nil && asks(c.in.Untracked.Ingress) && !c.denied() {
-		if failsafe(rules.FailsafeIn, p.Protocol, p.DstPort, p.Src) || failsafe(rules.FailsafeOut, p.Protocol, p.SrcPort, p.Src) {
+		if links(p) {
+			c.step(AtUntracked, policy.Ingress, c.way.In, c.by(ByNeighbour, policy.Allow))
+		} else if failsafe(rules.FailsafeIn, p.Protocol, p.DstPort, p.Src) || failsafe(rules.FailsafeOut, p.Protocol, p.SrcPort, p.Src) {
 			c.step(AtUntracked, policy.Ingress, c.way.In, c.by(ByFailsafe, policy.Allow))
 		} else {
 			c.letIn = c.early(AtUntracked, policy.Ingress, c.way.In, c.in.Untracked.Ingress, p)
@@ -98,7 +106,9 @@ func (c *crossing) untracked() {
 		out, iface = c.host.endpoint(c.way.BeforeOut), c.way.BeforeOut
 	}
 	if out != nil && asks(out.Untracked.Egress) && c.way.In == "" && !c.denied() {
-		if failsafe(rules.FailsafeOut, p.Protocol, p.DstPort, p.Dst) || failsafe(rules.FailsafeIn, p.Protocol, p.SrcPort, p.Dst) {
+		if links(p) {
+			c.step(AtUntracked, policy.Egress, iface, c.by(ByNeighbour, policy.Allow))
+		} else if failsafe(rules.FailsafeOut, p.Protocol, p.DstPort, p.Dst) || failsafe(rules.FailsafeIn, p.Protocol, p.SrcPort, p.Dst) {
 			c.step(AtUntracked, policy.Egress, iface, c.by(ByFailsafe, policy.Allow))
 		} else {
 			c.letOut = c.early(AtUntracked, policy.Egress, iface, out.Untracked.Egress, p)
@@ -115,6 +125,8 @@ func (c *crossing) preDNAT() {
 	switch {
 	case p.State == Established || p.State == Related:
 		c.step(AtPreDNAT, policy.Ingress, c.way.In, c.by(ByState, policy.Allow))
+	case links(p):
+		c.step(AtPreDNAT, policy.Ingress, c.way.In, c.by(ByNeighbour, policy.Allow))
 	case failsafe(c.host.Rules.FailsafeIn, p.Protocol, p.DstPort, p.Src):
 		c.step(AtPreDNAT, policy.Ingress, c.way.In, c.by(ByFailsafe, policy.Allow))
 	default:
@@ -137,7 +149,9 @@ func (c *crossing) early(at Point, d policy.Direction, iface string, chain ir.Ch
 func (c *crossing) input() {
 	p := c.packet()
 	if c.in != nil && !c.denied() && !c.letIn {
-		if failsafe(c.host.Rules.FailsafeIn, p.Protocol, p.DstPort, p.Src) {
+		if links(p) {
+			c.step(AtHost, policy.Ingress, c.way.In, c.by(ByNeighbour, policy.Allow))
+		} else if failsafe(c.host.Rules.FailsafeIn, p.Protocol, p.DstPort, p.Src) {
 			c.step(AtHost, policy.Ingress, c.way.In, c.by(ByFailsafe, policy.Allow))
 		} else {
 			c.step(AtHost, policy.Ingress, c.way.In, c.host.Evaluator.Chain(c.in.Normal.Ingress, p))
@@ -179,6 +193,10 @@ func (c *crossing) forward() {
 func (c *crossing) output() {
 	p := c.packet()
 	if c.out == nil || c.denied() || c.letOut {
+		return
+	}
+	if links(p) {
+		c.step(AtHost, policy.Egress, c.way.Out, c.by(ByNeighbour, policy.Allow))
 		return
 	}
 	if failsafe(c.host.Rules.FailsafeOut, p.Protocol, p.DstPort, p.Dst) {

@@ -73,7 +73,7 @@ const (
 	ByPodToHost // HostRules.PodToHost
 	ByLoop      // HostRules.Loops
 	ByFailsafe  // a port that keeps the node alive
-	ByNeighbour // how a pod and its node find each other
+	ByNeighbour // how a node, its pods and its neighbours find each other
 	ByItself    // from a pod to itself
 )
 

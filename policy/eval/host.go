@@ -70,7 +70,8 @@ type HostRules struct {
 	Loops policy.Action
 	// FailsafeIn, by destination port of what comes in, and FailsafeOut, by that of
 	// what goes out, pass host endpoints but for their Forward chains. AtUntracked
-	// the other direction of these connections does too.
+	// the other direction of these connections does too. So do the messages by which
+	// IPv6 finds neighbours and routers.
 	FailsafeIn, FailsafeOut []Failsafe
 }
 

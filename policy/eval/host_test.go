@@ -110,3 +110,18 @@ func TestTheLoopbackAndPodsAreNotAnyInterface(t *testing.T) {
 		}
 	}
 }
+
+func TestNeighboursFindANodeThatIsClosed(t *testing.T) {
+	h := host()
+	e := h.Endpoints[eval.AnyInterface]
+	e.Normal.Ingress.Default, e.Normal.Egress.Default = policy.Deny, policy.Deny
+	e.PreDNAT.Ingress, e.Untracked = says("deny", policy.Allow), eval.Endpoint{Ingress: says("deny", policy.Allow), Egress: says("deny", policy.Allow)}
+	for kind, want := range map[uint8]policy.Action{128: policy.Deny, 130: policy.Allow, 134: policy.Allow, 135: policy.Allow, 136: policy.Allow, 137: policy.Deny, 143: policy.Allow} {
+		p := eval.Packet{Src: addr("fe80::1"), Dst: addr("fe80::2"), Protocol: policy.ICMPv6, Type: kind}
+		for _, w := range []eval.Way{{In: "eth0", Packet: p}, {Out: "eth0", Packet: p}} {
+			if got := h.Cross(w); got.Action != want {
+				t.Errorf("type %d, in %q, out %q: %s", kind, w.In, w.Out, got)
+			}
+		}
+	}
+}
