@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ func agentCommand() *cobra.Command {
 	logger := logFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&c.Node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default: $NODE_NAME)")
+	f.StringVar(&c.Namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "namespace of the Secrets with passwords of BGP sessions (default: $POD_NAMESPACE, or kube-system)")
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "credentials for the API server (default: those given to pods)")
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/korat", "directory of the address journal; must survive reboots")
 	f.StringVar(&c.RunDir, "run-dir", "/run/korat", "directory of the CNI socket; must not survive reboots")

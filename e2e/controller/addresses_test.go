@@ -83,7 +83,7 @@ func startNode(t *testing.T, name string) *node {
 	n.SetNode("uid-"+name, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return watch.Run(ctx, clients, n, log) })
+	g.Go(func() error { return watch.Run(ctx, clients, "kube-system", n, log) })
 	g.Go(func() error { return n.Serve(ctx) })
 	t.Cleanup(func() { cancel(); _ = g.Wait(); j.Close() })
 	select {

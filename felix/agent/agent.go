@@ -52,6 +52,7 @@ import (
 // Config is what the agent is told by flags; everything else it learns from the API.
 type Config struct {
 	Node        string // Kubernetes node name
+	Namespace   string // that the agents run in: of the Secrets that BGP objects name
 	Kubeconfig  string // path; empty: the credentials given to pods
 	StateDir    string // survives reboots: the journal
 	RunDir      string // does not survive reboots: the CNI socket
@@ -139,7 +140,7 @@ func Run(ctx context.Context, c Config) (err error) {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return watch.Run(ctx, clients, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
+		return watch.Run(ctx, clients, c.Namespace, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
 	})
 	g.Go(func() error {
 		return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, drops.Want, node.note)

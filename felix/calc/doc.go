@@ -23,7 +23,7 @@
 //	pools, blocks ─▶ routes    local pods over own blocks over learned next hops   ─▶ Routes
 //	   │             │
 //	   └───────────▶ paths     what we originate                                   ─▶ Paths
-//	speaker                    who we are to BGP, and our neighbours               ─▶ Speaker
+//	speaker ◀── fabric         who we are to BGP, and our neighbours               ─▶ Speaker, Closed
 //
 // When another backend is chosen, the Delta tells all that concerns backends
 // once more.

@@ -46,6 +46,7 @@ func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects 
 			Addrs:      heldBy(iface, ep.Addrs, holders),
 			Sources:    ep.Sources,
 			Generation: ep.Generation,
+			Rates:      ep.Rates,
 			Ingress:    chain(active, policy.Ingress, policies.tiers, doubt),
 			Egress:     chain(active, policy.Egress, policies.tiers, doubt),
 		})
@@ -75,7 +76,7 @@ func chain(active []*policy.Policy, d policy.Direction, tiers policy.Tiers, doub
 func (e *endpoints) settle() { forget(&e.dirty) }
 
 func sameEndpoint(a, b *desired.Endpoint) bool {
-	return a.Interface == b.Interface && a.Pod == b.Pod && a.Generation == b.Generation &&
+	return a.Interface == b.Interface && a.Pod == b.Pod && a.Generation == b.Generation && a.Rates == b.Rates &&
 		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources) && sameChain(a.Ingress, b.Ingress) && sameChain(a.Egress, b.Egress)
 }
 

@@ -65,7 +65,7 @@ func New(cfg Config) *Engine {
 	e.ranges = newRanges()
 	e.blocks = newBlocks(cfg.Node)
 	e.routes = newRoutes()
-	e.paths = newPaths()
+	e.paths = newPaths(cfg.Node)
 	e.speaker = newSpeaker(cfg.Node)
 	e.tunnels = newTunnels(cfg.Node)
 	e.complete.same, e.learned.same = identicalValues[bool], identicalValues[bool]
@@ -109,8 +109,8 @@ func (e *Engine) Flush() desired.Delta {
 	e.blocks.drain(&e.in.blocks)
 	e.speaker.drain(&e.in)
 	e.tunnels.drain(&e.in, &e.blocks, &e.speaker) // in what packets reach other nodes
-	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.tunnels)
-	e.paths.drain(&e.blocks, &e.holders) // what we say to our neighbours
+	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.tunnels, &e.speaker)
+	e.paths.drain(&e.in, &e.blocks, &e.holders) // what we say to our neighbours
 	d := e.take()
 	if e.settings.again {
 		e.repeat(&d)
@@ -135,6 +135,8 @@ func (e *Engine) settle() {
 	e.blocks.settle()
 	e.routes.settle()
 	e.tunnels.settle()
+	e.speaker.settle()
+	e.paths.settle()
 }
 
 // take gathers the news of all stages.
@@ -155,6 +157,7 @@ func (e *Engine) take() desired.Delta {
 		Ways:          e.tunnels.ways.take(),
 		MTU:           e.tunnels.mtu.take(),
 		Speaker:       e.speaker.said.take(),
+		Closed:        e.speaker.closed.take(),
 		Pools:         e.pools.cidrs.take(),
 		Settings:      e.settings.said.take(),
 		Complete:      e.complete.take() != nil,

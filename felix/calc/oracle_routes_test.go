@@ -1,12 +1,10 @@
 package calc_test
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
 
-	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/desired/desiredtest"
 	"github.com/koratnet/korat/felix/event"
@@ -19,11 +17,12 @@ func (o oracle) route(w *desiredtest.World) {
 			w.Routes[p] = *r
 		}
 	}
+	o.speak(w)
+	o.paths(w)
 	for _, b := range all[*event.Block](o.state) {
 		if b.Owner.Node != o.node {
 			continue
 		}
-		w.Paths[desired.PathKey{Prefix: b.CIDR, Kind: bgp.Blocks}] = bgp.Path{Prefix: b.CIDR, Kind: bgp.Blocks}
 		if !b.CIDR.IsSingleIP() {
 			w.Routes[b.CIDR] = desired.Route{Prefix: b.CIDR, Kind: desired.Unreachable}
 		}
@@ -32,7 +31,6 @@ func (o oracle) route(w *desiredtest.World) {
 		for _, a := range ep.Addrs {
 			p := netip.PrefixFrom(a, a.BitLen())
 			w.Routes[p] = desired.Route{Prefix: p, Kind: desired.Local, Interface: o.holder(a)}
-			w.Paths[desired.PathKey{Prefix: p, Kind: bgp.Hosts}] = bgp.Path{Prefix: p, Kind: bgp.Hosts}
 		}
 	}
 }
@@ -88,66 +86,4 @@ func (o oracle) hops(l *event.Learned) (hops []netip.Addr, weights []uint8) {
 		}
 	}
 	return hops, weights
-}
-
-func (o oracle) speaker() bgp.Config {
-	nodes := all[*event.Node](o.state)
-	self, cluster := nodes[o.node], all[*event.BGP](o.state)["default"]
-	if self == nil || cluster == nil {
-		return bgp.Config{}
-	}
-	c := bgp.Config{
-		ASN: o.asn(o.node, cluster), ListenPort: cluster.ListenPort, RestartTime: cluster.RestartTime,
-		RouterID: netip.MustParseAddr("105.46.42.167"), // of a node "me" without IPv4
-	}
-	if a := first(self, true); a.IsValid() {
-		c.RouterID = a
-	}
-	var candidates []bgp.Peer // the first of an address is the one
-	for name, p := range all[*event.Peer](o.state) {
-		if local := first(self, p.Addr.Is4()); p.Nodes.Matches(self.Labels) && local.IsValid() {
-			candidates = append(candidates, bgp.Peer{
-				Name: "bgppeer/" + name, Addr: p.Addr, Port: p.Port, ASN: p.ASN,
-				LocalAddr: local, Hold: p.Hold, Keepalive: p.Keepalive, Advertise: p.Advertise,
-			})
-		}
-	}
-	for name, n := range nodes {
-		for _, v4 := range []bool{true, false} {
-			local, remote := first(self, v4), first(n, v4)
-			if cluster.Mesh && o.asn(name, cluster) == c.ASN && local.IsValid() && remote.IsValid() {
-				candidates = append(candidates, bgp.Peer{
-					Name: "nodenetwork/" + name, Addr: remote, Port: c.ListenPort, ASN: c.ASN,
-					LocalAddr: local, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive,
-					Advertise: bgp.Blocks, Passive: local.Compare(remote) > 0,
-				})
-			}
-		}
-	}
-	slices.SortFunc(candidates, func(a, b bgp.Peer) int { // "bgppeer" < "nodenetwork"
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Name, b.Name))
-	})
-	candidates = slices.CompactFunc(candidates, func(a, b bgp.Peer) bool { return a.Addr == b.Addr })
-	for _, p := range candidates {
-		if !slices.Contains(self.Addrs, p.Addr) {
-			c.Peers = append(c.Peers, p)
-		}
-	}
-	return c
-}
-
-func (o oracle) asn(node string, cluster *event.BGP) uint32 {
-	if n := all[*event.NodeNetwork](o.state)[node]; n != nil && n.ASN != 0 {
-		return n.ASN
-	}
-	return cluster.ASN
-}
-
-func first(n *event.Node, v4 bool) netip.Addr {
-	for _, a := range n.Addrs {
-		if a.Is4() == v4 {
-			return a
-		}
-	}
-	return netip.Addr{}
 }

@@ -51,7 +51,6 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 	if heard&event.API == 0 {
 		return w
 	}
-	w.Speaker = o.speaker()
 	w.Complete = heard&event.CNI != 0
 	w.Learned = w.Complete && heard&event.Neighbours != 0
 	for iface, ep := range all[*event.Endpoint](o.state) {
@@ -247,7 +246,7 @@ func (o oracle) addrs(pod *event.Pod) []netip.Addr {
 
 func (o oracle) endpoint(iface string, ep *event.Endpoint) desired.Endpoint {
 	out := desired.Endpoint{
-		Interface: iface, Pod: ep.Handle.Namespace + "/" + ep.Handle.Pod, Sources: ep.Sources, Generation: ep.Generation,
+		Interface: iface, Pod: ep.Handle.Namespace + "/" + ep.Handle.Pod, Sources: ep.Sources, Generation: ep.Generation, Rates: ep.Rates,
 		Ingress: o.chain(ep, policy.Ingress), Egress: o.chain(ep, policy.Egress),
 	}
 	for _, a := range ep.Addrs {

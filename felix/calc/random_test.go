@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"time"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/desired"
@@ -67,10 +66,8 @@ func (d dice) thing() (string, event.Value) {
 		return d.pool()
 	case k < 95:
 		return d.node()
-	case k < 96:
-		return d.network()
 	case k < 97:
-		return d.peer()
+		return d.ofBGP()
 	case k < 98:
 		return d.localInterface()
 	case k < 99:
@@ -79,10 +76,7 @@ func (d dice) thing() (string, event.Value) {
 		}
 		return d.configuration()
 	}
-	return "default", &event.BGP{
-		ASN: pick[uint32](d, 64512, 64513), Mesh: d.chance(80), ListenPort: pick[uint16](d, 179, 1179),
-		RestartTime: 120 * time.Second, Services: d.serviceRanges(), Learn: d.nets(),
-	}
+	return d.cluster()
 }
 
 func (d dice) ns() string { return pick(d, "a", "b", "c") }
@@ -133,6 +127,7 @@ func (d dice) endpoint() (string, event.Value) {
 		Handle:    ipam.Handle{Namespace: d.ns(), Pod: fmt.Sprint("p", d.IntN(4)), Sandbox: "s", Interface: "eth0"},
 		Interface: iface, Addrs: d.addrs(), Generation: d.Uint64N(3), UID: d.uid(),
 		Sources: pick(d, nil, nil, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}),
+		Rates:   pick(d, desired.Rates{}, desired.Rates{}, desired.Rates{Ingress: 1_000_000}, desired.Rates{Egress: 1_000_000}),
 	}
 }
 
@@ -280,7 +275,7 @@ func (d dice) tier() (string, event.Value) {
 func (d dice) pool() (string, event.Value) {
 	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
 	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
-	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Modes: d.modes(p.CIDR.Addr().Is6())}
+	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Silent: d.chance(20), Modes: d.modes(p.CIDR.Addr().Is6())}
 }
 
 var blockCIDRs = []string{"10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/29", "10.0.1.3/32", "fd00:10::/126"}
@@ -322,21 +317,8 @@ func (d dice) node() (string, event.Value) {
 	if d.chance(20) {
 		n.Others = d.addrs()
 	}
+	n.Draining, n.Cordoned = d.chance(10), d.chance(20)
 	return n.Name, n
-}
-
-func (d dice) network() (string, event.Value) {
-	n := &event.NodeNetwork{Name: pick(d, "me", "n1", "n2"), ASN: pick[uint32](d, 0, 64512, 64999)}
-	return n.Name, n
-}
-
-func (d dice) peer() (string, event.Value) {
-	p := &event.Peer{
-		Name: pick(d, "tor", "tor2", "rr"), Nodes: d.selector(), Port: 179, ASN: pick[uint32](d, 64512, 65000),
-		Addr:      netip.MustParseAddr(pick(d, "172.16.0.1", "172.16.0.2", "172.16.0.9", "fd00:16::9")),
-		Advertise: pick(d, bgp.Blocks, bgp.Hosts, bgp.Blocks|bgp.Hosts), Hold: 90 * time.Second, Keepalive: 30 * time.Second,
-	}
-	return p.Name, p
 }
 
 func (d dice) localInterface() (string, event.Value) {

@@ -16,7 +16,8 @@ import (
 //     nobody holds end here instead of circling between us and the neighbour
 //     that learned the block from us. A block of a single address has no such
 //     route: it would stand in the pod's place;
-//  3. what neighbours announce, as long as it is learnable and not in an own
+//  3. a neighbour that a BGPPeer says to be behind a gateway: through that;
+//  4. what neighbours announce, as long as it is learnable and not in an own
 //     block: nobody else speaks for our addresses, and no neighbour can take
 //     the node's other routes, its default route above all. A part of an own
 //     block that was given to another node is that node's to speak for. Where
@@ -32,7 +33,7 @@ func newRoutes() routes {
 	return routes{dirty: map[netip.Prefix]struct{}{}, said: newSaid[netip.Prefix](sameRoute)}
 }
 
-func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels) {
+func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels, speaker *speaker) {
 	for a := range holders.changed {
 		r.mark(single(a))
 	}
@@ -62,8 +63,11 @@ func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders
 	for p := range tunnels.dirty {
 		r.mark(p)
 	}
+	for p := range speaker.moved {
+		r.mark(p)
+	}
 	for p := range r.dirty {
-		r.said.say(p, r.want(p, in, learnable, blocks, holders, tunnels))
+		r.said.say(p, r.want(p, in, learnable, blocks, holders, tunnels, speaker))
 	}
 }
 
@@ -81,7 +85,7 @@ func (r *routes) moved(in *inputs, node string) bool {
 }
 
 // want returns the route to p, or nil.
-func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels) *desired.Route {
+func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels, speaker *speaker) *desired.Route {
 	if p.IsSingleIP() {
 		if iface, held := holders.winner(p.Addr()); held {
 			return &desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
@@ -92,6 +96,9 @@ func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *
 			return &desired.Route{Prefix: p, Kind: desired.Unreachable}
 		}
 		return nil
+	}
+	if gateway := speaker.gateways[p]; gateway.IsValid() {
+		return &desired.Route{Prefix: p, Kind: desired.Via, NextHops: []netip.Addr{gateway}}
 	}
 	var hops []netip.Addr
 	var weights []uint8

@@ -1,57 +1,91 @@
 package calc
 
 import (
+	"cmp"
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/event"
 )
 
 // speaker says who this node is to its neighbours and who they are. Both ends
-// of a session of the mesh compute it from the same objects, so they agree.
+// of a session between nodes compute it from the same objects, so they agree.
 type speaker struct {
-	node string
-	said words[bgp.Config]
+	node   string
+	said   words[bgp.Config]
+	closed words[[]bgp.Session]
+
+	// gateways lead to neighbours that nothing else leads to.
+	gateways map[netip.Prefix]netip.Addr
+	moved    map[netip.Prefix]struct{} // gateways changed in this flush
 }
 
 func newSpeaker(node string) speaker {
-	return speaker{node: node, said: words[bgp.Config]{same: bgp.Config.Equal}}
+	return speaker{
+		node: node, said: words[bgp.Config]{same: bgp.Config.Equal},
+		closed:   words[[]bgp.Session]{same: slices.Equal[[]bgp.Session]},
+		gateways: map[netip.Prefix]netip.Addr{}, moved: map[netip.Prefix]struct{}{},
+	}
 }
 
 // drain makes the configuration anew when any node or BGP object changed. It
 // walks all nodes: they change rarely, and the mesh is as long as their list.
 func (s *speaker) drain(in *inputs) {
-	if len(in.nodes.was)+len(in.networks.was)+len(in.peers.was)+len(in.bgp.was) > 0 {
-		s.said.say(s.config(in))
+	if len(in.nodes.was)+len(in.networks.was)+len(in.peers.was)+len(in.bgp.was)+
+		len(in.filters.was)+len(in.advertisements.was)+len(in.secrets.was)+len(in.pools.was) == 0 {
+		return
 	}
+	n := s.neighbours(in)
+	s.lead(n.gateways)
+	s.said.say(n.config)
+	slices.SortFunc(n.closed, func(a, b bgp.Session) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.Peer, b.Peer), strings.Compare(a.LastError, b.LastError))
+	})
+	s.closed.say(slices.Compact(n.closed))
 }
 
-// config is zero, which means silence, while the node or the cluster's
-// configuration is unknown.
-func (s *speaker) config(in *inputs) bgp.Config {
+// lead takes over the gateways, and notes which are other than before.
+func (s *speaker) lead(now map[netip.Prefix]netip.Addr) {
+	for p, g := range s.gateways {
+		if now[p] != g {
+			s.moved[p] = struct{}{}
+		}
+	}
+	for p, g := range now {
+		if s.gateways[p] != g {
+			s.moved[p] = struct{}{}
+		}
+	}
+	s.gateways = now
+}
+
+func (s *speaker) settle() { forget(&s.moved) }
+
+// neighbours finds out the configuration, which is zero, silence, while the node
+// or the cluster's configuration is unknown.
+func (s *speaker) neighbours(in *inputs) *neighbours {
 	self := in.nodes.now[s.node]
 	cluster := in.bgp.now["default"] // there is no other
+	n := &neighbours{in: in, self: self, cluster: cluster, gateways: map[netip.Prefix]netip.Addr{}, claimed: map[end]bool{}}
 	if self == nil || cluster == nil {
-		return bgp.Config{}
+		return n
 	}
-	c := bgp.Config{
-		ASN:         asnOf(s.node, in, cluster),
-		RouterID:    routerID(self),
-		ListenPort:  cluster.ListenPort,
-		RestartTime: cluster.RestartTime,
+	n.config = bgp.Config{
+		ASN: asnOf(s.node, in, cluster), RouterID: routerID(self), ListenPort: cluster.ListenPort,
+		RestartTime: cluster.RestartTime, LongLived: cluster.LongLived,
+		Draining: self.Draining || cluster.DrainCordoned && self.Cordoned,
 	}
-	byAddr := map[netip.Addr]bgp.Peer{}
-	if cluster.Mesh {
-		mesh(byAddr, self, c.ASN, in, cluster)
+	n.fabric = newFabric(in, cluster, n.config.ASN)
+	if part := n.fabric.parts[s.node]; part.reflector {
+		n.config.ClusterID = part.group
 	}
-	named(byAddr, self, in)
-	for _, p := range byAddr {
-		c.Peers = append(c.Peers, p)
-	}
-	slices.SortFunc(c.Peers, func(a, b bgp.Peer) int { return a.Addr.Compare(b.Addr) })
-	return c
+	n.advertisements, n.toldNodes = advertisements(in, self), toldNodes(in)
+	n.find()
+	n.complete()
+	return n
 }
 
 func asnOf(node string, in *inputs, cluster *event.BGP) uint32 {
@@ -59,54 +93,6 @@ func asnOf(node string, in *inputs, cluster *event.BGP) uint32 {
 		return n.ASN
 	}
 	return cluster.ASN
-}
-
-// mesh adds a session with every other node of the same AS, one for each address
-// family that both have. The side with the higher address waits.
-func mesh(into map[netip.Addr]bgp.Peer, self *event.Node, asn uint32, in *inputs, cluster *event.BGP) {
-	for name, n := range in.nodes.now {
-		if n.Name == self.Name || asnOf(name, in, cluster) != asn {
-			continue
-		}
-		for _, v4 := range []bool{true, false} {
-			local, remote := addrOf(self, v4), addrOf(n, v4)
-			if !local.IsValid() || !remote.IsValid() || slices.Contains(self.Addrs, remote) {
-				continue
-			}
-			p := bgp.Peer{
-				Name: "nodenetwork/" + name, Addr: remote, Port: cluster.ListenPort, ASN: asn, LocalAddr: local,
-				Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive,
-				Advertise: bgp.Blocks, Passive: remote.Less(local),
-			}
-			prefer(into, p)
-		}
-	}
-}
-
-// named adds the neighbours of the BGPPeers that select this node. They replace
-// a session of the mesh with the same address: what a person wrote goes first.
-func named(into map[netip.Addr]bgp.Peer, self *event.Node, in *inputs) {
-	mine := map[netip.Addr]bgp.Peer{}
-	for name, p := range in.peers.now {
-		local := addrOf(self, p.Addr.Is4())
-		if !p.Nodes.Matches(self.Labels) || !local.IsValid() || slices.Contains(self.Addrs, p.Addr) {
-			continue
-		}
-		prefer(mine, bgp.Peer{
-			Name: "bgppeer/" + name, Addr: p.Addr, Port: p.Port, ASN: p.ASN, LocalAddr: local,
-			Hold: p.Hold, Keepalive: p.Keepalive, Advertise: p.Advertise,
-		})
-	}
-	for a, p := range mine {
-		into[a] = p
-	}
-}
-
-// prefer adds p, unless a neighbour of the same address has the smaller name.
-func prefer(into map[netip.Addr]bgp.Peer, p bgp.Peer) {
-	if other, taken := into[p.Addr]; !taken || p.Name < other.Name {
-		into[p.Addr] = p
-	}
 }
 
 // addrOf returns the node's first address of a family, invalid when it has none.

@@ -103,6 +103,10 @@ type inputs struct {
 
 	reach       table[event.Reach]         // by the address's text
 	tunnelAddrs table[event.TunnelAddress] // by interface
+
+	secrets        table[event.Secret]
+	filters        table[event.Filter]
+	advertisements table[event.Advertisement]
 }
 
 func newInputs() inputs {
@@ -117,14 +121,15 @@ func newInputs() inputs {
 		pools:    newTable(identical[event.Pool]),
 		blocks:   newTable(func(a, b *event.Block) bool { return a.Block == b.Block }),
 		nodes: newTable(func(a, b *event.Node) bool {
-			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Others, b.Others)
+			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Others, b.Others) &&
+				a.Draining == b.Draining && a.Cordoned == b.Cordoned
 		}),
 		networks: newTable(identical[event.NodeNetwork]),
-		peers:    newTable(identical[event.Peer]),
+		peers:    newTable(func(a, b *event.Peer) bool { return reflect.DeepEqual(a, b) }),
 		// The one configuration is edited by people.
 		bgp: newTable(func(a, b *event.BGP) bool { return reflect.DeepEqual(a, b) }),
 		endpoints: newTable(func(a, b *event.Endpoint) bool {
-			return a.Handle == b.Handle && a.UID == b.UID && a.Interface == b.Interface && a.Generation == b.Generation &&
+			return a.Handle == b.Handle && a.UID == b.UID && a.Interface == b.Interface && a.Generation == b.Generation && a.Rates == b.Rates &&
 				slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources)
 		}),
 		learned: newTable(func(a, b *event.Learned) bool {
@@ -141,7 +146,7 @@ func newInputs() inputs {
 			return a.Service == b.Service && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Backends, b.Backends)
 		}),
 		services: newTable(func(a, b *event.Service) bool {
-			return a.ServiceName == b.ServiceName && slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
+			return a.ServiceName == b.ServiceName && a.Labels.Equal(b.Labels) && slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 				slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal
 		}),
 		hosts: newTable(func(a, b *event.HostEndpoint) bool {
@@ -153,6 +158,10 @@ func newInputs() inputs {
 		proxies:        newTable(identical[event.Proxy]),
 		reach:          newTable(identical[event.Reach]),
 		tunnelAddrs:    newTable(identical[event.TunnelAddress]),
+		// People edit these.
+		secrets:        newTable(func(a, b *event.Secret) bool { return reflect.DeepEqual(a, b) }),
+		filters:        newTable(func(a, b *event.Filter) bool { return reflect.DeepEqual(a, b) }),
+		advertisements: newTable(func(a, b *event.Advertisement) bool { return reflect.DeepEqual(a, b) }),
 		interfaces: newTable(func(a, b *event.LocalInterface) bool {
 			return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
 		}),
@@ -207,6 +216,12 @@ func (in *inputs) put(ev event.Event) {
 		in.reach.put(ev)
 	case event.TunnelAddressKind:
 		in.tunnelAddrs.put(ev)
+	case event.SecretKind:
+		in.secrets.put(ev)
+	case event.FilterKind:
+		in.filters.put(ev)
+	case event.AdvertisementKind:
+		in.advertisements.put(ev)
 	case event.ReservationKind: // concerns who hands out addresses, not who has them
 	default:
 		panic("bug: event of an unknown kind: " + ev.Key.Name)
@@ -220,13 +235,13 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [22]marks {
+func (in *inputs) tables() [25]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
 		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.services, &in.hosts,
 		&in.configurations, &in.interfaces, &in.proxies,
-		&in.reach, &in.tunnelAddrs,
+		&in.reach, &in.tunnelAddrs, &in.secrets, &in.filters, &in.advertisements,
 	}
 }
 

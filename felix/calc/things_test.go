@@ -122,10 +122,10 @@ func bgpConfig(mesh bool) event.Event {
 }
 
 func peer(name string, nodes *selector.Selector, addr string, asn uint32) event.Event {
-	return event.Set(name, &event.Peer{
-		Name: name, Nodes: nodes, Addr: netip.MustParseAddr(addr), Port: 179, ASN: asn,
+	return event.Set(name, &event.Peer{Name: name, Nodes: nodes, FromNode: true, Session: bgp.Peer{
+		Addr: netip.MustParseAddr(addr), Port: 179, ASN: asn,
 		Advertise: bgp.Hosts, Hold: 9 * time.Second, Keepalive: 3 * time.Second,
-	})
+	}})
 }
 
 // gone ends a thing.

@@ -43,8 +43,15 @@ type Endpoint struct {
 	Addrs      []netip.Addr
 	Sources    []netip.Prefix // nothing that is neither of these nor of Addrs may come out of Interface
 	Generation uint64         // of event.Endpoint
+	Rates      Rates
 	// Ingress decides about packets to the pod, Egress about packets from it.
 	Ingress, Egress ir.Chain
+}
+
+// Rates bound what a pod gets (Ingress) and sends (Egress), in bits a second; 0: not.
+type Rates struct {
+	Ingress uint64 `json:"ingress,omitempty"`
+	Egress  uint64 `json:"egress,omitempty"`
 }
 
 // AnyInterface is the key of the host endpoint that stands for every interface

@@ -6,7 +6,6 @@ package event
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/desired"
@@ -47,6 +46,9 @@ const (
 	ServiceKind
 	ReachKind
 	TunnelAddressKind
+	SecretKind
+	FilterKind
+	AdvertisementKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -140,6 +142,7 @@ type Pool struct {
 	Masquerade bool // its pods hide behind their node when they leave the cluster
 	Modes      PoolModes
 	Deleting   bool // it goes when nobody has an address of it any more
+	Silent     bool // nodes alone are told of it, and peers that an Advertisement names
 }
 
 // Block is a block with its owner. The engine does not look at its standing.
@@ -161,37 +164,9 @@ type Node struct {
 	Labels selector.Labels
 	Addrs  []netip.Addr // InternalIPs
 	Others []netip.Addr // its further addresses, which only policies ask for
-}
-
-// NodeNetwork is what the NodeNetwork object's spec says of a node.
-type NodeNetwork struct {
-	Name string
-	ASN  uint32 // 0: the cluster's default
-}
-
-// Peer is a BGPPeer object.
-type Peer struct {
-	Name            string
-	Nodes           *selector.Selector // over Node labels; nil selects all
-	Addr            netip.Addr
-	Port            uint16
-	ASN             uint32
-	Advertise       bgp.Advertise
-	Hold, Keepalive time.Duration
-}
-
-// BGP is the cluster-wide BGPConfiguration "default". While it is unknown the
-// defaults of api/v1 hold; felix/watch posts them.
-type BGP struct {
-	ASN         uint32
-	Mesh        bool // iBGP between all nodes of one AS
-	ListenPort  uint16
-	RestartTime time.Duration
-	Services    ServiceRanges
-	// Learn are ranges beside pools and Services of which routes are taken from
-	// neighbours: of prefixes inside of them. 0.0.0.0/0 and ::/0 let in those
-	// prefixes alone, default routes.
-	Learn []netip.Prefix
+	// Draining: its annotation asks to lead traffic away from it. Cordoned: it
+	// takes no new pods.
+	Draining, Cordoned bool
 }
 
 // Endpoint is a pod's attachment on this node, as the CNI plugin made it.
@@ -201,6 +176,7 @@ type Endpoint struct {
 	Interface string         // host side of the veth
 	Addrs     []netip.Addr   // at most one of each family
 	Sources   []netip.Prefix // from which it may send beside Addrs
+	Rates     desired.Rates
 	// Generation differs between two attachments that reuse Interface; felix/status
 	// reports the generation that the kernel has.
 	Generation uint64
@@ -256,9 +232,6 @@ func (*Pool) kind() Kind              { return PoolKind }
 func (*Block) kind() Kind             { return BlockKind }
 func (*Reservation) kind() Kind       { return ReservationKind }
 func (*Node) kind() Kind              { return NodeKind }
-func (*NodeNetwork) kind() Kind       { return NodeNetworkKind }
-func (*Peer) kind() Kind              { return PeerKind }
-func (*BGP) kind() Kind               { return BGPKind }
 func (*Endpoint) kind() Kind          { return EndpointKind }
 func (*Learned) kind() Kind           { return LearnedKind }
 func (*Tier) kind() Kind              { return TierKind }

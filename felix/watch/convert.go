@@ -4,14 +4,12 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
-	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/ipam"
@@ -34,7 +32,10 @@ func namespace(obj any) (string, event.Value) {
 
 func node(obj any) (string, event.Value) {
 	n := obj.(*corev1.Node)
-	v := &event.Node{Name: n.Name, UID: string(n.UID), Labels: selector.MakeLabels(n.Labels)}
+	v := &event.Node{
+		Name: n.Name, UID: string(n.UID), Labels: selector.MakeLabels(n.Labels),
+		Draining: n.Annotations[koratv1.DrainAnnotation] == "true", Cordoned: n.Spec.Unschedulable,
+	}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			v.Addrs = appendAddr(v.Addrs, a.Address)
@@ -183,7 +184,7 @@ func pool(obj any) (string, event.Value) {
 	if err != nil {
 		return o.Name, nil
 	}
-	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Modes: poolModes(o), Deleting: o.DeletionTimestamp != nil, Pool: ipam.Pool{
+	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Silent: o.Spec.Announce == koratv1.SwitchDisabled, Modes: poolModes(o), Deleting: o.DeletionTimestamp != nil, Pool: ipam.Pool{
 		Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), MaxBlocks: int(o.Spec.MaxBlocksPerNode),
 		Disabled: o.Spec.Disabled || o.DeletionTimestamp != nil, Manual: o.Spec.Assignment == koratv1.AssignManual,
 	}}
@@ -233,57 +234,4 @@ func block(obj any) (string, event.Value) {
 		CIDR: cidr, Pool: o.Spec.Pool,
 		Owner: ipam.Owner{Node: o.Spec.Node, UID: o.Spec.NodeUID, Journal: o.Spec.JournalID},
 	}}
-}
-
-func nodeNetwork(obj any) (string, event.Value) {
-	o := obj.(*koratv1.NodeNetwork)
-	return o.Name, &event.NodeNetwork{Name: o.Name, ASN: uint32(o.Spec.ASNumber)}
-}
-
-func bgpPeer(obj any) (string, event.Value) {
-	o := obj.(*koratv1.BGPPeer)
-	nodes, errSel := selector.Parse(o.Spec.NodeSelector)
-	addr, errAddr := netip.ParseAddr(o.Spec.Address)
-	if errSel != nil || errAddr != nil {
-		return o.Name, nil // no session rather than one with a neighbour nobody named
-	}
-	v := &event.Peer{
-		Name: o.Name, Nodes: nodes, Addr: addr.Unmap(), Port: uint16(o.Spec.Port), ASN: uint32(o.Spec.ASNumber),
-		Hold: duration(o.Spec.HoldTime, koratv1.DefaultHoldTime),
-	}
-	v.Keepalive = duration(o.Spec.KeepaliveTime, v.Hold/3)
-	for _, a := range o.Spec.Advertise {
-		switch a {
-		case koratv1.AdvertiseBlocks:
-			v.Advertise |= bgp.Blocks
-		case koratv1.AdvertiseHosts:
-			v.Advertise |= bgp.Hosts
-		}
-	}
-	return o.Name, v
-}
-
-// bgpDefaults hold while there is no BGPConfiguration. The schema gives an object
-// that leaves fields out the same values.
-var bgpDefaults = &event.BGP{
-	ASN: uint32(koratv1.DefaultASNumber), Mesh: true, ListenPort: koratv1.DefaultBGPPort, RestartTime: koratv1.DefaultRestartTime,
-}
-
-func bgpConfiguration(obj any) (string, event.Value) {
-	o := obj.(*koratv1.BGPConfiguration)
-	if o.Name != koratv1.BGPConfigurationName {
-		return o.Name, nil
-	}
-	return o.Name, &event.BGP{
-		ASN: uint32(o.Spec.ASNumber), Mesh: o.Spec.NodeToNodeMesh != koratv1.MeshDisabled,
-		ListenPort: uint16(o.Spec.ListenPort), RestartTime: duration(o.Spec.GracefulRestart.RestartTime, koratv1.DefaultRestartTime),
-		Services: serviceRanges(&o.Spec), Learn: prefixesOf(o.Spec.LearnedRanges),
-	}
-}
-
-func duration(d *metav1.Duration, unset time.Duration) time.Duration {
-	if d == nil {
-		return unset
-	}
-	return d.Duration
 }

@@ -69,6 +69,8 @@ func feeds(c *kube.Clients) []feed {
 		{c.Korat, "blocks", &koratv1.Block{}, event.BlockKind, block, nil},
 		{c.Korat, "nodenetworks", &koratv1.NodeNetwork{}, event.NodeNetworkKind, nodeNetwork, nil},
 		{c.Korat, "bgppeers", &koratv1.BGPPeer{}, event.PeerKind, bgpPeer, nil},
+		{c.Korat, "bgpfilters", &koratv1.BGPFilter{}, event.FilterKind, bgpFilter, nil},
+		{c.Korat, "bgpadvertisements", &koratv1.BGPAdvertisement{}, event.AdvertisementKind, bgpAdvertisement, nil},
 		{c.Korat, "bgpconfigurations", &koratv1.BGPConfiguration{}, event.BGPKind, bgpConfiguration, bgpDefaults},
 		{c.Korat, "nodeconfigurations", &koratv1.NodeConfiguration{}, event.NodeConfigurationKind, nodeConfiguration, nil},
 		{c.Korat, "tiers", &koratv1.Tier{}, event.TierKind, tier, nil},
@@ -99,16 +101,18 @@ func guests(c *kube.Clients) []guest {
 }
 
 // Run posts what the API server knows to box until ctx ends, and box.Synced
-// once every resource that the cluster has was listed. It returns ctx's error: an API server
-// that is away is waited for.
-func Run(ctx context.Context, clients *kube.Clients, box Box, log *slog.Logger) error {
+// once every resource that the cluster has was listed. Secrets that BGP objects
+// name are of that namespace. It returns ctx's error: an API server that is away
+// is waited for.
+func Run(ctx context.Context, clients *kube.Clients, namespace string, box Box, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
 	box.Post(event.Set(koratv1.BGPConfigurationName, bgpDefaults)) // a listed object replaces it before Synced
 	var listed sync.WaitGroup
 	g, ctx := errgroup.WithContext(ctx)
+	passwords := newSecrets(clients.Core, namespace, box.Post)
 	run := func(f feed, watch func(context.Context, *letterbox)) {
 		listed.Add(1)
-		store := &letterbox{kind: f.kind, convert: f.convert, absent: f.absent, post: box.Post, synced: listed.Done, known: map[string]struct{}{}}
+		store := &letterbox{kind: f.kind, convert: f.convert, absent: f.absent, post: passwords.hear, synced: listed.Done, known: map[string]struct{}{}}
 		g.Go(func() error {
 			watch(ctx, store)
 			return context.Cause(ctx)
@@ -122,14 +126,7 @@ func Run(ctx context.Context, clients *kube.Clients, box Box, log *slog.Logger) 
 	}
 	synced := make(chan struct{})
 	go func() { listed.Wait(); close(synced) }() // ends with the process when a kind is never listed
-	g.Go(func() error {
-		select {
-		case <-synced:
-			box.Synced(event.API)
-		case <-ctx.Done():
-		}
-		return nil
-	})
+	g.Go(func() error { return passwords.run(ctx, synced, func() { box.Synced(event.API) }) })
 	return g.Wait()
 }
 
