@@ -20,7 +20,6 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
 )
 
@@ -110,7 +109,7 @@ func (m *Monitor) Run(ctx context.Context, tell func(Change)) error {
 			continue
 		}
 		for _, msg := range messages {
-			m.hear(msg.Header.Type, msg.Header.Pid, msg.Header.Flags, msg.Data, tell)
+			m.hear(msg.Header.Type, msg.Header.Pid, msg.Data, tell)
 		}
 	}
 }
@@ -142,7 +141,7 @@ func (m *Monitor) readLinks() error {
 	return nil
 }
 
-func (m *Monitor) hear(kind uint16, port uint32, flags uint16, body []byte, tell func(Change)) {
+func (m *Monitor) hear(kind uint16, port uint32, body []byte, tell func(Change)) {
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		m.hearLink(kind, body, tell)
@@ -152,7 +151,7 @@ func (m *Monitor) hear(kind uint16, port uint32, flags uint16, body []byte, tell
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if !slices.Contains(m.own, port) {
-			hearRoute(kind, flags, body, tell)
+			hearRoute(body, tell)
 		}
 	case unix.RTM_NEWNETCONF:
 		m.hearParameter(body, tell)
@@ -202,15 +201,14 @@ func (m *Monitor) tellLink(index int, tell func(Change)) {
 	}
 }
 
-// hearRoute tells of our routes, and of others that took the place of another,
-// which may have been ours: the kernel does not say whose.
-func hearRoute(kind, flags uint16, body []byte, tell func(Change)) {
+// hearRoute tells of routes of the main table, of others too: they may have taken the
+// place of ours, and next hops are behind them.
+func hearRoute(body []byte, tell func(Change)) {
 	if len(body) < unix.SizeofRtMsg {
 		return
 	}
 	h := (*unix.RtMsg)(unsafe.Pointer(&body[0]))
-	replaces := kind == unix.RTM_NEWROUTE && flags&unix.NLM_F_REPLACE != 0
-	if h.Table != unix.RT_TABLE_MAIN || (h.Protocol != desired.RouteProtocol && !replaces) {
+	if h.Table != unix.RT_TABLE_MAIN || h.Flags&unix.RTM_F_CLONED != 0 {
 		return
 	}
 	addr := netip.IPv4Unspecified()

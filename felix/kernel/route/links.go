@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -15,10 +16,11 @@ type links struct {
 	conn   *nlsock.Conn
 	byName map[string]int
 	names  map[int]string
+	up     map[int]bool // has a carrier
 }
 
 func newLinks(conn *nlsock.Conn) *links {
-	return &links{conn: conn, byName: map[string]int{}, names: map[int]string{}}
+	return &links{conn: conn, byName: map[string]int{}, names: map[int]string{}, up: map[int]bool{}}
 }
 
 // read reads all interfaces.
@@ -27,6 +29,7 @@ func (l *links) read() error {
 	return l.conn.Dump(request, func() {
 		clear(l.byName)
 		clear(l.names)
+		clear(l.up)
 	}, func(kind uint16, body []byte) error {
 		if kind == unix.RTM_NEWLINK {
 			l.learn(body)
@@ -62,7 +65,39 @@ func (l *links) name(index int) string {
 	return unnamed(index)
 }
 
+// nameNow returns the name of an interface, and asks if need be; it is empty when
+// there is none any more.
+func (l *links) nameNow(index int) (string, error) {
+	if _, ok := l.names[index]; !ok {
+		if err := l.ask(index); err != nil {
+			return "", err
+		}
+	}
+	return l.names[index], nil
+}
+
+// carrier reports whether an interface is up and its other end is there.
+func (l *links) carrier(index int) (bool, error) {
+	if _, ok := l.up[index]; !ok {
+		if err := l.ask(index); err != nil {
+			return false, err
+		}
+	}
+	return l.up[index], nil
+}
+
+// ask learns an interface by its index. That there is none is no error.
+func (l *links) ask(index int) error {
+	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, bytesOf(&unix.IfInfomsg{Index: int32(index)}))
+	err := l.conn.Get(request, func(body []byte) error { l.learn(body); return nil })
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
 func (l *links) forget(name string) {
+	delete(l.up, l.byName[name])
 	delete(l.names, l.byName[name])
 	delete(l.byName, name)
 }
@@ -71,7 +106,9 @@ func (l *links) learn(body []byte) {
 	if len(body) < unix.SizeofIfInfomsg {
 		return
 	}
-	index := int((*unix.IfInfomsg)(unsafe.Pointer(&body[0])).Index)
+	info := (*unix.IfInfomsg)(unsafe.Pointer(&body[0]))
+	index := int(info.Index)
+	l.up[index] = info.Flags&unix.IFF_UP != 0 && info.Flags&unix.IFF_LOWER_UP != 0
 	for attr, value := range nlsock.Attrs(body[unix.SizeofIfInfomsg:]) {
 		if attr == unix.IFLA_IFNAME {
 			name := nlsock.Text(value)

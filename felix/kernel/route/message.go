@@ -2,6 +2,8 @@ package route
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,9 +37,13 @@ type entry struct {
 	kind  uint8        // RTN_UNICAST or RTN_UNREACHABLE; anything else is a stray
 	scope uint8        // always 0 in IPv6
 	dev   string       // without hops, or of the tunnel to them: else the kernel finds it
-	hops  []netip.Addr // sorted
+	hops  []netip.Addr // sorted; link-local ones have their interface as zone
+	// weights are those of hops, nil: all equal.
+	weights []uint8
 }
 
+// entryOf returns the entry of a route that needs no way to its next hops: of all
+// kinds but Via.
 func entryOf(r *desired.Route) entry {
 	switch r.Kind {
 	case desired.Local:
@@ -48,8 +54,6 @@ func entryOf(r *desired.Route) entry {
 		return e
 	case desired.Unreachable:
 		return entry{kind: unix.RTN_UNREACHABLE}
-	case desired.Via:
-		return entry{kind: unix.RTN_UNICAST, hops: r.NextHops}
 	case desired.Tunneled:
 		return entry{kind: unix.RTN_UNICAST, dev: r.Interface, hops: r.NextHops}
 	}
@@ -57,41 +61,84 @@ func entryOf(r *desired.Route) entry {
 }
 
 func (e entry) equal(o entry) bool {
-	return e.kind == o.kind && e.scope == o.scope && e.dev == o.dev && slices.Equal(e.hops, o.hops)
+	return e.kind == o.kind && e.scope == o.scope && e.dev == o.dev && slices.Equal(e.hops, o.hops) && slices.Equal(e.weights, o.weights)
 }
 
 // local reports whether e leads to a pod.
 func (e entry) local() bool { return e.dev != "" && len(e.hops) == 0 }
 
-// addition: next hops behind a tunnel are of no subnet of its interface, and yet
-// on its link.
-func addition(k key, e entry, index int, flags uint16) *nlsock.Request {
+// addition makes the request that puts a route into the kernel. index returns that
+// of an interface. Next hops behind a tunnel are of no subnet of its interface, and
+// yet on its link.
+func addition(k key, e entry, index func(name string) (int, error), flags uint16) (*nlsock.Request, error) {
 	h := headerOf(k, e.kind, e.scope)
-	onLink := len(e.hops) > 0 && index != 0
+	dev, err := optional(e.dev, index)
+	if err != nil {
+		return nil, err
+	}
+	onLink := len(e.hops) > 0 && dev != 0
 	if onLink && len(e.hops) == 1 {
 		h.Flags |= unix.RTNH_F_ONLINK
 	}
 	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, bytesOf(&h))
 	target(r, k)
-	if len(e.hops) > 1 {
+	var errs []error
+	hop := func(i int) (gateway netip.Addr, at int) {
+		if at = dev; at == 0 {
+			at, err = optional(e.hops[i].Zone(), index)
+			errs = append(errs, err)
+		}
+		return e.hops[i], at
+	}
+	switch len(e.hops) {
+	case 0:
+	case 1:
+		gateway, at := hop(0)
+		if toward(r, k, gateway); at != 0 {
+			r.Uint32(unix.RTA_OIF, uint32(at))
+		}
+		return r, errors.Join(errs...)
+	default:
 		r.Nest(unix.RTA_MULTIPATH, func() {
-			for _, hop := range e.hops {
-				next := unix.RtNexthop{Ifindex: int32(index)}
+			for i := range e.hops {
+				gateway, at := hop(i)
+				next := unix.RtNexthop{Ifindex: int32(at)}
+				if e.weights != nil {
+					next.Hops = e.weights[i] - 1
+				}
 				if onLink {
 					next.Flags = unix.RTNH_F_ONLINK
 				}
-				r.Struct(bytesOf(&next), func() { r.Attr(unix.RTA_GATEWAY, hop.AsSlice()) })
+				r.Struct(bytesOf(&next), func() { toward(r, k, gateway) })
 			}
 		})
-		return r
+		return r, errors.Join(errs...)
 	}
-	if len(e.hops) == 1 {
-		r.Attr(unix.RTA_GATEWAY, e.hops[0].AsSlice())
+	if dev != 0 {
+		r.Uint32(unix.RTA_OIF, uint32(dev))
 	}
-	if index != 0 {
-		r.Uint32(unix.RTA_OIF, uint32(index))
+	return r, nil
+}
+
+func optional(name string, index func(name string) (int, error)) (int, error) {
+	if name == "" {
+		return 0, nil
 	}
-	return r
+	i, err := index(name)
+	if err != nil {
+		return 0, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return i, nil
+}
+
+// toward adds a gateway. One of another family than the route's is told with its
+// family (RFC 8950).
+func toward(r *nlsock.Request, k key, gateway netip.Addr) {
+	if gateway.Is4() == k.prefix.Addr().Is4() {
+		r.Attr(unix.RTA_GATEWAY, gateway.AsSlice())
+		return
+	}
+	r.Attr(unix.RTA_VIA, append(binary.NativeEndian.AppendUint16(nil, uint16(family(gateway))), gateway.AsSlice()...))
 }
 
 func removal(k key, e entry) *nlsock.Request {
@@ -148,7 +195,7 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 	if h.Protocol != desired.RouteProtocol || h.Table != unix.RT_TABLE_MAIN || h.Flags&unix.RTM_F_CLONED != 0 {
 		return key{}, entry{}, false
 	}
-	addr, oif := netip.IPv4Unspecified(), 0
+	addr := netip.IPv4Unspecified()
 	if h.Family == unix.AF_INET6 {
 		addr = netip.IPv6Unspecified()
 	}
@@ -159,56 +206,29 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 			addr, _ = netip.AddrFromSlice(value)
 		case unix.RTA_PRIORITY:
 			k.metric = binary.NativeEndian.Uint32(value)
-		case unix.RTA_OIF:
-			oif = int(binary.NativeEndian.Uint32(value))
-		case unix.RTA_GATEWAY, unix.RTA_VIA:
-			e.hops = append(e.hops, gateway(attr, value))
-		case unix.RTA_MULTIPATH:
-			var hops []netip.Addr
-			hops, oif = multipath(value)
-			e.hops = append(e.hops, hops...)
 		}
 	}
 	k.prefix = netip.PrefixFrom(addr, int(h.Dst_len))
-	slices.SortFunc(e.hops, netip.Addr.Compare)
-	// IPv6 hangs unreachable routes on lo.
-	if e.kind != unix.RTN_UNICAST {
-		return k, e, true
-	}
-	e.dev = name(oif)
-	if _, tunnel := desired.TunnelOfDevice(e.dev); len(e.hops) > 0 && !tunnel {
-		e.dev = ""
+	if e.kind == unix.RTN_UNICAST { // IPv6 hangs unreachable routes on lo
+		e.over(body, name)
 	}
 	return k, e, true
 }
 
-// multipath returns the gateways of struct rtnexthop after struct rtnexthop, and
-// the interface of the last: tunnels are not mixed with others.
-func multipath(b []byte) (hops []netip.Addr, oif int) {
-	for len(b) >= unix.SizeofRtNexthop {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < unix.SizeofRtNexthop || size > len(b) {
-			return hops, oif
+// over takes in the next hops of a route. Tunnels are not mixed with others.
+func (e *entry) over(body []byte, name func(index int) string) {
+	found, _ := legs(body, func(index int) (string, error) { return name(index), nil })
+	slices.SortFunc(found, func(a, b leg) int { return a.gateway.Compare(b.gateway) })
+	for _, l := range found {
+		e.dev = name(l.index)
+		if l.gateway.IsValid() {
+			e.hops, e.weights = append(e.hops, l.gateway), append(e.weights, l.weight)
 		}
-		oif = int((*unix.RtNexthop)(unsafe.Pointer(&b[0])).Ifindex)
-		for attr, value := range nlsock.Attrs(b[unix.SizeofRtNexthop:size]) {
-			if attr == unix.RTA_GATEWAY || attr == unix.RTA_VIA {
-				hops = append(hops, gateway(attr, value))
-			}
-		}
-		b = b[min((size+3)&^3, len(b)):]
 	}
-	return hops, oif
-}
-
-// gateway reads an address; a gateway of another family than the route's comes
-// with its family in front.
-func gateway(attr uint16, value []byte) netip.Addr {
-	if attr == unix.RTA_VIA && len(value) > 2 {
-		value = value[2:]
+	e.weights = canonical(e.weights)
+	if _, tunnel := desired.TunnelOfDevice(e.dev); len(e.hops) > 0 && !tunnel {
+		e.dev = ""
 	}
-	addr, _ := netip.AddrFromSlice(value)
-	return addr
 }
 
 func family(a netip.Addr) uint8 {

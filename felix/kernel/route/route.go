@@ -6,6 +6,10 @@
 // for each prefix, with the kernel's default metric. Routes of other protocols
 // are never changed, also where they stand in our way. A route that changes is
 // replaced in one step, so that no packet meets the gap.
+//
+// Next hops are followed: one behind a router becomes that router, as the kernel's
+// other routes say, and one that leads nowhere, or over a link without carrier, is
+// left out while others do not.
 package route
 
 import (
@@ -34,6 +38,10 @@ type Reconciler struct {
 	links   *links
 	tracker *delta.Tracker[key, entry]
 
+	hops     *hops
+	told     map[key]*desired.Route // wanted Via routes that are not in tracker as they are to be
+	indirect map[key]*desired.Route // those whose entries have other next hops
+
 	local    map[string]map[key]struct{} // wanted Local routes by interface
 	made     map[string]uint64           // generation of the endpoint by interface
 	withheld map[string]error
@@ -50,13 +58,17 @@ func New() (*Reconciler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("routes: %w", err)
 	}
+	links := newLinks(conn)
 	r := &Reconciler{
-		conn:    conn,
-		links:   newLinks(conn),
-		tracker: delta.New[key](entry.equal),
-		local:   map[string]map[key]struct{}{},
-		made:    map[string]uint64{},
-		changed: map[string]struct{}{},
+		conn:     conn,
+		links:    links,
+		tracker:  delta.New[key](entry.equal),
+		hops:     &hops{conn: conn, links: links, known: map[netip.Addr]way{}},
+		told:     map[key]*desired.Route{},
+		indirect: map[key]*desired.Route{},
+		local:    map[string]map[key]struct{}{},
+		made:     map[string]uint64{},
+		changed:  map[string]struct{}{},
 	}
 	r.tracker.AllowRemoval(r.removable)
 	return r, nil
@@ -89,8 +101,14 @@ func (r *Reconciler) Want(d desired.Delta) {
 		if old, ok := r.tracker.Wanted(k); ok && old.local() {
 			r.unlist(old.dev, k)
 		}
+		delete(r.told, k)
+		delete(r.indirect, k)
 		if route == nil {
 			r.tracker.Unwant(k)
+			continue
+		}
+		if route.Kind == desired.Via {
+			r.told[k] = route
 			continue
 		}
 		e := entryOf(route)
@@ -154,21 +172,25 @@ func (r *Reconciler) LinkChanged(name string) {
 	if strings.HasPrefix(name, desired.InterfacePrefix) {
 		r.changed[name] = struct{}{}
 	} else {
-		r.stale = true
+		r.stale, r.hops.stale = true, true
 	}
 }
 
 // RouteChanged implements apply.RouteWatcher. A foreign route matters only where
-// it may have taken the place of ours.
+// it may have taken the place of ours, or leads to a next hop.
 func (r *Reconciler) RouteChanged(prefix netip.Prefix, protocol uint8) {
 	_, ours := r.tracker.Have(keyOf(prefix))
 	if ours || protocol == desired.RouteProtocol {
 		r.stale = true
 	}
+	r.hops.concerns(prefix)
 }
 
 // Resync implements apply.Reconciler.
-func (r *Reconciler) Resync(context.Context) error { return r.resync() }
+func (r *Reconciler) Resync(context.Context) error {
+	r.hops.stale = true
+	return r.resync()
+}
 
 func (r *Reconciler) resync() error {
 	if err := r.links.read(); err != nil {
@@ -187,6 +209,9 @@ func (r *Reconciler) resync() error {
 // Apply implements apply.Reconciler.
 func (r *Reconciler) Apply(ctx context.Context) error {
 	if err := r.lookAgain(); err != nil {
+		return err
+	}
+	if err := r.find(); err != nil {
 		return err
 	}
 	r.failed = map[key]error{}
@@ -333,21 +358,14 @@ func (r *Reconciler) answered(k key, err error) (again bool) {
 }
 
 func (r *Reconciler) request(k key, c delta.Change[entry]) (*nlsock.Request, error) {
-	index := 0
-	if c.Want.dev != "" {
-		var err error
-		if index, err = r.links.index(c.Want.dev); err != nil {
-			return nil, fmt.Errorf("interface %s: %w", c.Want.dev, err)
-		}
-	}
 	switch c.Op {
 	case delta.Remove:
 		return removal(k, c.Have), nil
 	case delta.Update:
 		// Only what was seen to be ours is replaced.
-		return addition(k, c.Want, index, unix.NLM_F_REPLACE), nil
+		return addition(k, c.Want, r.links.index, unix.NLM_F_REPLACE)
 	default:
-		return addition(k, c.Want, index, unix.NLM_F_CREATE|unix.NLM_F_EXCL), nil
+		return addition(k, c.Want, r.links.index, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}
 }
 

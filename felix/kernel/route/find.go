@@ -1,0 +1,59 @@
+package route
+
+import (
+	"net/netip"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
+// find finds the ways of routes that are new, and of those over next hops whose
+// ways have changed or are to be found again.
+func (r *Reconciler) find() error {
+	if err := r.findChanged(); err != nil {
+		return err
+	}
+	for k, route := range r.told {
+		delete(r.indirect, k)
+		e, direct, err := r.hops.resolve(route)
+		if err != nil {
+			return err
+		}
+		r.tracker.Want(k, e)
+		delete(r.told, k)
+		if !direct {
+			r.indirect[k] = route
+		}
+	}
+	return nil
+}
+
+// findChanged asks for ways again. It walks all routes only when one has changed:
+// that is when links or the routes between nodes do.
+func (r *Reconciler) findChanged() error {
+	changed, err := r.hops.again()
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	used := map[netip.Addr]bool{}
+	over := func(k key, route *desired.Route) {
+		for _, h := range route.NextHops {
+			if used[h] = true; changed[h] {
+				r.told[k] = route
+			}
+		}
+	}
+	for k, e := range r.tracker.AllWanted() {
+		if _, indirect := r.indirect[k]; len(e.hops) > 0 && e.dev == "" && !indirect && r.told[k] == nil {
+			over(k, &desired.Route{Prefix: k.prefix, Kind: desired.Via, NextHops: e.hops, Weights: e.weights})
+		}
+	}
+	for k, route := range r.indirect {
+		over(k, route)
+	}
+	for h := range r.hops.known {
+		if !used[h] {
+			delete(r.hops.known, h)
+		}
+	}
+	return nil
+}
