@@ -17,7 +17,8 @@
 //   - Timers are those that both sides agreed on: a change is told in a Poll
 //     Sequence and is in force after its Final.
 //   - A session that ends in order tells so (AdminDown), so that the neighbour
-//     does not take it for a failure.
+//     does not take it for a failure. A new one says so too, once, for the case that
+//     its predecessor was killed.
 //   - Before a session is given up, what already waits in the socket is read: a
 //     process that did not run for a while does not blame its neighbours.
 //

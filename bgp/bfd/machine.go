@@ -54,6 +54,8 @@ type machine struct {
 	final                  bool      // a Poll is to be answered
 	quick                  time.Time // when the burst of packets out of turn is forgotten
 
+	// begin is when a new session leaves AdminDown.
+	begin time.Time
 	// farewell is the pace at which a session that is shut tells so, until end.
 	farewell time.Duration
 	end      time.Time
@@ -73,8 +75,13 @@ type remote struct {
 
 var unknown = remote{state: Down, rx: time.Microsecond}
 
+// newMachine returns a session that says AdminDown once before it begins. The
+// neighbour may have one with a predecessor of ours that was killed a moment ago:
+// Down would end that as a failure, AdminDown does not (RFC 5882 section 4.2).
 func newMachine(t Timing, discr uint32, now time.Time, jitter func() float64) *machine {
-	m := &machine{jitter: jitter, want: t, discr: discr, state: Down, since: now, remote: unknown, next: now}
+	m := &machine{
+		jitter: jitter, want: t, discr: discr, state: AdminDown, since: now, remote: unknown, next: now, begin: now.Add(t.Transmit),
+	}
 	m.told()
 	m.heldTx, m.heldRx = m.tx, m.rx
 	return m
@@ -119,7 +126,7 @@ func (m *machine) retime(now time.Time) {
 // shut takes the session down on purpose. The machine tells the neighbour so until
 // over says that it has had the time to hear it.
 func (m *machine) shut(now time.Time) {
-	m.farewell, m.end = m.interval(), now
+	m.farewell, m.end, m.begin = m.interval(), now, time.Time{}
 	if m.remote.discr != 0 {
 		m.end = now.Add(time.Duration(m.want.Multiplier) * m.farewell)
 	}
@@ -153,7 +160,7 @@ func (m *machine) periodic() bool {
 
 // deadline is when advance has something to do, zero: never.
 func (m *machine) deadline() time.Time {
-	at := m.end
+	at := earliest(m.end, m.begin)
 	if m.final || m.periodic() {
 		at = earliest(at, m.next)
 	}
@@ -179,6 +186,10 @@ func earliest(a, b time.Time) time.Time {
 func (m *machine) advance(now time.Time) (p Packet, ok bool) {
 	if m.silent(now) {
 		m.expire(now)
+	}
+	if !m.begin.IsZero() && !now.Before(m.begin) {
+		m.begin = time.Time{}
+		m.become(Down, NoDiag, now)
 	}
 	if now.Before(m.next) || !m.final && !m.periodic() {
 		return Packet{}, false

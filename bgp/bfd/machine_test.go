@@ -115,7 +115,10 @@ func TestBeforeItIsUpASessionSendsOnceASecond(t *testing.T) {
 	if n := len(w.sent[0]); n < 20 || n > 28 {
 		t.Errorf("%d packets in 20 s", n)
 	}
-	for _, s := range w.sent[0] {
+	if first := w.sent[0][0]; first.State != AdminDown || first.Yours != 0 {
+		t.Errorf("first %+v", first.Packet)
+	}
+	for _, s := range w.sent[0][1:] {
 		if s.DesiredTx != time.Second || s.State != Down || s.Poll || s.Yours != 0 {
 			t.Fatalf("sent %+v", s.Packet)
 		}
@@ -298,13 +301,13 @@ func TestADemandingNeighbourIsSentNothingButAnswers(t *testing.T) {
 	}
 }
 
-func TestANeighbourThatRestartsIsHeardOf(t *testing.T) {
+func TestANeighbourThatWasKilledAndIsBackDidNotFail(t *testing.T) {
 	w := newWire(timing(100, 100, 3), timing(100, 100, 3), 11)
 	w.run(3 * time.Second)
 	w.ends[1] = newMachine(timing(100, 100, 3), 33, w.now, func() float64 { return 0 })
-	w.run(100 * time.Millisecond)
-	if a := w.ends[0]; a.state == Up && a.remote.discr != 33 {
-		t.Errorf("a is %s with %d", a.state, a.remote.discr)
+	w.run(50 * time.Millisecond)
+	if a := w.ends[0]; a.state != Down || a.diag != NeighborDown || a.remote.state != AdminDown || a.remote.discr != 33 {
+		t.Errorf("a is %s (%s) with %d that is %s", a.state, a.diag, a.remote.discr, a.remote.state)
 	}
 	w.run(4 * time.Second)
 	if w.states() != bothUp || w.ends[0].remote.discr != 33 {

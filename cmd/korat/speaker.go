@@ -8,6 +8,7 @@ import (
 
 	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/guarded"
 )
 
 // speakerCommand speaks BGP for the agent of the same run directory.
@@ -28,7 +29,7 @@ func speakerCommand() *cobra.Command {
 		}
 		c.Log = c.Log.With("part", "bgp")
 		c.New = func(restarted bool) child.Speaker {
-			return gobgp.New(gobgp.Options{Log: c.Log, Restarted: restarted})
+			return guarded.New(gobgp.New(gobgp.Options{Log: c.Log, Restarted: restarted}), c.Log)
 		}
 		return child.Run(cmd.Context(), c)
 	}
