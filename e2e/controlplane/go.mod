@@ -115,6 +115,7 @@ require (
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	github.com/sirupsen/logrus v1.9.3 // indirect
 	github.com/soheilhy/cmux v0.1.5 // indirect
+	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/stoewer/go-strcase v1.3.0 // indirect
 	github.com/stretchr/objx v0.5.2 // indirect
 	github.com/stretchr/testify v1.11.1 // indirect
@@ -222,10 +223,7 @@ replace (
 	k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.36.3
 )
 
-require (
-	github.com/onsi/ginkgo/v2 v2.28.1
-	github.com/spf13/cobra v1.10.2
-)
+require github.com/onsi/ginkgo/v2 v2.28.1
 
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
@@ -247,3 +245,6 @@ replace (
 	k8s.io/sample-controller => k8s.io/sample-controller v0.36.3
 	k8s.io/streaming => k8s.io/streaming v0.36.3
 )
+
+// The kernels that tests run on may lack SCTP. Only agnhost imports this.
+replace github.com/ishidawataru/sctp => ./sctp
