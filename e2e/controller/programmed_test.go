@@ -46,7 +46,7 @@ func reporting(t *testing.T, node string, policies ...koratv1.NodePolicyStatus) 
 	}
 	a := &agent{node: node, facts: nodereport.Facts{Policies: policies}}
 	r := nodereport.New(nodereport.Config{
-		Client: clients.Korat, Leases: clients.Coordination, Node: node, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Client: clients.Korat, Core: clients.Core, Leases: clients.Coordination, Node: node, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Blocks: func(context.Context) error { return nil },
 		Facts: func(context.Context) nodereport.Facts {
 			a.mu.Lock()

@@ -132,7 +132,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("endpoints of the journal: %w", err)
 	}
 	reporter := report.New(report.Config{
-		Client: clients.Korat, Leases: clients.Coordination, Node: c.Node, Facts: node.facts, Log: c.Log.With("part", "report"),
+		Client: clients.Korat, Core: clients.Core, Leases: clients.Coordination, Node: c.Node, Facts: node.facts, Log: c.Log.With("part", "report"),
 		Blocks: func(ctx context.Context) error { return blocks.PublishAll(ctx, allocator) },
 	})
 

@@ -74,6 +74,7 @@ type local struct {
 	mu     sync.Mutex // guards all below
 	addrs  []netip.Addr
 	config bgp.Config
+	closed []bgp.Session           // that somebody wants and that cannot be
 	mtu    int                     // of pods, as settings say; 0: that of the uplink
 	blocks map[string]netip.Prefix // in the API, by name
 	pods   map[string]*event.Pod   // of this node, by namespace/name
@@ -162,6 +163,11 @@ func (l *local) note(d desired.Delta) {
 		l.mtu = d.Settings.MTU
 		l.mu.Unlock()
 	}
+	if d.Closed != nil {
+		l.mu.Lock()
+		l.closed = *d.Closed
+		l.mu.Unlock()
+	}
 	if d.Speaker != nil {
 		l.mu.Lock()
 		l.config = *d.Speaker
@@ -179,7 +185,7 @@ func (l *local) wantedMTU() int {
 // facts returns what there is to report now.
 func (l *local) facts(ctx context.Context) report.Facts {
 	l.mu.Lock()
-	addrs, config := l.addrs, l.config
+	addrs, config, closed := l.addrs, l.config, l.closed
 	l.mu.Unlock()
 	snap := l.board.Snapshot()
 	f := report.Facts{
@@ -195,6 +201,8 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	if s, err := l.speaker.Sessions(ctx); err == nil {
 		f.Sessions = s
 	}
+	f.Sessions = append(f.Sessions, closed...)
+	l.board.SetSessions(f.Sessions)
 	return f
 }
 

@@ -49,6 +49,7 @@ type Facts struct {
 // Config is what a Reporter needs; every field is required.
 type Config struct {
 	Client rest.Interface // of group korat.dev/v1
+	Core   rest.Interface // of group v1, for Events
 	Leases rest.Interface // of group coordination.k8s.io/v1
 	Node   string
 	Facts  func(context.Context) Facts
@@ -62,11 +63,12 @@ type Reporter struct {
 	Config
 	last  *koratv1.NodeNetwork // as the API server has it, as far as known
 	heart heart
+	teller
 }
 
 // New returns a Reporter.
 func New(c Config) *Reporter {
-	return &Reporter{Config: c, heart: heart{client: c.Leases, node: c.Node}}
+	return &Reporter{Config: c, heart: heart{client: c.Leases, node: c.Node}, teller: teller{client: c.Core}}
 }
 
 // Run reports until ctx ends. An API server that is away is tried again every
@@ -96,10 +98,10 @@ func (r *Reporter) node(ctx context.Context) error {
 			return fmt.Errorf("NodeNetwork %s: %w", r.Node, err)
 		}
 	}
-	next := r.last.DeepCopy()
-	fill(&next.Status, r.Facts(ctx), metav1.Now())
+	next, now := r.last.DeepCopy(), time.Now()
+	fill(&next.Status, r.Facts(ctx), metav1.NewTime(now))
 	if equality.Semantic.DeepEqual(r.last.Status, next.Status) {
-		return nil
+		return r.tell(ctx, next, now)
 	}
 	err := r.Client.Put().Resource("nodenetworks").Name(r.Node).SubResource("status").Body(next).Do(ctx).Into(next)
 	if err != nil {
@@ -107,7 +109,7 @@ func (r *Reporter) node(ctx context.Context) error {
 		return fmt.Errorf("status of NodeNetwork %s: %w", r.Node, err)
 	}
 	r.last = next
-	return nil
+	return r.tell(ctx, next, now)
 }
 
 // live shows that the agent lives, and then reads the NodeNetwork anew: if the
@@ -214,14 +216,22 @@ func established(wanted int, down string, now metav1.Time) metav1.Condition {
 
 func session(x bgp.Session) koratv1.SessionStatus {
 	s := koratv1.SessionStatus{
-		Peer: x.Peer, Address: x.Addr.String(), ASNumber: koratv1.ASNumber(x.ASN), State: koratv1.SessionState(x.State),
-		Received: int32(x.Received), Advertised: int32(x.Advertised), LastError: koratv1.Shorten(x.LastError, koratv1.MaxMessage),
+		Peer: x.Peer, Address: address(x.Addr), ASNumber: koratv1.ASNumber(x.ASN), State: koratv1.SessionState(x.State),
+		Received: int32(x.Received), Accepted: int32(x.Accepted), BFD: x.BFD, Advertised: int32(x.Advertised), LastError: koratv1.Shorten(x.LastError, koratv1.MaxMessage),
 	}
 	if !x.Since.IsZero() {
 		since := metav1.NewTime(x.Since.Truncate(time.Second)) // what the API keeps, so that equal stays equal
 		s.Since = &since
 	}
 	return s
+}
+
+// address: that of an unnumbered neighbour may not be known yet.
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return "::"
+	}
+	return a.WithZone("").String()
 }
 
 func orUnknown(text string) string {

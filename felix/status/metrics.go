@@ -13,11 +13,13 @@ type metrics struct {
 	wanted   prometheus.Gauge
 	closed   prometheus.Gauge
 	policies *prometheus.GaugeVec // by kind
+	sessions sessionMetrics
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
 	labels := []string{"reconciler"}
 	m := metrics{
+		sessions: newSessionMetrics(reg),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "korat_apply_duration_seconds", Help: "Time of one run of a reconciler.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9), // 0.1 ms to 6.6 s

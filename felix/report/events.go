@@ -1,0 +1,112 @@
+package report
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+)
+
+// The reasons of Events about a NodeNetwork.
+const (
+	ReasonSessionsDown = "BGPSessionsDown"
+	ReasonSessionsUp   = "BGPSessionsUp"
+)
+
+const (
+	// quiet is the least time between two Events: what happens meanwhile is in the
+	// next one. A cluster whose router flaps writes no more than that for each node.
+	quiet = 30 * time.Second
+	// named is how many sessions an Event names.
+	named = 5
+	// agent is who says it.
+	agent = "korat-agent"
+)
+
+// teller makes Events of sessions that were lost or came up.
+type teller struct {
+	client   rest.Interface // of group v1
+	told     map[string]koratv1.SessionState
+	last     time.Time
+	informed bool // told is of something
+}
+
+// tell compares the sessions of n with those that were told, and writes at most one
+// Event of each sort. It does nothing before quiet is over.
+func (t *teller) tell(ctx context.Context, n *koratv1.NodeNetwork, now time.Time) error {
+	if t.informed && now.Sub(t.last) < quiet {
+		return nil
+	}
+	down, up := t.changes(n.Status.Sessions)
+	if len(down)+len(up) == 0 {
+		return nil
+	}
+	t.last = now
+	if len(down) > 0 {
+		if err := t.write(ctx, n, corev1.EventTypeWarning, ReasonSessionsDown, down, now); err != nil {
+			return err
+		}
+	}
+	if len(up) > 0 {
+		return t.write(ctx, n, corev1.EventTypeNormal, ReasonSessionsUp, up, now)
+	}
+	return nil
+}
+
+// changes says in words what changed, and takes it for told: an Event that cannot
+// be written is lost, as Events may be. A session that comes new is no change until
+// it is up.
+func (t *teller) changes(sessions []koratv1.SessionStatus) (down, up []string) {
+	is := make(map[string]koratv1.SessionState, len(sessions))
+	for _, s := range sessions {
+		key := s.Peer + " (" + s.Address + ")"
+		is[key] = s.State
+		was, known := t.told[key]
+		switch {
+		case s.State == koratv1.SessionEstablished && was != s.State && t.informed:
+			up = append(up, key)
+		case s.State != koratv1.SessionEstablished && known && was == koratv1.SessionEstablished:
+			down = append(down, key+": "+orUnknown(s.LastError))
+		}
+	}
+	t.told, t.informed = is, true
+	return down, up
+}
+
+func (t *teller) write(ctx context.Context, n *koratv1.NodeNetwork, kind, reason string, sessions []string, now time.Time) error {
+	message := strings.Join(sessions[:min(len(sessions), named)], "; ")
+	if more := len(sessions) - named; more > 0 {
+		message += fmt.Sprintf("; and %d more", more)
+	}
+	sum := sha256.Sum256(fmt.Append(nil, n.UID, reason, now.UnixNano()))
+	at := metav1.NewTime(now)
+	e := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: eventName(n.Name, hex.EncodeToString(sum[:8]))},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: koratv1.GroupVersion.String(), Kind: "NodeNetwork", Name: n.Name, UID: n.UID,
+		},
+		Type: kind, Reason: reason, Message: koratv1.Shorten(message, koratv1.MaxMessage), Count: 1,
+		FirstTimestamp: at, LastTimestamp: at,
+		Source: corev1.EventSource{Component: agent, Host: n.Name}, ReportingController: agent, ReportingInstance: n.Name,
+	}
+	err := t.client.Post().Namespace(e.Namespace).Resource("events").Body(e).Do(ctx).Error()
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("event %s about NodeNetwork %s: %w", reason, n.Name, err)
+	}
+	return nil
+}
+
+// eventName is at most as long as a name may be.
+func eventName(node, suffix string) string {
+	const longest = 253
+	return strings.TrimRight(node[:min(len(node), longest-1-len(suffix))], ".-") + "." + suffix
+}
