@@ -113,8 +113,9 @@ func (p *Planes) firewalls() apply.Part {
 	p.log.Info("iptables flavour detected", "flavour", string(flavour))
 	if why := iptables.Usable(ctx, ir.IPv6, flavour); why != nil {
 		p.log.Warn("this host cannot filter IPv6: pods with an IPv6 address stay closed", "err", why)
-		v4 := of(ir.IPv4, flavour)
-		return apply.Part{Phases: []apply.Phase{Rules: {v4, iptables.NewUnfiltered(why)}}, Uninstall: v4.Uninstall}
+		part := both(of(ir.IPv4, flavour), of(ir.IPv6, flavour)) // which left rules when the host still could
+		part.Phases[Rules][1] = iptables.NewUnfiltered(why)
+		return part
 	}
 	return both(of(ir.IPv4, flavour), of(ir.IPv6, flavour))
 }

@@ -1,7 +1,11 @@
 package backend_test
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,4 +84,36 @@ func TestARestartFindsWhatIsLeft(t *testing.T) {
 			n.inForce(desired.NFTables, "nft")
 		})
 	}
+}
+
+// TestRulesOfIPv6GoThoughIPv6IsNotFiltered: a node that once could filter IPv6 and
+// cannot when its agent starts again.
+func TestRulesOfIPv6GoThoughIPv6IsNotFiltered(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ask(desired.IPTables, desired.NFTFlavour)
+	n.inForce(desired.IPTables, "ipset", "xt-nft")
+	n.kill()
+
+	dir := t.TempDir()
+	works := filepath.Join(dir, "works")
+	for _, program := range []string{"", "-save", "-restore", "-nft", "-nft-save", "-nft-restore"} {
+		path, err := exec.LookPath("ip6tables" + program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := fmt.Sprintf("#!/bin/sh\n[ -e %s ] || exit 3\nexec %s \"$@\"\n", works, path)
+		if err := os.WriteFile(filepath.Join(dir, "ip6tables"+program), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	n.start()
+	n.ask(desired.IPTables, desired.NFTFlavour) // and closes the pods, which have IPv6
+	n.says(func(state string) bool { return strings.Contains(state, "cannot filter IPv6") })
+	if err := os.WriteFile(works, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.ask(desired.NFTables, desired.NFTFlavour)
+	n.inForce(desired.NFTables, "nft")
 }

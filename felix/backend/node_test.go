@@ -67,9 +67,12 @@ func runLoop() error {
 	return loop.Run(context.Background())
 }
 
-// The pods of the node: friend may call server, stranger may not.
-var pods = map[string]netip.Addr{
-	"server": netip.MustParseAddr("10.0.0.1"), "friend": netip.MustParseAddr("10.0.0.2"), "stranger": netip.MustParseAddr("10.0.0.3"),
+// The pods of the node, with an address of each family: friend may call server,
+// stranger may not.
+var pods = map[string][]netip.Addr{"server": addrs(1), "friend": addrs(2), "stranger": addrs(3)}
+
+func addrs(pod byte) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, pod}), netip.AddrFrom16([16]byte{0: 0xfd, 15: pod})}
 }
 
 // cluster is all there is to know, with the settings.
@@ -80,17 +83,18 @@ func cluster(s desired.Settings) desired.Delta {
 		Programs: map[ir.ProgramID]*ir.Program{id: {ID: id, Rules: []ir.Rule{{
 			Action: policy.Allow, SrcSets: []ir.SetID{"friends"},
 		}}}},
-		Sets: map[ir.SetID]*desired.SetChange{"friends": {Kind: ir.Addrs, Whole: true, Add: map[ir.Member]struct{}{
-			{Prefix: netip.PrefixFrom(pods["friend"], 32)}: {},
-		}}},
+		Sets: map[ir.SetID]*desired.SetChange{"friends": {Kind: ir.Addrs, Whole: true, Add: map[ir.Member]struct{}{}}},
+	}
+	for _, a := range pods["friend"] {
+		d.Sets["friends"].Add[ir.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}] = struct{}{}
 	}
 	for _, fixed := range []ir.SetID{desired.MasqueradeSet, desired.InsideSet, desired.NodesSet, desired.ServicesSet} {
 		d.Sets[fixed] = &desired.SetChange{Kind: ir.Nets, Whole: true}
 	}
-	for name, addr := range pods {
+	for name, addrs := range pods {
 		iface := desired.HostInterface("test", name)
 		d.Endpoints[iface] = &desired.Endpoint{
-			Interface: iface, Pod: "test/" + name, Addrs: []netip.Addr{addr},
+			Interface: iface, Pod: "test/" + name, Addrs: addrs,
 			Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow},
 		}
 	}
@@ -99,6 +103,11 @@ func cluster(s desired.Settings) desired.Delta {
 	}}
 	return d
 }
+
+// The node, as its pods know it.
+const router = "ee:ee:ee:ee:ee:ee"
+
+var gateways = []string{"169.254.1.1", "fe80::ecee:eeff:feee:eeee"}
 
 // node is a namespace with pods, in which a loop may run.
 type node struct {
@@ -116,18 +125,21 @@ func newNode(t *testing.T) *node {
 	n := &node{T: t, ns: kerneltest.New(t), pods: map[string]*kerneltest.Namespace{}}
 	// The lock of legacy is one for all namespaces of a machine.
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
-	n.ns.Run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-	for name, addr := range pods {
+	n.ns.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	for name, addrs := range pods {
 		iface := desired.HostInterface("test", name)
 		pod := kerneltest.Pod(n.ns, iface)
-		n.ns.Run("ip", "link", "set", iface, "address", "ee:ee:ee:ee:ee:ee")
-		n.ns.Run("ip", "route", "add", addr.String(), "dev", iface)
+		n.ns.Run("ip", "link", "set", iface, "address", router)
 		mac := pod.Link("eth0").Attrs().HardwareAddr.String()
-		n.ns.Run("ip", "neigh", "replace", addr.String(), "lladdr", mac, "dev", iface, "nud", "permanent")
-		pod.Run("ip", "addr", "add", addr.String()+"/32", "dev", "eth0")
-		pod.Run("ip", "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
-		pod.Run("ip", "neigh", "replace", "169.254.1.1", "lladdr", "ee:ee:ee:ee:ee:ee", "dev", "eth0", "nud", "permanent")
-		pod.Run("ip", "route", "add", "default", "via", "169.254.1.1")
+		pod.Run("ip", "route", "add", gateways[0], "dev", "eth0", "scope", "link")
+		for i, addr := range addrs {
+			full := netip.PrefixFrom(addr, addr.BitLen()).String()
+			n.ns.Run("ip", "route", "add", full, "dev", iface)
+			n.ns.Run("ip", "neigh", "replace", addr.String(), "lladdr", mac, "dev", iface, "nud", "permanent")
+			pod.Run("ip", "addr", "add", full, "dev", "eth0", "nodad")
+			pod.Run("ip", "neigh", "replace", gateways[i], "lladdr", router, "dev", "eth0", "nud", "permanent")
+			pod.Run("ip", "route", "add", "default", "via", gateways[i], "dev", "eth0")
+		}
 		n.pods[name] = pod
 	}
 	t.Cleanup(n.kill)
@@ -194,12 +206,25 @@ func (n *node) ask(b desired.Backend, f desired.Flavour) {
 func (n *node) inForce(b desired.Backend, traces ...string) {
 	n.Helper()
 	want := string(b) + " missing <nil> leftover <nil>"
-	kerneltest.Eventually(n, want, func() bool {
+	n.says(func(state string) bool { return state == want })
+	kerneltest.Eventually(n, fmt.Sprintf("traces of %v only", traces), func() bool { return slices.Equal(n.traces(), traces) })
+}
+
+// says waits until the process says what is wanted of its state.
+func (n *node) says(want func(state string) bool) {
+	n.Helper()
+	last := ""
+	n.Cleanup(func() {
+		if n.Failed() {
+			n.Logf("the process said last: %s", last)
+		}
+	})
+	kerneltest.Eventually(n, "the state of the process", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.state == want
+		last = n.state
+		return want(n.state)
 	})
-	kerneltest.Eventually(n, fmt.Sprintf("traces of %v only", traces), func() bool { return slices.Equal(n.traces(), traces) })
 }
 
 // traces returns of what something is in the kernel.

@@ -15,16 +15,21 @@ import (
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
-// traffic goes on while data planes change: friend talks to server over one TCP
-// connection without a pause and opens new ones, stranger tries by TCP and UDP.
+// traffic of one family goes on while data planes change: friend talks to server
+// over one TCP connection without a pause and opens new ones, stranger tries by TCP
+// and UDP.
 type traffic struct {
 	*testing.T
+	friend                netip.Addr
 	echoes, calls, probes atomic.Int64
 	stop                  chan struct{}
 	done                  sync.WaitGroup
 }
 
 const port = 7777
+
+// patience is for what arrives late on a busy machine, but arrives.
+const patience = 30 * time.Second
 
 // in runs f on a thread in the namespace of a pod: sockets stay where they are made.
 func in[V any](n *node, pod string, f func() (V, error)) V {
@@ -38,17 +43,24 @@ func in[V any](n *node, pod string, f func() (V, error)) V {
 	return v
 }
 
-func begin(n *node) *traffic {
+// begin begins the traffic of both families.
+func begin(n *node) [2]*traffic {
 	n.Helper()
-	x := &traffic{T: n.T, stop: make(chan struct{})}
-	server := netip.AddrPortFrom(pods["server"], port)
-	listener := in(n, "server", func() (net.Listener, error) { return net.Listen("tcp4", server.String()) })
-	packets := in(n, "server", func() (net.PacketConn, error) { return net.ListenPacket("udp4", server.String()) })
-	stranger := in(n, "stranger", func() (net.Conn, error) { return net.Dial("udp4", server.String()) })
+	return [2]*traffic{beginOf(n, 0), beginOf(n, 1)}
+}
+
+// beginOf begins that of one, by its place among the addresses of pods.
+func beginOf(n *node, family int) *traffic {
+	n.Helper()
+	x := &traffic{T: n.T, friend: pods["friend"][family], stop: make(chan struct{})}
+	server := netip.AddrPortFrom(pods["server"][family], port)
+	listener := in(n, "server", func() (net.Listener, error) { return net.Listen("tcp", server.String()) })
+	packets := in(n, "server", func() (net.PacketConn, error) { return net.ListenPacket("udp", server.String()) })
+	stranger := in(n, "stranger", func() (net.Conn, error) { return net.Dial("udp", server.String()) })
 	n.Cleanup(func() { listener.Close(); packets.Close(); stranger.Close() })
 	x.done.Go(func() { x.serve(listener) })
 	x.done.Go(func() { x.overhear(packets) })
-	flow := in(n, "friend", func() (net.Conn, error) { return net.Dial("tcp4", server.String()) })
+	flow := in(n, "friend", func() (net.Conn, error) { return net.Dial("tcp", server.String()) })
 	x.done.Go(func() { x.echo(flow) })
 	x.done.Go(func() { x.probe(stranger) })
 	x.done.Go(func() { x.call(n, "friend", server, true) })
@@ -80,7 +92,7 @@ func (x *traffic) serve(l net.Listener) {
 		if err != nil {
 			return
 		}
-		if from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != pods["friend"] {
+		if from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != x.friend {
 			x.Errorf("%s got in by TCP", from)
 		}
 		x.done.Go(func() {
@@ -109,12 +121,11 @@ func (x *traffic) overhear(c net.PacketConn) {
 	}
 }
 
-// echo needs an answer to each message within seconds: what is lost TCP sends
-// again after 0.2 s.
+// echo needs an answer to each message: what is lost TCP sends again after 0.2 s.
 func (x *traffic) echo(c net.Conn) {
 	defer c.Close()
 	for b := make([]byte, 64); !x.ended(); {
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		_, err := c.Write([]byte("hello"))
 		if err == nil {
 			_, err = c.Read(b)
@@ -139,14 +150,14 @@ func (x *traffic) probe(c net.Conn) {
 // call opens connections, which must succeed or must not. A SYN that is lost is
 // sent again after a second.
 func (x *traffic) call(n *node, pod string, server netip.AddrPort, may bool) {
-	patience := 3 * time.Second
+	wait := patience
 	if !may {
-		patience = 20 * time.Millisecond
+		wait = 20 * time.Millisecond
 	}
 	for !x.ended() {
 		var c net.Conn
 		var err error
-		n.pods[pod].Do(func() { c, err = net.DialTimeout("tcp4", server.String(), patience) })
+		n.pods[pod].Do(func() { c, err = net.DialTimeout("tcp", server.String(), wait) })
 		if err == nil {
 			c.Close()
 		}
@@ -157,7 +168,14 @@ func (x *traffic) call(n *node, pod string, server netip.AddrPort, may bool) {
 	}
 }
 
-// progress waits until traffic has gone on for a while.
+// progress waits until the traffic of both families has gone on for a while.
+func progress(both [2]*traffic) {
+	for _, x := range both {
+		x.Helper()
+		x.progress()
+	}
+}
+
 func (x *traffic) progress() {
 	x.Helper()
 	echoes, calls, probes := x.echoes.Load(), x.calls.Load(), x.probes.Load()
@@ -183,7 +201,7 @@ func TestASwitchUnderTrafficLetsNothingInAndCutsNothing(t *testing.T) {
 			{desired.NFTables, desired.LegacyFlavour, []string{"nft"}},
 			{desired.IPTables, desired.NFTFlavour, []string{"ipset", "xt-nft"}},
 		} {
-			x.progress()
+			progress(x)
 			asked := time.Now()
 			n.ask(to.backend, to.flavour)
 			n.inForce(to.backend, to.traces...)
@@ -214,6 +232,6 @@ func TestASwitchThatIsKilledLetsNothingIn(t *testing.T) {
 		} else {
 			n.inForce(b, "ipset", "xt-nft")
 		}
-		x.progress()
+		progress(x)
 	}
 }
