@@ -256,3 +256,30 @@ func addressesOf(s *corev1.Service) (addrs []netip.Addr) {
 	}
 	return addrs
 }
+
+// assigned returns the addresses of s that this controller gave it.
+func assigned(s *corev1.Service) []netip.Addr {
+	if meta.FindStatusCondition(s.Status.Conditions, koratv1.ConditionAddressAssigned) == nil {
+		return nil
+	}
+	return addressesOf(s)
+}
+
+// poolsOfService returns the pools that a service has addresses of.
+func (c cluster) poolsOfService(ctx context.Context, o client.Object) (keys []client.ObjectKey) {
+	addrs := assigned(o.(*corev1.Service))
+	if len(addrs) == 0 {
+		return nil
+	}
+	var pools koratv1.IPPoolList
+	if err := c.List(ctx, &pools, shared); err != nil {
+		return nil // the cache has none before it has all
+	}
+	for i := range pools.Items {
+		cidr, _ := poolRange(&pools.Items[i])
+		if slices.ContainsFunc(addrs, cidr.Contains) {
+			keys = append(keys, client.ObjectKey{Name: pools.Items[i].Name})
+		}
+	}
+	return keys
+}

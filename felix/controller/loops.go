@@ -67,6 +67,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) e
 			Watches(&koratv1.IPPool{}, each(c.everyPool), spec). // they may overlap
 			Watches(&koratv1.IPReservation{}, each(c.everyPool), spec).
 			Watches(&koratv1.Block{}, each(poolOfBlock)).
+			Watches(&corev1.Service{}, each(c.poolsOfService)).
 			Complete(c.pools(mgr, f)),
 		loopOver(mgr, &koratv1.IPReservation{}).
 			Watches(&koratv1.IPPool{}, each(c.everyReservation), spec).
@@ -117,6 +118,7 @@ func (c cluster) pool(ctx context.Context, p *koratv1.IPPool, f *forecasts) (cha
 	var pools koratv1.IPPoolList
 	var blocks koratv1.BlockList
 	var reserved koratv1.IPReservationList
+	var services corev1.ServiceList
 	if err := c.List(ctx, &pools, shared); err != nil {
 		return change{}, fmt.Errorf("pools: %w", err)
 	}
@@ -126,7 +128,11 @@ func (c cluster) pool(ctx context.Context, p *koratv1.IPPool, f *forecasts) (cha
 	if err := c.List(ctx, &blocks, shared, client.MatchingFields{poolField: p.Name}); err != nil {
 		return change{}, fmt.Errorf("blocks of pool %s: %w", p.Name, err)
 	}
+	if err := c.List(ctx, &services, shared); err != nil {
+		return change{}, fmt.Errorf("services: %w", err)
+	}
 	want := poolStatus(p, pools.Items, blocks.Items, reserved.Items)
+	countServices(p, &want, services.Items)
 	f.note(p, &want, time.Now())
 	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -69,10 +70,21 @@ func (l *poolLoop) hold(ctx context.Context, p *koratv1.IPPool, now time.Time) (
 	return 0, l.setFinalizers(ctx, p, rest)
 }
 
-// empty reports whether no block of the pool is left: in the cache, and then on
-// the API server itself. What is no claim holds nothing.
+// empty reports whether no service has an address of the pool, and no block of it is
+// left: in the cache, and then on the API server itself. What is no claim holds
+// nothing.
 func (l *poolLoop) empty(ctx context.Context, p *koratv1.IPPool) (bool, error) {
 	holds := func(b koratv1.Block) bool { return b.Spec.Pool == p.Name && blockProblem(&b, p).reason == "" }
+	var services corev1.ServiceList
+	if err := l.client.List(ctx, &services, shared); err != nil {
+		return false, err
+	}
+	cidr, _ := poolRange(p)
+	for i := range services.Items {
+		if slices.ContainsFunc(assigned(&services.Items[i]), cidr.Contains) {
+			return false, nil
+		}
+	}
 	var cached koratv1.BlockList
 	if err := l.client.List(ctx, &cached, shared, client.MatchingFields{poolField: p.Name}); err != nil || slices.ContainsFunc(cached.Items, holds) {
 		return false, err

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -33,17 +34,45 @@ func poolStatus(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Block,
 		s.Quarantined += int64(b.Status.Quarantined)
 	}
 	s.BlockSize = int32(size)
-	bits := cidr.Addr().BitLen() - cidr.Bits()
 	s.Reserved = reservedIn(cidr, reserved)
-	s.Capacity = power(bits)
-	s.Used = usedText(s.Allocated, bits)
+	s.Capacity = power(cidr.Addr().BitLen() - cidr.Bits())
 	if s.Capacity < math.MaxInt64 && s.Reserved > 0 {
 		s.Capacity -= s.Reserved
-		s.Used = fmt.Sprintf("%d/%d", s.Allocated, s.Capacity)
 	}
+	setUsed(&s, cidr)
 	ready, ok := poolReadiness(p, all, blocks, s)
 	meta.SetStatusCondition(&s.Conditions, ready.condition(koratv1.ConditionReady, ok, p.Generation))
 	return s
+}
+
+// setUsed says in words what s says in numbers.
+func setUsed(s *koratv1.IPPoolStatus, cidr netip.Prefix) {
+	s.Used = usedText(s.Allocated, cidr.Addr().BitLen()-cidr.Bits())
+	if s.Capacity < math.MaxInt64 && s.Reserved > 0 {
+		s.Used = fmt.Sprintf("%d/%d", s.Allocated, s.Capacity)
+	}
+}
+
+// countServices adds the addresses that services have of p to its status.
+func countServices(p *koratv1.IPPool, s *koratv1.IPPoolStatus, services []corev1.Service) {
+	cidr, _ := poolRange(p)
+	held := 0
+	for i := range services {
+		for _, a := range assigned(&services[i]) {
+			if cidr.Contains(a) {
+				held++
+			}
+		}
+	}
+	if held == 0 {
+		return
+	}
+	s.Allocated += int64(held)
+	setUsed(s, cidr)
+	if p.DeletionTimestamp != nil {
+		f := finding{koratv1.ReasonDeleting, fmt.Sprintf("no address is given out any more; the pool is gone when the services are that hold %d addresses", held)}
+		meta.SetStatusCondition(&s.Conditions, f.condition(koratv1.ConditionReady, false, p.Generation))
+	}
 }
 
 func poolReadiness(p *koratv1.IPPool, all []koratv1.IPPool, blocks []koratv1.Block, s koratv1.IPPoolStatus) (finding, bool) {
