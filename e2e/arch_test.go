@@ -25,7 +25,7 @@ var laws = []law{
 		`^(k8s\.io|sigs\.k8s\.io|github\.com/(vishvananda|osrg|google/nftables|coreos))`, "the core is pure: no client, no kernel, no speaker",
 	},
 	{`^felix/(calc|desired|event)$|^policy/`, `^(sync|sync/atomic|os|net|log/slog|context)$`, "the core does no I/O and takes no lock"},
-	{`^felix/(kernel/.*|iptables|nft|ebpf)$`, `^felix/(calc|watch|event)$`, "kernel packages know desired state only"},
+	{`^felix/(kernel/.*|bandwidth|iptables|nft|ebpf)$`, `^felix/(calc|watch|event)$`, "kernel packages know desired state only"},
 	{`.*`, `^github\.com/osrg/gobgp`, "GoBGP's types stop at bgp/gobgp"},
 	{`.*`, `^github\.com/vishvananda/netlink$`, "netlink stops at the packages that program or read the kernel"},
 	{`.*`, `^k8s\.io/client-go`, "the API server is spoken to at few doors"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/backend"
+	"github.com/koratnet/korat/felix/bandwidth"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/link"
 	"github.com/koratnet/korat/felix/kernel/route"
@@ -24,6 +25,7 @@ type kernel struct {
 	tunnels     *tunnel.Reconciler
 	reaches     *netmon.Reaches
 	connections *connections
+	bandwidth   *bandwidth.Reconciler
 	news        *netmon.Monitor
 	interfaces  *netmon.Interfaces
 	log         *slog.Logger
@@ -53,6 +55,10 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
+	limits, err := bandwidth.New()
+	if err != nil {
+		return nil, err
+	}
 	news, err := netmon.New(routes.Port())
 	if err != nil {
 		return nil, err
@@ -65,13 +71,13 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	phases := make([]apply.Phase, backend.Removed+1) // those of data planes come when settings are known
-	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels}
+	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels, limits}
 	phases[backend.Routes] = apply.Phase{routes}
 	connections.enter(phases)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, reaches: reaches, connections: connections, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
 	k.lookForProxy(post)
 	return k, nil
 }
@@ -126,5 +132,6 @@ func (k *kernel) close() {
 	k.tunnels.Close()
 	k.reaches.Close()
 	k.connections.close()
+	k.bandwidth.Close()
 	k.interfaces.Close()
 }

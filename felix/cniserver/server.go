@@ -106,10 +106,11 @@ type Listing struct {
 	Labels                   selector.Labels // of the namespace
 }
 
-// Config is what a Server needs; every field is required.
+// Config is what a Server needs; every field but Chain is required.
 type Config struct {
-	RunDir    string // holds the socket and the tombstones
-	MTU       int    // bytes, of pods' interfaces until FollowMTU is called
+	RunDir    string   // holds the socket and the tombstones
+	MTU       int      // bytes, of pods' interfaces until FollowMTU is called
+	Chain     []string // plugins that run after ours; may be nil
 	Allocator Allocator
 	Journal   Journal
 	Wirer     Wirer
@@ -330,6 +331,6 @@ func (s *Server) post(at journal.Attachment) {
 	}
 	s.Box.Post(event.Set(at.HostInterface, &event.Endpoint{
 		Handle: at.Handle, UID: event.ParseUID(at.PodUID), Interface: at.HostInterface,
-		Addrs: at.Addrs, Sources: at.Sources, Generation: at.Generation,
+		Addrs: at.Addrs, Sources: at.Sources, Generation: at.Generation, Rates: desired.Rates{Ingress: at.Ingress, Egress: at.Egress},
 	}))
 }

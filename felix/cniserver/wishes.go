@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -31,7 +32,7 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 	}
 	w, err := annotation.Parse(l.Pod, l.Namespace)
 	if err == nil {
-		err = unbuilt(w)
+		err = s.unbuilt(w)
 	}
 	if err != nil {
 		return w, ipam.Request{}, &wire.Error{Code: types.ErrInvalidNetworkConfig, Message: "pod " + r.Namespace + "/" + r.Pod, Details: err.Error()}
@@ -49,16 +50,17 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 	return w, req, nil
 }
 
-// unbuilt names the annotations that are read and that nothing acts on yet. A pod
-// that asks for them waits, rather than run without.
-func unbuilt(w annotation.Wishes) error {
-	for name, asked := range map[string]bool{
-		annotation.FloatingAddresses: len(w.Floating) > 0,
-		annotation.IngressBandwidth:  w.Ingress != 0,
-		annotation.EgressBandwidth:   w.Egress != 0,
-	} {
-		if asked {
-			return fmt.Errorf("annotation %s: this version does not do it, expected none", name)
+// unbuilt names the annotations that nothing acts on. A pod that asks for them
+// waits, rather than run without.
+func (s *Server) unbuilt(w annotation.Wishes) error {
+	if len(w.Floating) > 0 {
+		return fmt.Errorf("annotation %s: this version does not do it, expected none", annotation.FloatingAddresses)
+	}
+	const plugin = "bandwidth"
+	for name, rate := range map[string]uint64{annotation.IngressBandwidth: w.Ingress, annotation.EgressBandwidth: w.Egress} {
+		if rate != 0 && slices.Contains(s.Chain, plugin) {
+			return fmt.Errorf("annotation %s: the plugin %s, which is chained on this node, bounds pods itself: use kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth",
+				name, plugin)
 		}
 	}
 	return nil
@@ -78,7 +80,7 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachm
 	}
 	at = journal.Attachment{
 		Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
-		Addrs: addrs, Keep: req.Keep, MAC: w.MAC.String(), Sources: w.Sources,
+		Addrs: addrs, Keep: req.Keep, MAC: w.MAC.String(), Sources: w.Sources, Ingress: w.Ingress, Egress: w.Egress,
 	}
 	at.Generation, recorded = s.Journal.Begin(at)
 	return at, recorded, nil

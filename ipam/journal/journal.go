@@ -37,6 +37,9 @@ type Attachment struct {
 	// from which it may send beside Addrs.
 	MAC     string         `json:"mac,omitempty"`
 	Sources []netip.Prefix `json:"sources,omitempty"`
+	// Ingress and Egress bound, in bits a second, what the pod gets and sends; 0: not.
+	Ingress uint64 `json:"ingress,omitempty"`
+	Egress  uint64 `json:"egress,omitempty"`
 
 	Keep       time.Duration `json:"keep,omitempty"` // how long Addrs are held for the pod's return
 	Generation uint64        `json:"generation"`     // grows with every attachment of the node
