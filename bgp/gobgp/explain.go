@@ -145,8 +145,11 @@ func (s *Speaker) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, erro
 		l.table(family)
 		for _, p := range sortedPeers(s.peers) {
 			if which.Peer == "" || which.Peer == p.Name {
-				l.peer(p, family)
-				l.keptBack(p, s.policy.terms[p.Addr].out, family)
+				l.heard(p, family)
+				if s.sessions.up(p.Addr) {
+					l.told(p, family)
+					l.keptBack(p, s.policy.terms[p.Addr].out, family)
+				}
 			}
 		}
 	}

@@ -46,17 +46,7 @@ type applied struct {
 // policy knows a peer before its session begins.
 func (s *Speaker) setPeers(ctx context.Context, c bgp.Config) error {
 	var errs []error
-	want := make(map[netip.Addr]applied, len(c.Peers))
-	for _, p := range c.Peers {
-		if p.Interface != "" {
-			addr, ok := s.routers.of(p.Interface)
-			if !ok {
-				continue // no router has been heard of there
-			}
-			p.Addr = addr
-		}
-		want[p.Addr] = applyTo(c, p)
-	}
+	want := s.resolve(c)
 	for addr, have := range s.peers {
 		if _, ok := want[addr]; !ok {
 			errs = append(errs, s.removePeer(ctx, have))
@@ -71,6 +61,28 @@ func (s *Speaker) setPeers(ctx context.Context, c bgp.Config) error {
 		errs = append(errs, s.setPeer(ctx, p, changed[p.Addr]))
 	}
 	return errors.Join(errs...)
+}
+
+// resolve gives the unnumbered peers of c the address of the router on their
+// link, and leaves those out whose router was not heard of yet.
+func (s *Speaker) resolve(c bgp.Config) map[netip.Addr]applied {
+	want := make(map[netip.Addr]applied, len(c.Peers))
+	var links []string
+	for _, p := range c.Peers {
+		if p.Interface != "" {
+			links = append(links, p.Interface)
+		}
+	}
+	s.routers.listen(links)
+	for _, p := range c.Peers {
+		if p.Interface != "" {
+			if p.Addr, _ = s.routers.of(p.Interface); !p.Addr.IsValid() {
+				continue
+			}
+		}
+		want[p.Addr] = applyTo(c, p)
+	}
+	return want
 }
 
 func byAddr(a, b applied) int { return a.Addr.Compare(b.Addr) }

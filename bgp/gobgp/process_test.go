@@ -36,10 +36,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// request is what a speaker process is told; exactly one field is set.
+// request is what a speaker process is told; exactly one of its other fields is set.
 type request struct {
 	Configure          *bgp.Config
+	Passwords          map[string]string // with Configure, by Peer.Name: they do not print
 	Announce, Withdraw []bgp.Path
+	Routes             *bgp.Routes
 	Sessions           bool
 	Close              bool
 }
@@ -48,6 +50,7 @@ type request struct {
 type reply struct {
 	Err      string
 	Sessions []bgp.Session
+	Routes   []bgp.Route
 	Learned  []bgp.Learned
 	Synced   bool
 	News     bool // not an answer
@@ -78,11 +81,16 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 		var err error
 		switch {
 		case r.Configure != nil:
+			for i, p := range r.Configure.Peers {
+				r.Configure.Peers[i].Password = bgp.Password(r.Passwords[p.Name])
+			}
 			err = s.Configure(ctx, *r.Configure)
 		case r.Announce != nil:
 			err = s.Announce(ctx, r.Announce)
 		case r.Withdraw != nil:
 			err = s.Withdraw(ctx, r.Withdraw)
+		case r.Routes != nil:
+			answer.Routes, err = s.Routes(ctx, *r.Routes)
 		case r.Sessions:
 			answer.Sessions, err = s.Sessions(ctx)
 		case r.Close:

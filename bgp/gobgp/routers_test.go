@@ -100,8 +100,12 @@ func (r *router) waitFor(path string) {
 	})
 }
 
-func (r *router) vtysh(command string) string {
-	out, err := exec.Command("vtysh", "--vty_socket", r.dir, "-d", "bgpd", "-c", command).Output()
+func (r *router) vtysh(commands ...string) string {
+	args := []string{"--vty_socket", r.dir, "-d", "bgpd"}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	out, err := exec.Command("vtysh", args...).Output()
 	if err != nil {
 		return err.Error()
 	}

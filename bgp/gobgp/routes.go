@@ -60,21 +60,29 @@ func (l *lister) table(family packet.Family) {
 	})
 }
 
-// peer lists what the neighbour said and was told.
-func (l *lister) peer(p applied, family packet.Family) {
-	for _, table := range []api.TableType{api.TableType_TABLE_TYPE_ADJ_IN, api.TableType_TABLE_TYPE_ADJ_OUT} {
-		told := table == api.TableType_TABLE_TYPE_ADJ_OUT
-		l.list(apiutil.ListPathRequest{TableType: table, Name: p.Addr.String(), Family: family}, func(prefix netip.Prefix, path *apiutil.Path) {
-			r := routeOf(prefix, path)
-			r.Peer, r.Told = p.Name, told
-			if !told {
-				_, r.Best = l.best[bestKey{prefix, p.Addr, path.RemoteID}]
-				r.Stale = path.Stale
-				r.Rejected = l.explain.refused(p.Peer, r, path.Attrs)
-			}
-			l.out = append(l.out, r)
-		})
-	}
+// heard lists what the neighbour said.
+func (l *lister) heard(p applied, family packet.Family) {
+	l.list(apiutil.ListPathRequest{
+		TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Addr.String(), Family: family,
+	}, func(prefix netip.Prefix, path *apiutil.Path) {
+		r := routeOf(prefix, path)
+		r.Peer, r.Stale = p.Name, path.Stale
+		_, r.Best = l.best[bestKey{prefix, p.Addr, path.RemoteID}]
+		r.Rejected = l.explain.refused(p.Peer, r, path.Attrs)
+		l.out = append(l.out, r)
+	})
+}
+
+// told lists what the neighbour was told. GoBGP does not keep it: it sends all
+// paths through the policy again.
+func (l *lister) told(p applied, family packet.Family) {
+	l.list(apiutil.ListPathRequest{
+		TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: p.Addr.String(), Family: family,
+	}, func(prefix netip.Prefix, path *apiutil.Path) {
+		r := routeOf(prefix, path)
+		r.Peer, r.Told = p.Name, true
+		l.out = append(l.out, r)
+	})
 }
 
 // keptBack lists what p would be told but for a filter.

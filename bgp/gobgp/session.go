@@ -27,6 +27,7 @@ type sessions struct {
 
 type session struct {
 	name  string
+	key   bool // the session has a password
 	asn   uint32
 	state packet.FSMState
 	since time.Time // it is established, or is not
@@ -41,7 +42,7 @@ func newSessions(log *slog.Logger) *sessions {
 func (s *sessions) add(p bgp.Peer, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m[p.Addr] = &session{name: p.Name, asn: p.ASN, state: packet.BGP_FSM_IDLE, since: now}
+	s.m[p.Addr] = &session{name: p.Name, key: p.Password != "", asn: p.ASN, state: packet.BGP_FSM_IDLE, since: now}
 }
 
 func (s *sessions) rename(peer netip.Addr, name string) {
@@ -68,9 +69,18 @@ func (s *sessions) clear() {
 func (s *sessions) failed(peer netip.Addr, words string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.m[peer]; ok && words != "" {
-		e.err, e.erred = words, at
+	e, ok := s.m[peer]
+	if !ok || words == "" {
+		return
 	}
+	if words == noAnswer {
+		// A host whose password differs does not answer at all (RFC 2385).
+		words += ": it is down, a packet filter drops it, or the neighbour wants a password"
+		if e.key {
+			words = noAnswer + ": bad password suspected"
+		}
+	}
+	e.err, e.erred = words, at
 }
 
 // broken notes why the session with peer was ended on purpose.
@@ -118,6 +128,14 @@ func (s *sessions) changed(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time
 	}
 }
 
+// up reports whether the session with peer is established.
+func (s *sessions) up(peer netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.m[peer]
+	return ok && e.state == packet.BGP_FSM_ESTABLISHED
+}
+
 // of fills in what is known of the session with peer.
 func (s *sessions) of(out *bgp.Session) {
 	s.mu.Lock()
@@ -155,6 +173,14 @@ func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
 			return nil, err
 		}
 		out = append(out, one)
+	}
+	for _, p := range s.cfg.Peers {
+		if p.Interface == "" {
+			continue
+		}
+		if addr, why := s.routers.of(p.Interface); !addr.IsValid() {
+			out = append(out, bgp.Session{Peer: p.Name, ASN: p.ASN, State: stateIdle, LastError: why})
+		}
 	}
 	return out, nil
 }
@@ -205,7 +231,10 @@ func (s *Speaker) advertised(p applied) int {
 	return n
 }
 
-const stateEstablished = "Established"
+const (
+	stateEstablished = "Established"
+	stateIdle        = "Idle"
+)
 
 func stateName(s api.PeerState_SessionState) string {
 	switch s {
@@ -220,7 +249,7 @@ func stateName(s api.PeerState_SessionState) string {
 	case api.PeerState_SESSION_STATE_ESTABLISHED:
 		return stateEstablished
 	default:
-		return "Idle"
+		return stateIdle
 	}
 }
 

@@ -39,7 +39,7 @@ type Speaker struct {
 	log      *slog.Logger
 	learned  *learned
 	sessions *sessions
-	routers  routers
+	routers  *routers
 
 	mu         sync.Mutex // guards the rest; held during calls to GoBGP, so changes come one after another
 	cfg        bgp.Config // the last one; of it, srv has ASN, RouterID and ListenPort
@@ -59,7 +59,7 @@ type Speaker struct {
 
 // New returns a silent Speaker.
 func New(o Options) *Speaker {
-	return &Speaker{
+	s := &Speaker{
 		log:        o.Log,
 		learned:    newLearned(),
 		sessions:   newSessions(o.Log),
@@ -69,6 +69,27 @@ func New(o Options) *Speaker {
 		held:       map[netip.Prefix]struct{}{},
 		restarting: o.Restarted,
 	}
+	s.routers = newRouters(o.Log, s.callRouters)
+	return s
+}
+
+// callRouters sets up the peers that became known by the router on their link.
+func (s *Speaker) callRouters() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv == nil {
+		return
+	}
+	s.chores.add(func(ctx context.Context) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.srv == nil || ctx.Err() != nil {
+			return
+		}
+		if err := s.setPeers(ctx, s.cfg); err != nil {
+			s.log.Warn("set up bgp peers", "error", err)
+		}
+	})
 }
 
 // Configure makes the speaker speak as c says, changing only what differs. A
@@ -202,6 +223,7 @@ func (s *Speaker) stop(ctx context.Context) error {
 	s.srv = nil
 	clear(s.peers)
 	clear(s.tallies)
+	s.routers.listen(nil)
 	clear(s.held)
 	s.quietUntil = time.Time{}
 	s.policy = policy{}

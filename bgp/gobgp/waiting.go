@@ -37,21 +37,38 @@ func (w *waiting) expect(c bgp.Config, now time.Time) {
 	until := make(map[netip.Addr]time.Time, len(c.Peers))
 	if c.ASN != 0 {
 		for _, p := range c.Peers {
-			if t, ok := w.until[p.Addr]; ok {
-				until[p.Addr] = t
+			if t, ok := w.until[waitedFor(p)]; ok {
+				until[waitedFor(p)] = t
 			} else if !w.begun {
 				// One that came later is not waited for: what it knows was not learned
 				// before the restart.
-				until[p.Addr] = deadline
+				until[waitedFor(p)] = deadline
 			}
 		}
 	}
 	w.begun, w.until = true, until
 }
 
-func (w *waiting) heard(peer netip.Addr) { delete(w.until, peer) }
+// waitedFor stands for a peer: its address, or any router on its link.
+func waitedFor(p bgp.Peer) netip.Addr {
+	if p.Interface != "" {
+		return netip.IPv6LinkLocalAllRouters().WithZone(p.Interface)
+	}
+	return p.Addr
+}
+
+// known returns what the peer at addr is waited for as.
+func (w *waiting) known(addr netip.Addr) netip.Addr {
+	if _, ok := w.until[addr]; !ok && addr.Zone() != "" {
+		return netip.IPv6LinkLocalAllRouters().WithZone(addr.Zone())
+	}
+	return addr
+}
+
+func (w *waiting) heard(peer netip.Addr) { delete(w.until, w.known(peer)) }
 
 func (w *waiting) settleSoon(peer netip.Addr, now time.Time) {
+	peer = w.known(peer)
 	if t, ok := w.until[peer]; ok && now.Add(settle).Before(t) {
 		w.until[peer] = now.Add(settle)
 	}

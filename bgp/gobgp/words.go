@@ -14,7 +14,7 @@ func dialWords(err string) string {
 		{"no route to host", "no route to host"},
 		{"network is unreachable", "network is unreachable: no route to the neighbour"},
 		{"cannot assign requested address", "the local address is not an address of this node"},
-		{"i/o timeout", "no answer to the connection attempt"},
+		{"i/o timeout", noAnswer},
 		{"connection reset", "the neighbour reset the connection: it may not know this node as a peer"},
 	} {
 		if strings.Contains(err, w.in) {
@@ -23,6 +23,8 @@ func dialWords(err string) string {
 	}
 	return err
 }
+
+const noAnswer = "no answer to the connection attempt"
 
 // notificationWords says what a NOTIFICATION means, sent or received.
 func notificationWords(sent bool, code, subcode uint8) string {
