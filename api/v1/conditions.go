@@ -28,6 +28,10 @@ const (
 	// hours its last block is not claimed within a day. On an IPPool.
 	ConditionSufficient = "Sufficient"
 
+	// ConditionEncapsulated says that every node sends packets to the pods of an
+	// IPPool in what its spec says.
+	ConditionEncapsulated = "Encapsulated"
+
 	// ConditionProgrammed says that the kernels have it. On a policy: on every
 	// node with an endpoint that it selects. On a HostEndpoint: on its node.
 	ConditionProgrammed = "Programmed"
@@ -96,6 +100,11 @@ const (
 	// ReasonNearlyFull, with Sufficient false: less than a tenth of the blocks is
 	// left.
 	ReasonNearlyFull = "NearlyFull"
+	// ReasonInUse, with Encapsulated true: every node sends so.
+	ReasonInUse = "InUse"
+	// ReasonPreparing, with Encapsulated false: not every node can receive what
+	// the spec says yet, and the message names some.
+	ReasonPreparing = "Preparing"
 	// ReasonNoPool, with Accepted false on an IPReservation: its ranges touch no
 	// IPPool. With AddressAssigned false: there is none that the service may use.
 	ReasonNoPool = "NoPool"
@@ -132,7 +141,8 @@ const (
 	// backend it is and why.
 	ReasonInForce = "InForce"
 	// ReasonSwitching, with Enforced false on a NodeNetwork: one backend enforces
-	// policy until the wanted one does, and the message says what is missing.
+	// policy until the wanted one does, and the message says what is missing. With
+	// Encapsulated false: not every node sends as the spec says yet.
 	ReasonSwitching = "Switching"
 	// ReasonLeftovers, with Enforced false on a NodeNetwork: the wanted backend
 	// enforces policy, and the other cannot be removed.

@@ -202,8 +202,8 @@ type IPPoolStatus struct {
 	// EncapsulationBefore is what some nodes may still send in, so that every node
 	// still receives it. Empty when no change is under way.
 	// +optional
-	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
-	EncapsulationBefore Encapsulation `json:"encapsulationBefore,omitempty"`
+	// +kubebuilder:validation:Enum="";None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
+	EncapsulationBefore Encapsulation `json:"encapsulationBefore"`
 
 	// BlockSize is the prefix length of the blocks in force: that of the spec,
 	// or the default of the pool's family.
@@ -232,13 +232,13 @@ type IPPoolStatus struct {
 	// Quarantined is how many freed addresses rest before they are used again.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
-	Quarantined int64 `json:"quarantined,omitempty"`
+	Quarantined int64 `json:"quarantined"`
 
 	// Reserved is how many addresses of the pool IPReservations take from pods
 	// that do not ask for them, or 9223372036854775807 if more than that.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
-	Reserved int64 `json:"reserved,omitempty"`
+	Reserved int64 `json:"reserved"`
 
 	// Used is allocated and capacity in one, for people: "12/65536". A
 	// capacity that has no exact number here is written as a power, "12/2^80".

@@ -223,6 +223,10 @@ type NodePoolStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
+	// Generation of the pool that receives is said of.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+
 	// Receives are the encapsulations of the pool that the node is ready for.
 	// +optional
 	// +listType=set

@@ -54,7 +54,7 @@ func (t *tunnels) tunnelStatus(kind desired.TunnelKind, state map[desired.Tunnel
 // routes that say so are in the kernel; until then in the one before.
 func (t *tunnels) poolStatus(name string, state map[desired.TunnelKind]error, board status.Snapshot) koratv1.NodePoolStatus {
 	w, p := t.ways[name], t.pools[name]
-	s := koratv1.NodePoolStatus{Name: name}
+	s := koratv1.NodePoolStatus{Name: name, Generation: w.Generation}
 	applied := t.since[name] <= board.Applied
 	narrow := t.mtu.Uplink == 0 || t.pods <= t.mtu.Uplink-t.mtu.Overhead
 	for _, m := range w.Receives {

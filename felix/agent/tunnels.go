@@ -104,7 +104,7 @@ func (t *tunnels) note(d desired.Delta) {
 		if w == nil {
 			delete(t.since, name)
 			delete(t.sends, name)
-		} else if was, known := t.ways[name]; !known || was.Sends != w.Sends || !slices.Equal(was.Receives, w.Receives) {
+		} else if was, known := t.ways[name]; !known || was.Sends != w.Sends || was.Generation != w.Generation || !slices.Equal(was.Receives, w.Receives) {
 			t.since[name] = t.told
 		}
 	}

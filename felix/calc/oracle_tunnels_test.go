@@ -168,7 +168,7 @@ func (o oracle) tunnels(w *desiredtest.World) {
 			w.Tunnels[kind] = d
 			w.MTU.Overhead = max(w.MTU.Overhead, kind.Overhead())
 		}
-		ways := desired.PoolWays{Sends: pool.Modes.Sends}
+		ways := desired.PoolWays{Sends: pool.Modes.Sends, Generation: pool.Modes.Generation}
 		for _, m := range modes {
 			if !slices.Contains(ways.Receives, m) {
 				ways.Receives = append(ways.Receives, m)

@@ -10,7 +10,7 @@ import (
 
 // modes are mostly the same three times.
 func (d dice) modes(v6 bool) event.PoolModes {
-	m := event.PoolModes{Sends: d.mode(v6)}
+	m := event.PoolModes{Sends: d.mode(v6), Generation: d.Int64N(3)}
 	m.Wanted, m.Before = m.Sends, m.Sends
 	if d.chance(30) {
 		m.Wanted, m.Before = d.mode(v6), d.mode(v6)

@@ -14,7 +14,7 @@ func (t *tunnels) sayWays(in *inputs) {
 	gone := maps.Clone(t.ways.last)
 	for _, pool := range t.pools {
 		delete(gone, pool.name)
-		w := desired.PoolWays{Sends: pool.modes.Sends, Receives: pool.taken()}
+		w := desired.PoolWays{Sends: pool.modes.Sends, Receives: pool.taken(), Generation: pool.modes.Generation}
 		mode := pool.modes.Sends
 		if mode.Encapsulation == desired.Plain {
 			mode = besideBGP
@@ -46,5 +46,5 @@ func (t *tunnels) nodesByWay(mode desired.Mode, v4 bool, in *inputs) map[desired
 }
 
 func sameWays(a, b *desired.PoolWays) bool {
-	return a.Sends == b.Sends && slices.Equal(a.Receives, b.Receives) && maps.EqualFunc(a.Nodes, b.Nodes, slices.Equal[[]string])
+	return a.Sends == b.Sends && a.Generation == b.Generation && slices.Equal(a.Receives, b.Receives) && maps.EqualFunc(a.Nodes, b.Nodes, slices.Equal[[]string])
 }

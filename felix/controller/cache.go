@@ -30,6 +30,7 @@ func slim(obj any) (any, error) {
 		o.Status.Addresses = nil
 	case *koratv1.NodeNetwork:
 		o.Status = koratv1.NodeNetworkStatus{
+			Pools: o.Status.Pools, AgentVersion: o.Status.AgentVersion,
 			Sessions: named(o.Status.Sessions), Policies: shareNames(o.Status.Policies), Conditions: silenceOf(o),
 		}
 	}

@@ -68,6 +68,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) e
 			Watches(&koratv1.IPReservation{}, each(c.everyPool), spec).
 			Watches(&koratv1.Block{}, each(poolOfBlock)).
 			Watches(&corev1.Service{}, each(c.poolsOfService)).
+			Watches(&koratv1.NodeNetwork{}, each(c.everyPool), builder.WithPredicates(modesChanged)).
 			Complete(c.pools(mgr, f)),
 		loopOver(mgr, &koratv1.IPReservation{}).
 			Watches(&koratv1.IPPool{}, each(c.everyReservation), spec).
@@ -122,8 +123,12 @@ func (c cluster) pool(ctx context.Context, p *koratv1.IPPool, f *forecasts) (cha
 	if err := c.List(ctx, &pools, shared); err != nil {
 		return change{}, fmt.Errorf("pools: %w", err)
 	}
+	var networks koratv1.NodeNetworkList
 	if err := c.List(ctx, &reserved, shared); err != nil {
 		return change{}, fmt.Errorf("reservations: %w", err)
+	}
+	if err := c.List(ctx, &networks, shared); err != nil {
+		return change{}, fmt.Errorf("node networks: %w", err)
 	}
 	if err := c.List(ctx, &blocks, shared, client.MatchingFields{poolField: p.Name}); err != nil {
 		return change{}, fmt.Errorf("blocks of pool %s: %w", p.Name, err)
@@ -133,6 +138,7 @@ func (c cluster) pool(ctx context.Context, p *koratv1.IPPool, f *forecasts) (cha
 	}
 	want := poolStatus(p, pools.Items, blocks.Items, reserved.Items)
 	countServices(p, &want, services.Items)
+	encapsulate(&want, p, networks.Items)
 	f.note(p, &want, time.Now())
 	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
 }

@@ -184,8 +184,10 @@ type Way struct {
 // PoolWays say how packets to pods of a pool travel.
 type PoolWays struct {
 	Sends    Mode
-	Receives []Mode           // each once; Sends is among them
-	Nodes    map[Way][]string // sorted names; never changed
+	Receives []Mode // each once; Sends is among them
+	// Generation of the pool's spec that Receives follows.
+	Generation int64
+	Nodes      map[Way][]string // sorted names; never changed
 }
 
 // MTU is what there is to know of the packets that pods may send.

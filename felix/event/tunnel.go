@@ -12,6 +12,7 @@ type PoolModes struct {
 	// Wanted is the next, and Before the last: some node may send so already, or
 	// still. Both are Sends while nothing changes.
 	Wanted, Before desired.Mode
+	Generation     int64 // of the spec that says what is Wanted
 }
 
 // Reach is how the kernel of this node reaches an address of another node: by

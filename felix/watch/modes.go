@@ -17,7 +17,7 @@ var modes = map[koratv1.Encapsulation]desired.Mode{
 // poolModes: nodes send as the status says, which the controller changes when
 // every node can receive that. A pool that it has not seen yet has no history.
 func poolModes(o *koratv1.IPPool) event.PoolModes {
-	m := event.PoolModes{Wanted: modes[o.Spec.Encapsulation]}
+	m := event.PoolModes{Wanted: modes[o.Spec.Encapsulation], Generation: o.Generation}
 	m.Sends = m.Wanted
 	if o.Status.Encapsulation != "" {
 		m.Sends = modes[o.Status.Encapsulation]
