@@ -137,6 +137,11 @@ type NodeNetworkStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	MTU int32 `json:"mtu,omitempty"`
 
+	// Draining: traffic is led away from the node, as the drainOn of the
+	// BGPConfiguration says.
+	// +optional
+	Draining bool `json:"draining,omitempty"`
+
 	// Endpoints is how many pods on the node Korat connects.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -173,6 +178,44 @@ type NodeNetworkStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	PoliciesLeftOut int32 `json:"policiesLeftOut,omitempty"`
+
+	// HostEndpoints are those that stand for an interface of this node, in the
+	// order of their names. Their own status repeats what is said here.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=256
+	HostEndpoints []NodeHostEndpointStatus `json:"hostEndpoints,omitempty"`
+}
+
+// MaxNodeHostEndpoints is how many a NodeNetwork tells of.
+const MaxNodeHostEndpoints = 256
+
+// NodeHostEndpointStatus is a HostEndpoint on its node.
+type NodeHostEndpointStatus struct {
+	// Name of the HostEndpoint.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Interfaces that it stands for, "*" for all that have none of their own.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=15
+	Interfaces []string `json:"interfaces"`
+
+	// Programmed: its policy is in the node's kernel.
+	// +optional
+	Programmed bool `json:"programmed,omitempty"`
+
+	// Problem is why not, when the kernel refuses something. At most 256
+	// characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Problem string `json:"problem,omitempty"`
 }
 
 // TunnelStatus is a node's end of a tunnel to all others.

@@ -189,7 +189,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	l.mu.Unlock()
 	snap := l.board.Snapshot()
 	f := report.Facts{
-		Addresses: withSubnet(addrs), ASN: config.ASN, Enforcement: l.board.Enforcement(), Version: l.version,
+		Addresses: withSubnet(addrs), ASN: config.ASN, Draining: config.Draining, Enforcement: l.board.Enforcement(), Version: l.version,
 		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem(), l.books.Problem()),
 	}
 	for _, r := range snap.Reconcilers {
@@ -197,6 +197,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	}
 	l.tunnels.report(&f, snap)
 	f.Policies, f.LeftOut = l.ledger.Policies(snap)
+	f.Hosts = l.ledger.HostEndpoints(snap)
 	l.board.SetPolicies(l.ledger.Count())
 	if s, err := l.speaker.Sessions(ctx); err == nil {
 		f.Sessions = s

@@ -61,8 +61,8 @@ func partsOf(b *koratv1.Block, all []koratv1.Block) (parts []*koratv1.Block) {
 	return parts
 }
 
-// configurationConditions says that the agents use c: the schema lets only a
-// valid one named "default" pass.
+// configurationConditions says whether the agents use c. The schema lets pass only
+// one that is named "default".
 func configurationConditions(c *koratv1.BGPConfiguration) []metav1.Condition {
-	return accepted(c.Status.Conditions, finding{}, c.Generation)
+	return accepted(c.Status.Conditions, configurationProblem(c), c.Generation)
 }

@@ -32,6 +32,7 @@ func slim(obj any) (any, error) {
 		o.Status = koratv1.NodeNetworkStatus{
 			Pools: o.Status.Pools, AgentVersion: o.Status.AgentVersion,
 			Sessions: named(o.Status.Sessions), Policies: shareNames(o.Status.Policies), Conditions: silenceOf(o),
+			Draining: o.Status.Draining, SessionSummary: o.Status.SessionSummary,
 		}
 	}
 	return obj, nil

@@ -75,6 +75,9 @@ func Run(ctx context.Context, c Config) error {
 	if err := mgr.Add(newHearts(mgr, c)); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
+	if err := mgr.Add(newReflecting(mgr, c)); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
 	if err := mgr.Add(&guests{server: mgr.GetAPIReader(), writer: mgr.GetClient(), log: c.Log}); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}

@@ -76,13 +76,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, silence time.Duration) e
 		loopOver(mgr, &koratv1.Block{}).
 			Watches(&koratv1.IPPool{}, each(c.blocksOfPool), spec).
 			Complete(newLoop(c, func() *koratv1.Block { return &koratv1.Block{} }, c.block)),
-		loopOver(mgr, &koratv1.BGPPeer{}).
-			Watches(&koratv1.BGPPeer{}, each(c.everyPeer), spec). // they may conflict
-			Watches(&corev1.Node{}, each(c.everyPeer), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
-			Watches(&koratv1.NodeNetwork{}, each(peersOfNode), builder.WithPredicates(sessionsChanged)).
-			Complete(newLoop(c, func() *koratv1.BGPPeer { return &koratv1.BGPPeer{} }, c.peer)),
-		loopOver(mgr, &koratv1.BGPConfiguration{}).
-			Complete(newLoop(c, func() *koratv1.BGPConfiguration { return &koratv1.BGPConfiguration{} }, c.configuration)),
+		addBGPLoops(mgr, c),
 		loopOver(mgr, &koratv1.NodeConfiguration{}).
 			Watches(&corev1.Node{}, each(c.everyNodeConfiguration), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 			Complete(newLoop(c, func() *koratv1.NodeConfiguration { return &koratv1.NodeConfiguration{} }, c.nodeConfiguration)),
@@ -160,25 +154,6 @@ func (c cluster) block(ctx context.Context, b *koratv1.Block) (change, error) {
 	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}, nil
 }
 
-func (c cluster) peer(ctx context.Context, p *koratv1.BGPPeer) (change, error) {
-	var peers koratv1.BGPPeerList
-	var networks koratv1.NodeNetworkList
-	nodes := metav1.PartialObjectMetadataList{}
-	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	for _, list := range []client.ObjectList{&peers, &networks, &nodes} {
-		if err := c.List(ctx, list, shared); err != nil {
-			return change{}, fmt.Errorf("%T: %w", list, err)
-		}
-	}
-	want := peerStatus(p, peers.Items, joined(nodes.Items, networks.Items))
-	return change{p.Status, want, p.Status.Conditions, want.Conditions}, nil
-}
-
-func (c cluster) configuration(_ context.Context, b *koratv1.BGPConfiguration) (change, error) {
-	is, want := b.Status.Conditions, configurationConditions(b)
-	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}, nil
-}
-
 func (c cluster) nodeConfiguration(ctx context.Context, n *koratv1.NodeConfiguration) (change, error) {
 	nodes := metav1.PartialObjectMetadataList{}
 	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
@@ -229,10 +204,6 @@ func (c cluster) everyPool(ctx context.Context, _ client.Object) []client.Object
 
 func (c cluster) blocksOfPool(ctx context.Context, o client.Object) []client.ObjectKey {
 	return c.keys(ctx, &koratv1.BlockList{}, client.MatchingFields{poolField: o.GetName()})
-}
-
-func (c cluster) everyPeer(ctx context.Context, _ client.Object) []client.ObjectKey {
-	return c.keys(ctx, &koratv1.BGPPeerList{})
 }
 
 func (c cluster) everyNodeConfiguration(ctx context.Context, _ client.Object) []client.ObjectKey {

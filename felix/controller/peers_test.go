@@ -40,7 +40,7 @@ func TestSessionsOfAPeer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := peer("tor", "10.1.0.1", "rack == 'a'")
-			s := peerStatus(&p, []koratv1.BGPPeer{p}, c.nodes)
+			s := peerStatus(&p, surroundings{[]koratv1.BGPPeer{p}, nil, c.nodes})
 			if got := s.Sessions + " " + brief(s.Conditions, koratv1.ConditionEstablished); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
@@ -53,7 +53,7 @@ func TestSessionsOfAPeer(t *testing.T) {
 
 func TestAcceptanceOfAPeer(t *testing.T) {
 	nodes := []node{inRack("a1", "a"), inRack("b1", "b")}
-	const lost = `False Conflict: spec.address: "10.1.0.1": BGPPeer %s asks node %s for a session with it too and goes first: expected one BGPPeer for an address on a node`
+	const lost = `False Conflict: spec.address: "10.1.0.1": BGPPeer %s asks node %s for a session with it too and goes first: expected one BGPPeer for each on a node`
 	expect := func(peer, node string) string {
 		return strings.Replace(strings.Replace(lost, "%s", peer, 1), "%s", node, 1)
 	}
@@ -70,7 +70,7 @@ func TestAcceptanceOfAPeer(t *testing.T) {
 		"its own selector is broken":      {peer("t", "10.1.0.1", "rack =="), nil, `False InvalidSelector: spec.nodeSelector: "rack ==": column 8: expected a string in quotes, found the end`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := peerStatus(&c.peer, append(c.others, c.peer), nodes)
+			s := peerStatus(&c.peer, surroundings{append(c.others, c.peer), nil, nodes})
 			if got := brief(s.Conditions, koratv1.ConditionAccepted); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}

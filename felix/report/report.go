@@ -30,11 +30,13 @@ const Interval = 5 * time.Second
 type Facts struct {
 	Addresses []netip.Prefix // what it speaks BGP from, with the length of the subnet
 	ASN       uint32
+	Draining  bool   // traffic is led away
 	Version   string // of the agent
 	Endpoints int
 	Blocks    int
 	Sessions  []bgp.Session // in the order of their addresses
 	Policies  []koratv1.NodePolicyStatus
+	Hosts     []koratv1.NodeHostEndpointStatus
 	Tunnels   []koratv1.TunnelStatus
 	Pools     []koratv1.NodePoolStatus
 	Ways      []koratv1.NodeWayStatus
@@ -148,6 +150,8 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 	s.ASNumber, s.Backend, s.AgentVersion = koratv1.ASNumber(f.ASN), backends(f.Enforcement), f.Version
 	s.Endpoints, s.Blocks = int32(f.Endpoints), int32(f.Blocks)
 
+	s.Draining = f.Draining
+
 	up, down := 0, ""
 	s.Sessions = nil
 	for _, x := range f.Sessions {
@@ -158,7 +162,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 			down = fmt.Sprintf("%s (%s) is %s: %s", x.Peer, x.Addr, x.State, orUnknown(x.LastError))
 		}
 	}
-	s.Policies, s.PoliciesLeftOut = f.Policies, int32(f.LeftOut)
+	s.Policies, s.PoliciesLeftOut, s.HostEndpoints = f.Policies, int32(f.LeftOut), f.Hosts
 	s.Tunnels, s.Pools, s.Ways, s.MTU = f.Tunnels, f.Pools, f.Ways, int32(f.MTU)
 	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
