@@ -112,3 +112,39 @@ func TestPoliciesOfGuestsAreRead(t *testing.T) {
 		}
 	}
 }
+
+func TestStandingOfAHostEndpoint(t *testing.T) {
+	told := func(all ...koratv1.NodeHostEndpointStatus) *koratv1.NodeNetwork {
+		return &koratv1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: koratv1.NodeNetworkStatus{HostEndpoints: all}}
+	}
+	own := func(programmed bool, problem string) koratv1.NodeHostEndpointStatus {
+		return koratv1.NodeHostEndpointStatus{Name: "h", Interfaces: []string{"eth0"}, Programmed: programmed, Problem: problem}
+	}
+	silent := told(own(true, ""))
+	silent.Status.Conditions = []metav1.Condition{{Type: koratv1.ConditionReady, Status: metav1.ConditionUnknown, Reason: koratv1.ReasonAgentSilent}}
+	named := koratv1.HostEndpointSpec{Node: "a", InterfaceName: "eth0"}
+	for name, c := range map[string]struct {
+		spec                 koratv1.HostEndpointSpec
+		standing             standing
+		accepted, programmed string
+	}{
+		"in force":           {named, standing{node: told(own(true, ""))}, "True Accepted", "True Programmed"},
+		"found by address":   {koratv1.HostEndpointSpec{Node: "a"}, standing{node: told(own(true, ""))}, "True Accepted", "True Programmed"},
+		"not yet":            {named, standing{node: told(own(false, ""))}, "True Accepted", "False Pending: its node does not have it yet"},
+		"refused":            {named, standing{node: told(own(false, "nftables: no"))}, "True Accepted", "False KernelError: nftables: no"},
+		"of another moment":  {koratv1.HostEndpointSpec{Node: "a", InterfaceName: "eth1"}, standing{node: told(own(true, ""))}, "True Accepted", "Unknown Pending: changed a moment ago: its node has not told yet"},
+		"new":                {named, standing{node: told(), fresh: true}, "True Accepted", "Unknown Pending: changed a moment ago: its node has not told yet"},
+		"nowhere":            {koratv1.HostEndpointSpec{Node: "a"}, standing{node: told()}, "False NoInterface: spec.expectedIPs: no interface of node a has one of them that no other HostEndpoint stands for", "False NoInterface: it is not in use"},
+		"another goes first": {named, standing{node: told(koratv1.NodeHostEndpointStatus{Name: "b", Interfaces: []string{"eth0"}})}, `False NoInterface: spec.interfaceName: "eth0": HostEndpoint b stands for it: of several the first by name does`, "False NoInterface: it is not in use"},
+		"of no agent":        {named, standing{node: &koratv1.NodeNetwork{}}, "True Accepted", "Unknown AgentSilent: node a is not heard of"},
+		"of a silent agent":  {named, standing{node: silent}, "True Accepted", "Unknown AgentSilent: node a is not heard of"},
+		"not understood":     {named, standing{node: told(), problem: finding{koratv1.ReasonInvalid, "x"}}, "False Invalid: x", "False Invalid: it is not in use"},
+	} {
+		got := c.standing.conditions(&koratv1.HostEndpoint{ObjectMeta: metav1.ObjectMeta{Name: "h"}, Spec: c.spec})
+		for kind, want := range map[string]string{koratv1.ConditionAccepted: c.accepted, koratv1.ConditionProgrammed: c.programmed} {
+			if b := brief(got, kind); b != want {
+				t.Errorf("%s: %s is %q, want %q", name, kind, b, want)
+			}
+		}
+	}
+}

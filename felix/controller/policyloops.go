@@ -34,6 +34,9 @@ func addPolicyLoops(ctx context.Context, mgr manager.Manager, c cluster) error {
 	globalLoop := newLoop(c, func() *koratv1.GlobalNetworkPolicy { return &koratv1.GlobalNetworkPolicy{} }, c.globalPolicy(global))
 	ownLoop.gone, globalLoop.gone = own.forget, global.forget
 	ownLoop.again, globalLoop.again = own.settled, global.settled
+	hosts := changes{}
+	hostLoop := newLoop(c, func() *koratv1.HostEndpoint { return &koratv1.HostEndpoint{} }, c.host(hosts))
+	hostLoop.gone, hostLoop.again = hosts.forget, hosts.settled
 	spec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	existence := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})
 	return errors.Join(
@@ -54,7 +57,8 @@ func addPolicyLoops(ctx context.Context, mgr manager.Manager, c cluster) error {
 			Complete(newLoop(c, func() *koratv1.Tier { return &koratv1.Tier{} }, c.tier)),
 		loopOver(mgr, &koratv1.HostEndpoint{}).
 			Watches(&corev1.Node{}, each(c.hostsOfNode), builder.OnlyMetadata, existence).
-			Complete(newLoop(c, func() *koratv1.HostEndpoint { return &koratv1.HostEndpoint{} }, c.host)),
+			Watches(&koratv1.NodeNetwork{}, each(c.hostsOfNode), builder.WithPredicates(hostsToldAnew)).
+			Complete(hostLoop),
 	)
 }
 
@@ -101,12 +105,6 @@ func (c cluster) globalPolicy(seen changes) func(context.Context, *koratv1.Globa
 	}
 }
 
-// acceptance is a change of conditions alone.
-func acceptance(is []metav1.Condition, f finding, generation int64) change {
-	want := accepted(is, f, generation)
-	return change{conditionsOnly{is}, conditionsOnly{want}, is, want}
-}
-
 // hasTier says whether there is a tier of this name. Some need no object.
 func (c cluster) hasTier(ctx context.Context, name string) (bool, error) {
 	if _, builtin := policy.Builtin(name); builtin {
@@ -136,13 +134,6 @@ func (c cluster) tier(ctx context.Context, t *koratv1.Tier) (change, error) {
 	}
 	want := tierStatus(t, len(policies.Items)+len(global.Items))
 	return change{t.Status, want, t.Status.Conditions, want.Conditions}, nil
-}
-
-func (c cluster) host(ctx context.Context, h *koratv1.HostEndpoint) (change, error) {
-	node := &metav1.PartialObjectMetadata{}
-	node.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
-	exists, err := c.has(ctx, node, h.Spec.Node)
-	return acceptance(h.Status.Conditions, hostProblem(h, exists), h.Generation), err
 }
 
 func (c cluster) policiesOfTier(list client.ObjectList) func(context.Context, client.Object) []client.ObjectKey {

@@ -24,6 +24,13 @@ type Ledger struct {
 	deltas    uint64     // how many were noted
 	policies  map[policy.Key]entry
 	endpoints map[string]*desired.Endpoint // by host interface
+	hosts     map[string]host              // by interface
+}
+
+// host is a host endpoint that stands for an interface here.
+type host struct {
+	*desired.HostEndpoint
+	since uint64 // the delta that last changed it or its programs
 }
 
 // entry is a policy that selects something here.
@@ -34,7 +41,7 @@ type entry struct {
 
 // NewLedger returns a Ledger that knows no policy.
 func NewLedger() *Ledger {
-	return &Ledger{policies: map[policy.Key]entry{}, endpoints: map[string]*desired.Endpoint{}}
+	return &Ledger{policies: map[policy.Key]entry{}, endpoints: map[string]*desired.Endpoint{}, hosts: map[string]host{}}
 }
 
 // Note takes in a change of what is desired. It is told every Delta that the loop
@@ -61,6 +68,7 @@ func (l *Ledger) Note(d desired.Delta) {
 			eachProgram(ep, func(id ir.ProgramID) { l.touch(id.Policy) })
 		}
 	}
+	l.noteHosts(d)
 }
 
 // touch says that the delta of now changes something of a policy.
