@@ -128,7 +128,7 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	req := wire.Request{Command: wire.GC}
+	req := wire.Request{Command: wire.GC, Network: c.Name}
 	for _, v := range c.ValidAttachments {
 		req.Valid = append(req.Valid, wire.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})
 	}
@@ -148,7 +148,7 @@ func parse(cmd wire.Command, args *skel.CmdArgs) (*conf, wire.Request, error) {
 		return nil, wire.Request{}, types.NewError(types.ErrInvalidNetworkConfig,
 			fmt.Sprintf("socket is %q, expected the absolute path of the agent's socket", c.Socket), "")
 	}
-	req := wire.Request{Command: cmd, ContainerID: args.ContainerID, Netns: args.Netns, IfName: args.IfName, Pod: args.ContainerID}
+	req := wire.Request{Command: cmd, Network: c.Name, ContainerID: args.ContainerID, Netns: args.Netns, IfName: args.IfName, Pod: args.ContainerID}
 	req.Pools4, req.Pools6 = c.IPv4Pools, c.IPv6Pools
 	for pair := range strings.SplitSeq(args.Args, ";") {
 		switch k, v, _ := strings.Cut(pair, "="); k {

@@ -101,7 +101,7 @@ func steady(t *testing.T, from, to *kerneltest.Namespace, at string) float64 {
 
 func TestPodsGetAndSendNoMoreThanTheirLimit(t *testing.T) {
 	n := newNode(t)
-	const limit, slack = 8_000_000, 2_000_000
+	const limit, slack = 2_000_000, 1_000_000
 	free := rate(t, n.Namespace, n.pod, "10.0.0.1:7777")
 	if free < 2*(limit+slack) {
 		t.Fatalf("without a limit only %.0f bits a second arrive", free)

@@ -158,8 +158,14 @@ func (n inNode) Check(s pod.Spec) (err error) {
 // conf returns the configuration of the plugin in a CNI version.
 func (a *agent) conf(version string) *libcni.NetworkConfigList {
 	a.t.Helper()
+	return a.network("korat", version)
+}
+
+// network is conf with another name.
+func (a *agent) network(name, version string) *libcni.NetworkConfigList {
+	a.t.Helper()
 	c, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
-		`{"cniVersion":%q,"name":"korat","plugins":[{"type":"korat-cni","socket":%q}]}`, version, filepath.Join(a.run, "cni.sock")))
+		`{"cniVersion":%q,"name":%q,"plugins":[{"type":"korat-cni","socket":%q}]}`, version, name, filepath.Join(a.run, "cni.sock")))
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -362,6 +368,19 @@ func TestItem16GCRemovesWhatTheRuntimeDoesNotName(t *testing.T) {
 	}
 	if got := a.kernel.addrs(); len(got) != 1 || got[0] != want {
 		t.Errorf("endpoints hold %v, want %s", got, want)
+	}
+}
+
+func TestItem16GCOfOneNetworkLeavesAnotherAlone(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	first, second := a.conf("1.1.0"), a.network("storage", "1.1.0")
+	add(t, c, first, newSandbox(t, "c1", "web"))
+	add(t, c, second, newSandbox(t, "c2", "db"))
+	if err := c.GCNetworkList(t.Context(), first, &libcni.GCArgs{}); err != nil || len(a.held()) != 1 {
+		t.Fatalf("GC of one network: %v, and %v are held", err, a.held())
+	}
+	if err := c.GCNetworkList(t.Context(), second, &libcni.GCArgs{}); err != nil || len(a.held()) != 0 {
+		t.Errorf("GC of the other: %v, and %v are held", err, a.held())
 	}
 }
 

@@ -183,16 +183,26 @@ func sameAddrs(a, b []netip.Addr) bool {
 	return slices.Equal(a, b)
 }
 
-// gc detaches every sandbox that the runtime does not name. It cannot name those
-// that we do not know ourselves; Collect finds out when they are gone.
+// network is what the journal has for the network of r: nothing for the agent's
+// own, as of attachments that an earlier version recorded.
+func network(r wire.Request) string {
+	if r.Network == wire.DefaultNetwork {
+		return ""
+	}
+	return r.Network
+}
+
+// gc detaches every sandbox of the network that the runtime does not name. A node
+// may have several networks of our plugin, and each has a GC of its own. The runtime
+// cannot name those that we do not know ourselves; Collect finds out when they are gone.
 func (s *Server) gc(r wire.Request) error {
 	valid := map[wire.Attachment]bool{}
 	for _, v := range r.Valid {
 		valid[v] = true
 	}
 	var errs []error
-	for h := range s.attachments() {
-		if !h.Adopted() && !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
+	for h, at := range s.attachments() {
+		if at.Network == network(r) && !h.Adopted() && !valid[wire.Attachment{ContainerID: h.Sandbox, IfName: h.Interface}] {
 			errs = append(errs, s.del(wire.Request{ContainerID: h.Sandbox, IfName: h.Interface, Namespace: h.Namespace, Pod: h.Pod}))
 		}
 	}

@@ -79,7 +79,7 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachm
 		return at, nil, err
 	}
 	at = journal.Attachment{
-		Handle: h, PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
+		Handle: h, Network: network(r), PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
 		Addrs: addrs, Keep: req.Keep, MAC: w.MAC.String(), Sources: w.Sources, Ingress: w.Ingress, Egress: w.Egress,
 	}
 	at.Generation, recorded = s.Journal.Begin(at)

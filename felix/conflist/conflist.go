@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
+
+	"github.com/koratnet/korat/felix/cniserver/wire"
 )
 
 // Name is the file's. Runtimes take the first of their directory, by name.
@@ -114,7 +116,7 @@ var spoken = []string{"0.3.1", "0.4.0", safe, "1.1.0"}
 const safe = "1.0.0"
 
 func (i *Installer) content(ctx context.Context) ([]byte, error) {
-	l := list{CNIVersions: spoken, Name: "korat", Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}}}
+	l := list{CNIVersions: spoken, Name: wire.DefaultNetwork, Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}}}
 	missing := ""
 	for _, name := range i.Chain {
 		versions, err := i.speaks(ctx, name)

@@ -29,6 +29,7 @@ import (
 // Attachment is one pod's connection: what CNI ADD made and CNI DEL takes away.
 type Attachment struct {
 	Handle        ipam.Handle  `json:"handle"`
+	Network       string       `json:"network,omitempty"` // whose GC is about it; empty: the agent's own
 	HostInterface string       `json:"hostInterface"`
 	PodUID        string       `json:"podUID,omitempty"` // as the runtime said; empty: not known
 	Netns         string       `json:"netns,omitempty"`  // path of the pod's namespace, for repairs

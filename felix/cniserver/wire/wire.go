@@ -8,6 +8,9 @@ import "net/netip"
 // DefaultSocket is where the agent listens unless told otherwise.
 const DefaultSocket = "/run/korat/cni.sock"
 
+// DefaultNetwork is the name of the configuration that the agent writes.
+const DefaultNetwork = "korat"
+
 // TombstoneDir is the directory beside the socket in which the plugin leaves,
 // as one JSON Request a file, what it could not tell while the agent was away.
 const TombstoneDir = "gone"
@@ -27,6 +30,7 @@ const (
 // Request is what the plugin asks.
 type Request struct {
 	Command     Command `json:"command"`
+	Network     string  `json:"network,omitempty"` // name of the plugin's configuration; empty: DefaultNetwork
 	ContainerID string  `json:"containerID,omitempty"`
 	Netns       string  `json:"netns,omitempty"` // path; may be empty in DEL
 	IfName      string  `json:"ifName,omitempty"`
@@ -43,7 +47,7 @@ type Request struct {
 	Given []netip.Addr `json:"given,omitempty"`
 	// Addrs are the addresses of the previous result, in CHECK.
 	Addrs []netip.Addr `json:"addrs,omitempty"`
-	// Valid are the attachments that exist, in GC: all others are removed.
+	// Valid are the attachments of Network that exist, in GC: all others of it are removed.
 	Valid []Attachment `json:"valid,omitempty"`
 }
 
