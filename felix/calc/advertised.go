@@ -46,12 +46,14 @@ type advertised struct {
 	node     string
 	services *services
 
-	claims   map[netip.Addr]map[claim]struct{}
-	ranges   [addressKinds]serviceRanges
-	spec     event.ServiceRanges
-	nets     []netip.Prefix // all of spec, sorted, each once
-	moved    bool           // nets changed in this flush
-	excluded bool
+	claims map[netip.Addr]map[claim]struct{}
+	ranges [addressKinds]serviceRanges
+	spec   event.ServiceRanges
+	nets   []netip.Prefix // all of spec, sorted, each once
+	moved  bool           // nets changed in this flush
+	// configured: what is allowed changed in this flush, or whether this node takes part.
+	configured bool
+	excluded   bool
 
 	changed map[netip.Prefix]struct{} // what is said otherwise in this flush
 	dirty   map[netip.Prefix]struct{}
@@ -138,7 +140,7 @@ func (a *advertised) configure(in *inputs) {
 		return
 	}
 	was := a.nets
-	a.excluded, a.spec, a.nets = excluded, spec, nil
+	a.configured, a.excluded, a.spec, a.nets = true, excluded, spec, nil
 	for k, list := range [addressKinds][]event.ServiceRange{spec.ClusterIPs, spec.ExternalIPs, spec.LoadBalancerIPs} {
 		a.ranges[k] = newServiceRanges(list)
 		for _, r := range list {
@@ -210,6 +212,11 @@ func (a *advertised) announces(c claim, p netip.Prefix, in *inputs) bool {
 	return (local(s, c.kind) || !aggregated) && a.serves(s, c.kind)
 }
 
+// allows reports whether addresses of a kind in p may be announced.
+func (a *advertised) allows(kind addressKind, p netip.Prefix) bool {
+	return a.ranges[kind].all.contains(p)
+}
+
 // serves reports whether this node passes on connections to addresses of s that
 // are of a kind.
 func (a *advertised) serves(s *event.Service, kind addressKind) bool {
@@ -255,7 +262,7 @@ func eachAddress(s *event.Service, visit func(netip.Addr, addressKind)) {
 }
 
 func (a *advertised) settle() {
-	a.moved = false
+	a.moved, a.configured = false, false
 	forget(&a.changed)
 	forget(&a.dirty)
 }

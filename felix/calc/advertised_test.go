@@ -11,6 +11,7 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // announcing returns a configuration whose ranges of every kind are in a short
@@ -62,7 +63,7 @@ func backends(slice string, states ...string) event.Event {
 func (r *run) announced() string {
 	services := map[netip.Prefix]bool{}
 	for k := range r.world.Paths {
-		if k.Kind == bgp.Services {
+		if k.Kind == bgp.Services && k.Advertisement == "" {
 			services[k.Prefix] = true
 		}
 	}
@@ -259,6 +260,63 @@ func TestItem74WeightsFollowTheirNextHops(t *testing.T) {
 	r.put(event.Set("10.0.9.0/26", &event.Learned{Learned: l}))
 	if d := r.engine.Flush(); len(d.Routes) != 1 {
 		t.Errorf("a changed weight says %v", d.Routes)
+	}
+}
+
+func TestAdvertisementsTellOfTheServicesTheySelect(t *testing.T) {
+	advertisement := func(lengths int) event.Event {
+		return event.Set("anycast", &event.Advertisement{Name: "anycast", Services: &event.AdvertisedServices{
+			Labels: selector.Equals("tier", "edge"), LoadBalancerIPs: true, Length4: lengths, Length6: 128,
+		}})
+	}
+	labelled := func(name, words, label string) event.Event {
+		s := *service(words).Value.(*event.Service)
+		s.Name, s.Labels = name, labels(label)
+		return event.Set("a/"+name, &s)
+	}
+	other := event.Set("a/other", &event.EndpointSlice{Service: policy.ServiceName{Namespace: "a", Name: "other"}, Backends: []event.Backend{{Node: "me", Ready: true}}})
+	for name, c := range map[string]struct {
+		steps []evs
+		want  string
+	}{
+		"beside what is told by kind, also inside of an aggregate": {
+			[]evs{{announcing("10.96.0.0/12"), node("me", ""), advertisement(32), labelled("web", "cluster=10.96.0.1 lb=10.97.0.1", "tier=edge"), backends("s1", "other ready")}},
+			"10.97.0.1/32",
+		},
+		"not of services that it does not select": {
+			[]evs{{announcing("10.96.0.0/12"), node("me", ""), advertisement(32), labelled("web", "lb=10.97.0.1", "tier=core"), backends("s1", "me ready")}}, "",
+		},
+		"not of addresses that are not allowed": {
+			[]evs{{announcing("10.98.0.0/16"), node("me", ""), advertisement(32), labelled("web", "lb=10.97.0.1", "tier=edge"), backends("s1", "me ready")}}, "",
+		},
+		"not of Local services without a backend here": {
+			[]evs{{announcing("10.96.0.0/12"), node("me", ""), advertisement(32), labelled("web", "lb=10.97.0.1 local", "tier=edge"), backends("s1", "other ready")}}, "",
+		},
+		"a shorter prefix is told as long as one service wants it": {
+			[]evs{
+				{
+					announcing("10.96.0.0/12"), node("me", ""), advertisement(24), labelled("web", "lb=10.97.0.1", "tier=edge"), backends("s1", "me ready"),
+					labelled("other", "lb=10.97.0.2", "tier=edge"), other,
+				},
+				{gone(other)},
+			}, "10.97.0.0/24",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := ready(t)
+			for _, step := range c.steps {
+				r.tell(step...)
+			}
+			got := map[netip.Prefix]bool{}
+			for k := range r.world.Paths {
+				if k.Kind == bgp.Services && k.Advertisement == "anycast" {
+					got[k.Prefix] = true
+				}
+			}
+			if text := texts(got, netip.Prefix.String); text != c.want {
+				t.Errorf("told %q, want %q", text, c.want)
+			}
+		})
 	}
 }
 

@@ -22,6 +22,7 @@ type Engine struct {
 	labels     labels
 	services   services
 	advertised advertised
+	offers     offers
 	subjects   subjects
 	policies   policies
 	sets       sets
@@ -52,6 +53,7 @@ func New(cfg Config) *Engine {
 	e.labels = newLabels(&e.in, cfg.Node)
 	e.services = newServices(&e.in)
 	e.advertised = newAdvertised(cfg.Node, &e.services)
+	e.offers = newOffers(&e.advertised)
 	e.subjects = newSubjects(&e.in, &e.labels)
 	e.policies = newPolicies(&e.in)
 	e.sets = newSets(&e.labels, &e.services)
@@ -103,7 +105,8 @@ func (e *Engine) Flush() desired.Delta {
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
 	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
-	e.advertised.drain(&e.in)                         // addresses of services that this node serves
+	e.advertised.drain(&e.in) // addresses of services that this node serves
+	e.offers.drain(&e.in)
 	e.ranges.drain(&e.in, &e.settings, &e.advertised) // pools, nodes and services, for translating addresses
 	e.learnable.drain(&e.in)
 	e.blocks.drain(&e.in.blocks)
@@ -151,7 +154,7 @@ func (e *Engine) take() desired.Delta {
 		Policies:      e.uses.said.take(),
 		Sets:          e.ranges.take(e.sets.take()),
 		Routes:        e.routes.said.take(),
-		Paths:         union(e.paths.said.take(), e.advertised.said.take()),
+		Paths:         union(union(e.paths.said.take(), e.advertised.said.take()), e.offers.said.take()),
 		Tunnels:       e.tunnels.devices.take(),
 		TunnelPeers:   e.tunnels.peers.take(),
 		Ways:          e.tunnels.ways.take(),

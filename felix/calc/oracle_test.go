@@ -75,6 +75,7 @@ func (o oracle) world(heard event.Source) desiredtest.World {
 	o.route(&w)
 	o.tunnels(&w)
 	o.announce(&w)
+	o.offer(&w)
 	return w
 }
 

@@ -89,6 +89,12 @@ func (d dice) advertisement() (string, event.Value) {
 	if d.chance(40) {
 		a.Prefixes = append(a.Prefixes, netip.MustParsePrefix(pick(d, "192.0.2.0/24", "10.0.0.0/30", "198.51.100.7/32")))
 	}
+	if d.chance(50) {
+		a.Services = &event.AdvertisedServices{
+			Labels: pick(d, nil, d.selector()), ClusterIPs: d.chance(50), ExternalIPs: d.chance(50), LoadBalancerIPs: d.chance(50),
+			Length4: pick(d, 32, 32, 24), Length6: 128,
+		}
+	}
 	return a.Name, a
 }
 
