@@ -65,6 +65,8 @@ func TestItem56EndpointsThatAreNotReadyCount(t *testing.T) {
 		Service: policy.ServiceName{Namespace: "ns", Name: "web"},
 		Addrs:   []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")},
 		Ports:   []policy.NamedPort{{Name: "http", Protocol: policy.TCP, Port: 8080}, {Protocol: policy.UDP, Port: 53}},
+
+		Backends: []event.Backend{{Ready: true}},
 	}
 	if diff := cmp.Diff(want, v, byValue); name != "ns/web-1" || diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
