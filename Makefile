@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab-build cluster-build cluster-up cluster-down images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
+.PHONY: help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,17 @@ cluster-up: cluster-build ## a Kubernetes cluster with real kubelets and Korat o
 cluster-down: ## end the cluster, and see that nothing is left of it
 	bin/cluster down
 
+conformance: cluster-build ## upstream's end-to-end tests of sig-network on a dual-stack cluster (BACKEND=NFTables, PROXY=nftables, FOCUS=regexp; long)
+	hack/install-deps.sh bind9-dnsutils busybox netcat-openbsd wget
+	cd e2e/controlplane && go test -c -vet=off -ldflags "$(KUBE_LD)" -o ../../bin/e2e.test k8s.io/kubernetes/test/e2e
+	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
+	hack/cluster-images.sh suites
+	bin/cluster down --name conformance
+	bin/cluster up --name conformance --topology dual-stack --nodes $(NODES) --proxy-mode $(or $(PROXY),iptables)
+	bin/cluster install --name conformance --tag $(VERSION) --backend "$(BACKEND)"
+	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
+	bin/cluster down --name conformance
+
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
 	VERSION=$(VERSION) hack/images.sh
 
@@ -54,7 +65,7 @@ demo: deps lab-build ## a routed cluster on this machine, checked step by step (
 demo-families: deps lab-build ## the demo with IPv4, with both families and with IPv6 alone
 	for lab in default dual-stack ipv6; do LAB=$$lab bin/demo; done
 
-test: deps lab-build lint unit kernel e2e ## the whole suite (needs root)
+test: deps lab-build cluster-build lint unit kernel e2e ## the whole suite (needs root)
 
 unit: ## pure tests: nothing but Go
 	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')

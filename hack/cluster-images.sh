@@ -26,15 +26,19 @@ pack coredns registry.k8s.io/coredns/coredns:lab -entrypoint /coredns
 [ "${1:-}" = suites ] || exit 0
 pack pause-suites registry.k8s.io/pause:3.10.2 -entrypoint /pause # the tests have a version of their own
 
+mkdir -p "$work/boom"
+cp "$bin/regression-issue-74839" "$work/boom/" # answers with a packet out of the window
+pack boom registry.k8s.io/e2e-test-images/regression-issue-74839:1.4 -entrypoint /regression-issue-74839
+
 root=$work/agnhost
 mkdir -p "$root"/{bin,usr/bin,usr/local/bin,tmp,var/tmp,etc,uploads,root}
 chmod 1777 "$root/tmp" "$root/var/tmp"
-for program in bash curl dig getent hostname ip ss; do
+for program in bash curl dig getent hostname ip ss wget; do
 	cp -L "$(command -v "$program")" "$root/usr/bin/"
 done
 ln -s ../usr/bin/bash "$root/bin/bash"
 ln -s ../usr/bin/hostname "$root/bin/hostname"
-# Not busybox's nc: it exits with 1 on "nc -u -w", which the tests take for a loss.
+# Not busybox's nc, which exits with 1 on "nc -u -w", nor its wget, which crashes.
 cp /usr/bin/nc.openbsd "$root/bin/nc"
 cp /bin/busybox "$root/bin/busybox"
 for applet in $(/bin/busybox --list); do
@@ -58,5 +62,6 @@ kubernetes=$(cd e2e/controlplane && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 install -m 644 "$kubernetes"/test/images/agnhost/porter/localhost.{crt,key} "$root/"
 cp "$bin/agnhost" "$root/agnhost"
 ln -s agnhost "$root/agnhost-2"
+cp "$bin/dns" "$root/coredns"
 pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause
 pack glibc-dns registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 -command "/bin/sleep 3600"

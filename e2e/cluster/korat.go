@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/charts"
 	"github.com/koratnet/korat/e2e/lab"
 )
@@ -113,6 +114,28 @@ func (c *Cluster) controllerArgs() []any {
 		out = append(out, "--default-pool="+p)
 	}
 	return out
+}
+
+// UseBackend makes all nodes use a data plane, and returns when they do.
+func (c *Cluster) UseBackend(ctx context.Context, backend string) error {
+	o := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"backend": backend}}}
+	o.SetGroupVersionKind(v1.GroupVersion.WithKind("NodeConfiguration"))
+	o.SetName("default")
+	if err := c.Apply(ctx, o); err != nil {
+		return err
+	}
+	return lab.Eventually(ctx, func(ctx context.Context) error {
+		var nodes v1.NodeNetworkList
+		if err := c.List(ctx, &nodes); err != nil {
+			return err
+		}
+		for _, n := range nodes.Items {
+			if n.Status.Backend != backend {
+				return fmt.Errorf("%s uses %q", n.Name, n.Status.Backend)
+			}
+		}
+		return nil
+	})
 }
 
 // WaitInstalled waits until the agents are of the newest version and ready, every

@@ -222,21 +222,14 @@ func wireRouters(t *topology.Topology, racks map[string]segment, netnsOf func(st
 	return nil
 }
 
-// routesToNodes leads the API server to the kubelets, which it calls at their
-// nodes' addresses in the racks, over the management segment.
-func routesToNodes(t *topology.Topology, netnsOf func(string) string) error {
-	err := inside(netnsOf(topology.ControlPlane), func(h *netlink.Handle) error {
-		for _, n := range t.Nodes() {
-			a := n.Address.Addr()
-			r := &netlink.Route{Dst: ipNet(netip.PrefixFrom(a, a.BitLen())), Gw: n.Management.Addr().AsSlice()}
-			if err := h.RouteAdd(r); err != nil {
-				return fmt.Errorf("%s: %w", n.Name, err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("routes to nodes: %w", err)
-	}
-	return nil
+// placeControlPlane gives the API server a leg in the first rack. From there it
+// calls kubelets and pods, by the routes that the rack's routers have.
+func placeControlPlane(t *topology.Topology, netnsOf func(string) string) error {
+	ns := netnsOf(topology.ControlPlane)
+	v4, v6 := t.InRack()
+	rack := segment{netnsOf("rack-" + t.Racks[0].Name + ".seg")}
+	return errors.Join(
+		rack.plug(end{ns, fabricLink, []netip.Prefix{v4, v6}}, topology.ControlPlane),
+		defaultRoute(ns, t.Racks[0].Gateways(false)),
+		defaultRoute(ns, t.Racks[0].Gateways(true)))
 }

@@ -351,7 +351,7 @@ func (l *Lab) makeFabric(ctx context.Context) error {
 		return err
 	}
 	if l.Kubelets {
-		if err := routesToNodes(l.Topology, l.netns); err != nil {
+		if err := placeControlPlane(l.Topology, l.netns); err != nil {
 			return err
 		}
 	}

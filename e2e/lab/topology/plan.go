@@ -13,6 +13,8 @@ const ControlPlane = "cp"
 const (
 	firstRouter  = 1
 	firstMachine = 11
+
+	controlPlanePosition = 200 // beyond all nodes of a rack
 )
 
 // Node is a node with its derived addresses.
@@ -56,6 +58,12 @@ func (t *Topology) ToR(name string) *ToR {
 
 // APIServer is the address of the API server on the management segment.
 func (t *Topology) APIServer() netip.Prefix { return at(t.Management.Subnet, firstRouter) }
+
+// InRack are the addresses of the API server in the first rack, where labs with
+// kubelets have it: it calls kubelets and pods. The second is zero without a subnet6.
+func (t *Topology) InRack() (netip.Prefix, netip.Prefix) {
+	return at(t.Racks[0].Subnet, controlPlanePosition), at(t.Racks[0].Subnet6, controlPlanePosition)
+}
 
 // Gateways are the addresses of the rack's routers, in their order; with v6 set
 // those of its subnet6, none if it has no such subnet.

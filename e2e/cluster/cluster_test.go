@@ -1,0 +1,153 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/koratnet/korat/e2e/cluster"
+	"github.com/koratnet/korat/e2e/lab"
+)
+
+// bin is where `make cluster-build` puts what a cluster is made of.
+const bin = "../../bin"
+
+func down(t *testing.T, o cluster.Options) {
+	t.Helper()
+	if err := cluster.Down(context.WithoutCancel(t.Context()), o); err != nil {
+		t.Error(err)
+	}
+	if err := cluster.Leftovers(o); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPodsOfTwoRacksReachEachOtherAndNothingIsLeft(t *testing.T) {
+	o := cluster.Options{Name: "tcluster", Bin: bin, Nodes: 2, Progress: t.Output()}
+	down(t, o)
+	t.Cleanup(func() { down(t, o) })
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+
+	start := time.Now()
+	c, err := cluster.Up(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := time.Since(start)
+	if err := c.Install(ctx, imageTag(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("up in %s, every node Ready %s later", up.Round(time.Second/10), (time.Since(start) - up).Round(time.Second/10))
+
+	a, b := runPod(ctx, t, c, "a1"), runPod(ctx, t, c, "b1")
+	ping(ctx, t, c, "a1", a, b)
+	ping(ctx, t, c, "b1", b, a)
+}
+
+// imageTag is that of Korat's image among those of the cluster.
+func imageTag(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "tar", "-xOf", filepath.Join(bin, "cluster-images/korat.tar"), "index.json").Output()
+	if err != nil {
+		t.Fatalf("Korat's image, which make cluster-build makes: %v", err)
+	}
+	_, tag, _ := strings.Cut(string(out), `"org.opencontainers.image.ref.name":"`)
+	tag, _, _ = strings.Cut(tag, `"`)
+	return tag
+}
+
+// runPod starts a pod on the node and returns its address.
+func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) string {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod-" + node},
+		Spec: corev1.PodSpec{
+			NodeName:   node,
+			Containers: []corev1.Container{{Name: "c", Image: "registry.k8s.io/pause:3.10.1"}},
+		},
+	}
+	err := lab.Eventually(ctx, func(ctx context.Context) error { return c.Apply(ctx, pod) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var address string
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
+		var p corev1.Pod
+		if err := c.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: pod.Name}, &p); err != nil {
+			return err
+		}
+		if address = p.Status.PodIP; p.Status.Phase != corev1.PodRunning || address == "" {
+			return fmt.Errorf("pod %s: %s, address %q", p.Name, p.Status.Phase, address)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// ping goes from the pod that has the address from on the node.
+func ping(ctx context.Context, t *testing.T, c *cluster.Cluster, node, from, to string) {
+	t.Helper()
+	m := c.Machine(node)
+	namespaces, err := os.ReadDir(m.Path("/run/netns"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range namespaces {
+		inside := "/run/netns/" + ns.Name()
+		var out bytes.Buffer
+		addr := exec.CommandContext(ctx, "ip", "-4", "-o", "addr")
+		addr.Stdout = &out
+		if err := m.RunIn(addr, inside); err != nil || !strings.Contains(out.String(), from+"/") {
+			continue
+		}
+		err := lab.Eventually(ctx, func(ctx context.Context) error {
+			return m.RunIn(exec.CommandContext(ctx, "ping", "-c", "1", "-W", "2", to), inside)
+		})
+		if err != nil {
+			t.Errorf("ping from %s on %s to %s: %v", from, node, to, err)
+		}
+		return
+	}
+	t.Errorf("no pod of %s has the address %s", node, from)
+}
+
+func TestDownAfterAnUpThatWasBrokenOff(t *testing.T) {
+	o := cluster.Options{Name: "tbroken", Bin: bin, Nodes: 1, Progress: t.Output()}
+	down(t, o)
+	t.Cleanup(func() { down(t, o) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	// Broken off when the machines are there and the control plane starts.
+	o.Progress = onLine(func(line string) {
+		if strings.Contains(line, "machines") {
+			cancel()
+		}
+	})
+	if _, err := cluster.Up(ctx, o); err == nil {
+		t.Error("up says that all is well")
+	}
+	if err := cluster.Leftovers(o); err == nil {
+		t.Error("nothing is there of a cluster that was broken off: this test tests nothing")
+	}
+}
+
+type onLine func(string)
+
+func (f onLine) Write(b []byte) (int, error) {
+	f(string(b))
+	return len(b), nil
+}
