@@ -25,6 +25,7 @@ func Attacks(t *testing.T, b Backend) {
 		{"a forged packet of an open connection", (*world).forgedEstablished},
 		{"tunnels that a pod builds", (*world).tunnelsOfPods},
 		{"tunnels that a stranger builds", (*world).tunnelsOfStrangers},
+		{"what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
 		{"router messages", (*world).routerMessages},
 		{"packets of no connection", (*world).invalidPackets},
 		{"fragments", (*world).fragments},

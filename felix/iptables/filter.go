@@ -41,6 +41,9 @@ func (s style) input() []rule {
 	if s.hosts.early(policy.Ingress) {
 		rules = append(rules, s.accepted("-j ACCEPT")...)
 	}
+	if s.hosts.any(s.normalIn().pick) {
+		rules = append(rules, s.admitted()...)
+	}
 	return append(rules, s.hostRules(s.normalIn())...)
 }
 
@@ -67,7 +70,7 @@ func (s style) podToHost() []rule {
 // output: the chain behind OUTPUT. What the node sends to its pods is never
 // judged. What has been translated is judged behind POSTROUTING.
 func (s style) output() []rule {
-	rules := specs("-o " + anyPod + " -j RETURN")
+	rules := append(specs("-o "+anyPod+" -j RETURN"), s.dismissed()...)
 	if s.hosts.early(policy.Egress) {
 		rules = append(rules, s.accepted("-j ACCEPT")...)
 	}

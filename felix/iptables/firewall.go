@@ -36,6 +36,7 @@ type Firewall struct {
 	endpoints map[string]*desired.Endpoint
 	hosts     map[string]*desired.HostEndpoint
 	sources   map[string][]netip.Prefix // by interface, those of pods beside their addresses
+	tunnels   map[desired.TunnelKind]desired.TunnelDevice
 	programs  map[ir.ProgramID]*ir.Program
 	fixed     map[ir.SetID]map[ir.Member]struct{} // members of the sets that our own rules name
 	settings  desired.Settings
@@ -59,7 +60,7 @@ func New(cfg Config) *Firewall {
 	f := &Firewall{
 		cfg: cfg, tool: tool{cfg.Family, cfg.Flavour},
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
-		sources:  map[string][]netip.Prefix{},
+		sources: map[string][]netip.Prefix{}, tunnels: map[desired.TunnelKind]desired.TunnelDevice{},
 		programs: map[ir.ProgramID]*ir.Program{}, fixed: map[ir.SetID]map[ir.Member]struct{}{},
 		settings: desired.DefaultSettings(), unnamable: map[string]error{},
 		libraries: map[*table]*library{}, moved: true,
@@ -102,6 +103,7 @@ func (f *Firewall) Want(d desired.Delta) {
 	for id, change := range d.Sets {
 		f.wantFixed(id, change)
 	}
+	f.wantTunnels(d.Tunnels)
 	for id, p := range d.Programs {
 		if p == nil {
 			delete(f.programs, id)
@@ -134,6 +136,7 @@ func (f *Firewall) restyle() {
 		family: f.cfg.Family, settings: f.settings, hosts: newHosts(f.hosts), marks: f.marks(), formerly: f.style.formerly,
 		services:   f.holds(desired.ServicesSet),
 		sources:    f.sources,
+		tunnelEnds: f.ends(),
 		masquerade: inside && f.holds(desired.MasqueradeSet),
 	}
 	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {

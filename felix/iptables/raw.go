@@ -36,19 +36,24 @@ func (s style) raw() layer {
 	in, out := s.untrackedIn(), s.untrackedOut()
 	l := layer{hooks: []hook{newHook("PREROUTING", true, preroutingChain)}}
 	sources := s.podSources()
+	first, tunnel := s.tunnelsIn()
 	if len(sources) == 1 && !s.hosts.early(policy.Ingress) { // no need for a chain of its own
 		sources[0].spec = "-i " + anyPod + " " + sources[0].spec
-		l.chains = []chain{newChain(preroutingChain, sources)}
+		l.chains = append(tunnel, newChain(preroutingChain, append(first, sources...)))
 	} else {
-		l.chains = []chain{newChain(preroutingChain, s.arriving(in)), newChain(podSourceChain, sources)}
+		l.chains = append(tunnel, newChain(preroutingChain, append(first, s.arriving(in)...)), newChain(podSourceChain, sources))
 	}
 	if s.hosts.any(in.pick) {
 		l.points = append(l.points, in)
 	}
+	if !s.hosts.any(out.pick) && len(s.tunnelEnds) > 0 {
+		l.hooks = append(l.hooks, newHook("OUTPUT", true, outputChain))
+		l.chains = append(l.chains, newChain(outputChain, s.tunnelsOut()))
+	}
 	if s.hosts.any(out.pick) {
 		l.points = append(l.points, out)
 		l.hooks = append(l.hooks, newHook("OUTPUT", true, outputChain))
-		leaving := specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")
+		leaving := append(s.tunnelsOut(), specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")...)
 		l.chains = append(l.chains, newChain(outputChain, append(leaving, s.hostRules(out)...)))
 	}
 	for _, p := range l.points {

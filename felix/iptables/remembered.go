@@ -28,6 +28,14 @@ func (f *Firewall) wantSources(iface string, e *desired.Endpoint) {
 // whether there is something in them.
 func (f *Firewall) wantFixed(id ir.SetID, c *desired.SetChange) {
 	switch id {
+	case desired.NodesSet: // of these, only that it is there
+		if _, known := f.fixed[id]; known == c.Gone {
+			f.restyled = true
+		}
+		if delete(f.fixed, id); !c.Gone {
+			f.fixed[id] = map[ir.Member]struct{}{}
+		}
+		return
 	case desired.ServicesSet, desired.MasqueradeSet, desired.InsideSet:
 	default:
 		return

@@ -21,6 +21,8 @@ type style struct {
 	services, masquerade bool
 	// sources are, by interface, those that a pod may send from beside its addresses.
 	sources map[string][]netip.Prefix
+	// tunnelEnds are this node's ends of tunnels of the family.
+	tunnelEnds []desired.TunnelDevice
 }
 
 // accepted matches packets that an earlier table has let through, with target.

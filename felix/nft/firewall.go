@@ -66,6 +66,7 @@ func New() (*Firewall, error) {
 		pending: map[string]struct{}{}, families: map[ir.Family]struct{}{},
 	}
 	f.style = styleOf(f.settings)
+	f.style.ends = tunnels{}
 	f.sets = newSets(table)
 	f.chains = newChains(table)
 	return f, nil
@@ -88,7 +89,9 @@ func (f *Firewall) Uninstall(ctx context.Context) error { return f.table.Uninsta
 func (f *Firewall) Want(d desired.Delta) {
 	if d.Settings != nil {
 		f.settings = *d.Settings
+		known := f.style.ends
 		f.style = styleOf(f.settings)
+		f.style.ends = known
 		f.everythingAnew()
 	}
 	if d.Complete && !f.complete {
@@ -109,7 +112,8 @@ func (f *Firewall) Want(d desired.Delta) {
 		}
 	}
 	f.chooseFamilies()
-	if f.sets.want(d) {
+	turned := f.style.ends.want(d.Tunnels)
+	if f.sets.want(d) || turned {
 		f.dirtyStatics = true
 	}
 }

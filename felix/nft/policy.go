@@ -46,6 +46,7 @@ type style struct {
 	// families are those that packets of policies can be of. Where there is but one
 	// no rule has to ask.
 	families []ir.Family
+	ends     tunnels // of this node
 }
 
 func styleOf(s desired.Settings) style {

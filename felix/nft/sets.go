@@ -121,9 +121,14 @@ func (s *sets) release(complete bool) {
 // wantFixed makes the sets that our own rules name, if they are not there.
 func (s *sets) wantFixed() {
 	for _, id := range fixed {
-		if _, ok := s.known[id]; !ok && !s.waits(id) {
-			s.begin(id, ir.Nets)
-		}
+		s.need(id)
+	}
+}
+
+// need makes a set that our own rules name in some cases, if it is not there.
+func (s *sets) need(id ir.SetID) {
+	if _, ok := s.known[id]; !ok && !s.waits(id) {
+		s.begin(id, ir.Nets)
 	}
 }
 

@@ -175,6 +175,9 @@ func (s style) toPod() nftables.Chain {
 
 func (s style) input(h hosts) nftables.Chain {
 	rules := []nftables.Rule{rule(fromPods(), goTo(podToHost))}
+	if h.used[normalIn] {
+		rules = append(rules, s.ends.admitted()...)
+	}
 	return filterChain(input, nftables.Input, prioFilter, append(rules, h.jumpTo(normalIn)...))
 }
 

@@ -157,6 +157,7 @@ func (f *Firewall) writeStatics() {
 		f.chains.want(c, nil)
 	}
 	f.writeHosts(h)
+	f.writeTunnels()
 	// A base chain costs every packet something, so these are there only with a
 	// purpose.
 	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), masquerade(f.settings.Masquerade))

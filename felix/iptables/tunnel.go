@@ -1,0 +1,101 @@
+package iptables
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// tunnelChain is where packets go that carry those of a tunnel, and are for this
+// node.
+const tunnelChain = "KORAT-TUNNEL"
+
+// wantTunnels takes in what changed of this node's ends of tunnels.
+func (f *Firewall) wantTunnels(changes map[desired.TunnelKind]*desired.TunnelDevice) {
+	for kind, d := range changes {
+		if kind.Is6() != (f.cfg.Family == ir.IPv6) {
+			continue
+		}
+		f.restyled = true
+		if delete(f.tunnels, kind); d != nil {
+			f.tunnels[kind] = *d
+		}
+	}
+}
+
+// ends returns the tunnels in their order; until the set of nodes is known there
+// is nothing to ask.
+func (f *Firewall) ends() []desired.TunnelDevice {
+	if _, known := f.fixed[desired.NodesSet]; !known {
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(f.tunnels), func(a, b desired.TunnelDevice) int { return cmp.Compare(a.Kind, b.Kind) })
+}
+
+// around matches what carries the packets of a tunnel.
+func around(d desired.TunnelDevice) string {
+	if d.Kind.Encapsulation() == desired.IPIP {
+		return "-p 4"
+	}
+	return fmt.Sprintf("-p udp -m udp --dport %d", desired.VXLANPort)
+}
+
+// node matches a node at an end of the packet, "src" or "dst".
+func (s style) node(end string) string {
+	return "-m set --match-set " + desired.SetName(desired.NodesSet, s.family) + " " + end
+}
+
+// tunnelsIn stand at the head of raw PREROUTING: nobody but nodes puts packets into
+// a tunnel, and no connection is tracked of what carries them.
+func (s style) tunnelsIn() (rules []rule, chains []chain) {
+	if len(s.tunnelEnds) == 0 {
+		return nil, nil
+	}
+	for _, d := range s.tunnelEnds {
+		rules = append(rules, specs(around(d)+" -m addrtype --dst-type LOCAL -g "+tunnelChain)...)
+	}
+	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress}).when("")
+	known := specs(s.node("src")+" -j CT --notrack", s.node("src")+" -j RETURN")
+	return rules, []chain{newChain(tunnelChain, append(known, stranger))}
+}
+
+// tunnelsOut are the same for packets that leave.
+func (s style) tunnelsOut() (rules []rule) {
+	for _, d := range s.tunnelEnds {
+		rules = append(rules, specs(around(d)+" "+s.node("dst")+" -j CT --notrack")...)
+	}
+	return rules
+}
+
+// admitted and dismissed let through what carries packets of tunnels, between
+// nodes, before host endpoints are asked.
+func (s style) admitted() (rules []rule) {
+	for _, d := range s.tunnelEnds {
+		rules = append(rules, specs(around(d)+" "+s.node("src")+" -j ACCEPT")...)
+	}
+	return rules
+}
+
+func (s style) dismissed() (rules []rule) {
+	for _, d := range s.tunnelEnds {
+		rules = append(rules, specs(around(d)+" "+s.node("dst")+" -j ACCEPT")...)
+	}
+	return rules
+}
+
+// tunnelSources show the node inside of a tunnel under its address there, whatever
+// address its programs use: answers come back through the tunnel then.
+func (s style) tunnelSources() (rules []rule) {
+	for _, d := range s.tunnelEnds {
+		if d.Addr.IsValid() {
+			rules = append(rules, specs(fmt.Sprintf("! -s %s/%d -o %s -m addrtype --src-type LOCAL -j MASQUERADE --random-fully",
+				d.Addr, d.Addr.BitLen(), d.Kind.Device()))...)
+		}
+	}
+	return rules
+}
