@@ -82,8 +82,7 @@ func (c *Cluster) startNode(ctx context.Context, n topology.Node, archives []str
 	err = m.Start(proxyService, machine.Command{Args: []string{
 		kubernetes, "kube-proxy", "--kubeconfig", proxyKubeconfig, "--hostname-override", n.Name,
 		"--proxy-mode", c.o.ProxyMode, "--cluster-cidr", strings.Join(c.pools(), ","),
-		// The kernel's limits are those of the whole machine.
-		"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0", "--conntrack-tcp-timeout-close-wait", "0",
+		"--conntrack-max-per-core", "0", // which would be the whole machine's
 		"--oom-score-adj", "0",
 	}})
 	if err != nil {
