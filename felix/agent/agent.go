@@ -155,7 +155,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return kernel.followNodes(ctx) })
-	g.Go(func() error { return node.tunnels.run(ctx, node.listed) })
+	g.Go(func() error { return node.tunnels.run(ctx) })
 	g.Go(func() error {
 		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)
 	})

@@ -56,6 +56,9 @@ func narrowFirst(evs []event.Event) []event.Event {
 // Synced hands the mark to both.
 func (t *tee) Synced(s event.Source) {
 	close(t.node.listed)
+	// What the engine says first has to be right, or flows would be moved to
+	// tunnels and back at every start.
+	t.node.tunnels.lookAround()
 	t.Mailbox.Synced(s)
 }
 

@@ -31,6 +31,7 @@ type tunnels struct {
 	post      func(...event.Event)
 	log       *slog.Logger
 	wake      chan struct{}
+	begun     chan struct{} // closed once the engine has said which tunnels it wants
 
 	mu     sync.Mutex // guards all below
 	labels selector.Labels
@@ -51,7 +52,7 @@ type tunnels struct {
 func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
 	t := &tunnels{
 		node: node, allocator: allocator, books: books, reaches: k.reaches, kernel: k.tunnels, post: post, log: log,
-		wake: make(chan struct{}, 1), pools: map[string]*event.Pool{},
+		wake: make(chan struct{}, 1), begun: make(chan struct{}), pools: map[string]*event.Pool{},
 		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ways: map[string]desired.PoolWays{},
 		since: map[string]uint64{}, sends: map[string]desired.Mode{},
 	}
@@ -99,7 +100,9 @@ func (t *tunnels) hear(ev event.Event) {
 func (t *tunnels) note(d desired.Delta) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.told++
+	if t.told++; t.told == 1 {
+		close(t.begun)
+	}
 	for name, w := range d.Ways {
 		if w == nil {
 			delete(t.since, name)
@@ -133,12 +136,19 @@ func (t *tunnels) again() {
 	}
 }
 
-// run gives and takes back addresses until ctx ends, from when the API server has
-// told all. It is a goroutine of its own because the API server may be asked for a
-// block.
-func (t *tunnels) run(ctx context.Context, listed <-chan struct{}) error {
+// lookAround posts how the kernel reaches the nodes that are known.
+func (t *tunnels) lookAround() {
+	if err := t.reaches.LookNow(); err != nil {
+		t.log.Warn("not all ways to other nodes are known", "error", err)
+	}
+}
+
+// run gives and takes back addresses until ctx ends, from when the engine has said
+// what it wants. It is a goroutine of its own because the API server may be asked
+// for a block.
+func (t *tunnels) run(ctx context.Context) error {
 	select {
-	case <-listed:
+	case <-t.begun:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

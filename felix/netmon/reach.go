@@ -32,7 +32,8 @@ type Reaches struct {
 	mu    sync.Mutex // guards nodes
 	nodes map[string][]netip.Addr
 
-	known map[netip.Addr]event.Reach // what was posted
+	looking sync.Mutex                 // guards known: one looks at a time
+	known   map[netip.Addr]event.Reach // what was posted
 }
 
 // NewReaches returns Reaches of the network namespace of the calling thread.
@@ -92,14 +93,16 @@ func (r *Reaches) Run(ctx context.Context, fail func(error)) error {
 		case <-tick.C:
 		case <-r.wake:
 		}
-		if err := r.look(); err != nil {
+		if err := r.LookNow(); err != nil {
 			fail(err)
 		}
 	}
 }
 
-// look posts what is not as it was posted before.
-func (r *Reaches) look() error {
+// LookNow posts what is not as it was posted before. It is safe for concurrent use.
+func (r *Reaches) LookNow() error {
+	r.looking.Lock()
+	defer r.looking.Unlock()
 	r.mu.Lock()
 	var wanted []netip.Addr
 	for _, addrs := range r.nodes {
