@@ -1,4 +1,4 @@
-// Command koratctl answers questions about a cluster's network policy, and
+// Command koratctl answers questions about a cluster's network, and
 // converts it from other formats.
 package main
 
@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Use: "koratctl", Short: "Ask about Korat's network, and convert to it", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(policyCommand(), ipamCommand(), dropsCommand())
+	root.AddCommand(policyCommand(), ipamCommand(), dropsCommand(), bgpCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

@@ -39,6 +39,7 @@ import (
 	"github.com/koratnet/korat/felix/event/mailbox"
 	"github.com/koratnet/korat/felix/flow"
 	"github.com/koratnet/korat/felix/kube"
+	"github.com/koratnet/korat/felix/peering"
 	"github.com/koratnet/korat/felix/pod"
 	"github.com/koratnet/korat/felix/report"
 	"github.com/koratnet/korat/felix/status"
@@ -138,15 +139,18 @@ func Run(ctx context.Context, c Config) (err error) {
 
 	drops := flow.New(flow.Config{Node: c.Node, Registry: registry, Log: c.Log.With("part", "flow")})
 
+	desk := peering.NewDesk(c.Node, speaker)
+
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return watch.Run(ctx, clients, c.Namespace, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
 	})
 	g.Go(func() error {
-		return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, drops.Want, node.note)
+		return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, drops.Want, desk.Note, node.note)
 	})
 	g.Go(func() error { return drops.Run(ctx) })
 	g.Go(func() error { return drops.Serve(ctx, c.RunDir) })
+	g.Go(func() error { return desk.Serve(ctx, c.RunDir) })
 	g.Go(func() error { return kernel.loop.Run(ctx) })
 	g.Go(func() error { return kernel.listen(ctx) })
 	g.Go(func() error { return kernel.followProxy(ctx, box.Post) })
@@ -155,7 +159,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return kernel.followNodes(ctx) })
-	g.Go(func() error { return node.tunnels.run(ctx) })
+	g.Go(func() error { return node.tunnels.run(ctx, node.listed) })
 	g.Go(func() error {
 		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)
 	})
