@@ -14,6 +14,26 @@ import (
 // wrong. They are numbered; a test that holds one has its number in its name
 // ("TestItem36…", "TestItems48To51And55…"), so that `grep -r Item36` finds them.
 var items = map[int]string{
+	1:  "a pod's address is alone in its network, and its host side answers for all",
+	2:  "the gateway of IPv6 is the host side's link-local address",
+	3:  "parameters of the host side, which the agent keeps",
+	4:  "pods do not forward",
+	5:  "every host side has the same hardware address",
+	6:  "a late DEL of an earlier sandbox leaves its successor alone",
+	7:  "what a starting agent finds is not swept before all is known",
+	8:  "the target of a migration draws no traffic",
+	9:  "both ends of a veth have the MTU",
+	10: "the MTU follows the uplink, in running pods too",
+	11: "results name both interfaces, for the plugins that follow",
+	12: "hostPort is judged by the port of the pod",
+	13: "an ADD that failed gives back what it took, and nothing else",
+	14: "DEL succeeds whatever is missing",
+	15: "DEL frees what every sandbox of a pod held",
+	16: "CHECK, STATUS and GC do what they say",
+	17: "nothing of the configuration is logged",
+	18: "the configuration is written last and kept",
+	19: "a burst of ADDs succeeds",
+	20: "ADD answers when policy is in force",
 	21: "a pod that finished has given its address back, though its object stays",
 	22: "a terminating pod keeps address and policy until its sandbox goes",
 	23: "the address of a new pod counts before the API server knows it",
@@ -50,6 +70,14 @@ var items = map[int]string{
 	54: "ClusterNetworkPolicy",
 	55: "staged policies are seen and decide nothing",
 	56: "services are their endpoints, ready or not",
+	57: "an address is in one block, which one node hands out",
+	58: "nothing is deleted that changed meanwhile",
+	59: "leaks are seen twice, a grace apart",
+	60: "empty blocks are given back",
+	61: "addresses are used again first in, first out, after they have rested",
+	62: "which pool, and reservations",
+	63: "pools and nodes that go and return",
+	64: "the first and the last address of a block are used",
 }
 
 var (

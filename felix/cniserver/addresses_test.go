@@ -195,6 +195,29 @@ func TestItem59AnAddressIsFreedAtTheSecondLookOnly(t *testing.T) {
 	look(0)
 }
 
+// TestItem8NothingLeadsToASecondPodWithTheAddressOfARunningOne: where a virtual
+// machine moves while it runs, its new pod must not draw the traffic of the old one
+// too early. Here it gets the address only when the old one has let go of it.
+func TestItem8NothingLeadsToASecondPodWithTheAddressOfARunningOne(t *testing.T) {
+	w, m := quietWorld(t)
+	const vm = "10.0.0.17"
+	for _, pod := range []string{"source", "target"} {
+		w.annotations[m.name+"/"+pod] = map[string]string{annotation.IPAddresses: vm}
+	}
+	source, target := m.sandbox("source", "source"), m.sandbox("target", "target")
+	source.must(t, wire.Add)
+	if r := target.do(t, wire.Add); r.Error == nil || !strings.Contains(r.Error.Error(), "is held by pod ns/source") {
+		t.Errorf("the target: %v", r.Error)
+	}
+	if _, there := m.veths[desired.HostInterface("ns", "target")]; there || m.heldNow() != 1 {
+		t.Errorf("something leads to the target, and %d addresses are held", m.heldNow())
+	}
+	source.must(t, wire.Del)
+	if got := target.must(t, wire.Add); got[0].String() != vm {
+		t.Errorf("the target got %v, want %s", got, vm)
+	}
+}
+
 func TestWhatPodsAskForInAnnotations(t *testing.T) {
 	w, m := quietWorld(t)
 	want := netip.MustParseAddr("10.0.0.17")
