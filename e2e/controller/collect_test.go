@@ -51,6 +51,10 @@ func TestBlocksOfNodesThatAreGoneAreCollected(t *testing.T) {
 	owned := func(name, cidr string, n *corev1.Node) *koratv1.Block {
 		b := ipBlock(name, cidr, "none")
 		b.Spec.Node, b.Spec.NodeUID = n.Name, string(n.UID)
+		// What its agent, which ends then, has answered to the controller.
+		b.Spec.Requests = []koratv1.BlockRequest{{
+			CIDR: b.Spec.CIDR, Node: "korat-controller", NodeUID: "u", JournalID: "korat-controller", Number: 1, Refused: "I am alive",
+		}}
 		create(t, b)
 		return b
 	}
@@ -68,11 +72,11 @@ func TestBlocksOfNodesThatAreGoneAreCollected(t *testing.T) {
 	uid := before.UID
 	within(t, func(ctx context.Context) error { return gone(ctx, before) })
 	before.UID = uid
-	told := events(t, before, 2) // that there is no such pool is the other
-	if !strings.Contains(strings.Join(told, "\n"), "BlockCollected: node renewed (uid ") {
+	told := strings.Join(events(t, before, 3), "\n") // that there is no such pool is the third
+	if !strings.Contains(told, "BlockCollected: node renewed (uid ") || !strings.Contains(told, "because its agent answers: I am alive") {
 		t.Errorf("events %q", told)
 	}
-	if told := events(t, claimed, 2); !strings.Contains(strings.Join(told, "\n"), "because pod default/elsewhere has an address of it") {
+	if told := events(t, claimed, 3); !strings.Contains(strings.Join(told, "\n"), "because pod default/elsewhere has an address of it") {
 		t.Errorf("events %q", told)
 	}
 	remove(t, pod)

@@ -40,8 +40,9 @@ const looks = 5
 // podsAtOnce is how many pods are asked for at a time.
 const podsAtOnce = 500
 
-// A collector deletes the blocks of nodes that are gone. One goroutine runs it,
-// and only in the replica that leads.
+// A collector deletes the blocks of nodes that are gone, when their agents do not
+// answer any more either: a machine may run pods although its Node was deleted. One
+// goroutine runs it, and only in the replica that leads.
 type collector struct {
 	cache  client.Reader
 	server client.Reader // asked just before something is deleted
@@ -86,7 +87,11 @@ func (c *collector) collect(ctx context.Context, now time.Time) error {
 	}
 	var errs []error
 	for _, b := range orphans(due, nodes) {
-		errs = append(errs, c.end(ctx, &b, blocks.Items, nodes, claims))
+		dead, err := c.answered(ctx, &b, now)
+		if dead {
+			err = c.end(ctx, &b, blocks.Items, nodes, claims)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

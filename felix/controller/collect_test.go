@@ -48,6 +48,33 @@ func TestItem59ABlockIsDueWhenItsNodeWasGoneForTheGrace(t *testing.T) {
 	}
 }
 
+func TestTheOwnerOfABlockIsAskedBeforeItIsCollected(t *testing.T) {
+	const patience = time.Minute
+	t0 := time.Unix(1e6, 0)
+	asked := koratv1.BlockRequest{JournalID: asker, Number: t0.UnixNano()}
+	refused := asked
+	refused.Refused = "10.244.0.3 is held by pod a/b"
+	other := koratv1.BlockRequest{JournalID: "j", Refused: "no"}
+	for name, c := range map[string]struct {
+		requests []koratv1.BlockRequest
+		after    time.Duration
+		want     question
+	}{
+		"not asked yet":                       {nil, time.Hour, unasked},
+		"what others ask is not our business": {[]koratv1.BlockRequest{other}, time.Hour, unasked},
+		"it has time":                         {[]koratv1.BlockRequest{other, asked}, patience - 1, awaited},
+		"it is silent":                        {[]koratv1.BlockRequest{other, asked}, patience, gone},
+		"it lives":                            {[]koratv1.BlockRequest{refused}, time.Hour, answers},
+	} {
+		b := owned("b", "n", "u")
+		b.Spec.Requests = c.requests
+		got, says := questionOf(&b, t0.Add(c.after), patience)
+		if got != c.want || (got == answers) != (says == refused.Refused) {
+			t.Errorf("%s: got %d, %q, want %d", name, got, says, c.want)
+		}
+	}
+}
+
 func TestWhoClaimsAnAddressOfABlock(t *testing.T) {
 	b := owned("b", "n", "u")
 	claims := map[netip.Addr]string{
