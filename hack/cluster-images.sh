@@ -57,6 +57,7 @@ done
 printf 'root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\n' > "$root/etc/passwd"
 printf 'root:x:0:\ngroup-defined-in-image:x:50000:user-defined-in-image\n' > "$root/etc/group"
 printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
+cp -r "$root" "$work/busybox"
 cp -r "$root" "$work/glibc-dns"
 kubernetes=$(cd e2e/controlplane && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 install -m 644 "$kubernetes"/test/images/agnhost/porter/localhost.{crt,key} "$root/"
@@ -65,3 +66,4 @@ ln -s agnhost "$root/agnhost-2"
 cp "$bin/dns" "$root/coredns"
 pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause
 pack glibc-dns registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 -command "/bin/sleep 3600"
+pack busybox registry.k8s.io/e2e-test-images/busybox:1.37.0-1 -command /bin/sh
