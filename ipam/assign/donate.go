@@ -27,13 +27,17 @@ type gift struct {
 	missing time.Time // since when the API has no block for it; zero: it has
 }
 
-// Serve answers what other nodes ask for, until ctx ends. One goroutine runs it.
+// Serve answers what other nodes ask for, and claims ahead, until ctx ends. One
+// goroutine runs it.
 func (a *Allocator) Serve(ctx context.Context) error {
 	tick := time.NewTicker(answerEvery)
 	defer tick.Stop()
 	for {
 		if err := a.Answer(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("parts of blocks are not given up yet", "error", err)
+		}
+		if err := a.Ahead(ctx); err != nil && ctx.Err() == nil {
+			a.log.Debug("no block is claimed ahead", "error", err)
 		}
 		select {
 		case <-a.asked:

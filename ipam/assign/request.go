@@ -199,6 +199,9 @@ func (a *Allocator) fromOwn(h ipam.Handle, r ipam.Request, bits int) (netip.Addr
 	for _, cidr := range a.inOrder(r, bits) {
 		if addr, ok := a.own[cidr].Assign(h, now); ok {
 			delete(a.idle, cidr)
+			if a.own[cidr].Counts(now).Free == 0 {
+				a.wake() // to claim ahead
+			}
 			return addr, true
 		}
 	}
