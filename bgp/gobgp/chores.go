@@ -2,8 +2,11 @@ package gobgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,25 +65,85 @@ func (s *Speaker) withPeer(ctx context.Context, addr netip.Addr, doing string, f
 	}
 }
 
-// tellAtOnce tells a peer all our paths when the first session after a restart
-// comes up. GoBGP would wait for the deferral: a restart before that is over
-// would find the neighbour without them, and those that do not speak RFC 8538
-// drop what was not told again between two restarts (RFC 4724, 4.2).
+// sessionUp makes sure that a peer whose session came up at that time is told
+// all. GoBGP says that a session is up, and tells what there is, before it counts
+// the session among those that changes are told to: what changes in between is
+// lost. So all is told once more, where something may have been lost.
 //
-// GoBGP suppresses what changes until then and tells all paths once more; what is
-// withdrawn meanwhile would be forgotten. It waits.
-func (s *Speaker) tellAtOnce(ctx context.Context, addr netip.Addr) {
-	s.withPeer(ctx, addr, "tell all paths after a restart", func(p applied) error {
-		if !p.restarting {
+// When the first session after a restart comes up GoBGP would tell nothing before
+// the deferral is over: a restart before that would find the neighbour without
+// our paths, and those that do not speak RFC 8538 drop what was not told again
+// between two restarts (RFC 4724, 4.2). GoBGP suppresses what changes until then
+// and tells all paths once more; what is withdrawn meanwhile waits.
+func (s *Speaker) sessionUp(ctx context.Context, addr netip.Addr, at time.Time) {
+	s.withPeer(ctx, addr, "tell all paths", func(p applied) error {
+		if !p.restarting && !s.cfg.ClusterID.IsValid() && s.changed.Before(at.Add(-countedWithin)) {
 			return nil
 		}
-		p.restarting = false
-		s.peers[addr] = p
-		s.withdrawFrom(time.Now().Add(deferral + deferralSlack))
-		return s.srv.ResetPeer(ctx, &api.ResetPeerRequest{
+		if !s.counted(ctx, addr) {
+			if time.Since(at) < countedWithin {
+				work := s.chores
+				time.AfterFunc(countedPoll, func() {
+					work.add(func(ctx context.Context) { s.sessionUp(ctx, addr, at) })
+				})
+			}
+			return nil // else it is down again, and there will be another
+		}
+		if p.restarting {
+			p.restarting = false
+			s.peers[addr] = p
+			s.withdrawFrom(time.Now().Add(deferral + deferralSlack))
+		}
+		return errors.Join(s.srv.ResetPeer(ctx, &api.ResetPeerRequest{
 			Address: addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
-		})
+		}), s.withdrawAgain(at.Add(-countedWithin)))
 	})
+}
+
+const (
+	countedWithin = 2 * time.Second
+	countedPoll   = 5 * time.Millisecond
+)
+
+// counted reports whether changes are told to the peer. s.mu is held.
+func (s *Speaker) counted(ctx context.Context, addr netip.Addr) bool {
+	up := false
+	err := s.srv.ListPeer(ctx, &api.ListPeerRequest{Address: addr.String()}, func(p *api.Peer) {
+		up = up || p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+	})
+	return up && err == nil
+}
+
+// withdrawAgain withdraws what was withdrawn since then, and announced again
+// for a moment: GoBGP tells nobody of what it does not have. s.mu is held.
+func (s *Speaker) withdrawAgain(since time.Time) error {
+	paths := map[netip.Prefix]said{}
+	for prefix, w := range s.withdrawn {
+		_, there := s.paths[prefix]
+		_, held := s.held[prefix]
+		if !there && !held && w.at.After(since) {
+			paths[prefix] = w.as
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	return errors.Join(addPaths(s.srv, paths, s.prefs(paths)), deletePaths(s.srv, slices.Collect(maps.Keys(paths))))
+}
+
+// withdrawal is a path that was ours until a moment ago.
+type withdrawal struct {
+	as said
+	at time.Time
+}
+
+// note remembers what changes, for sessions that are coming up. s.mu is held.
+func (s *Speaker) note(gone []netip.Prefix) {
+	s.changed = time.Now()
+	maps.DeleteFunc(s.withdrawn, func(_ netip.Prefix, w withdrawal) bool { return s.changed.Sub(w.at) > 2*countedWithin })
+	for _, prefix := range gone {
+		s.withdrawn[prefix] = withdrawal{s.paths[prefix], s.changed}
+	}
 }
 
 const deferralSlack = 500 * time.Millisecond

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +36,16 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if spec := os.Getenv(fanEnv); spec != "" {
+		var f fan
+		if err := json.Unmarshal([]byte(spec), &f); err != nil {
+			panic(err)
+		}
+		if err := f.run(os.Stdout); err != nil {
+			os.Exit(1) // the error was told
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -43,6 +56,7 @@ type request struct {
 	Announce, Withdraw []bgp.Path
 	Routes             *bgp.Routes
 	Sessions           bool
+	Profile            string // begins to profile the processor to FILE.cpu, or ends it and profiles the heap to FILE.heap
 	Close              bool
 }
 
@@ -72,6 +86,7 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 			cancel()
 		}
 	})
+	var profiling *os.File
 	for dec := json.NewDecoder(in); ; {
 		var r request
 		if err := dec.Decode(&r); err != nil {
@@ -93,6 +108,8 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 			answer.Routes, err = s.Routes(ctx, *r.Routes)
 		case r.Sessions:
 			answer.Sessions, err = s.Sessions(ctx)
+		case r.Profile != "":
+			profiling, err = profile(r.Profile, profiling)
 		case r.Close:
 			return s.Close()
 		}
@@ -105,9 +122,27 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 	}
 }
 
+// profile begins a profile, or ends the running one.
+func profile(file string, running *os.File) (*os.File, error) {
+	if running == nil {
+		f, err := os.Create(file + ".cpu")
+		if err != nil {
+			return nil, err
+		}
+		return f, pprof.StartCPUProfile(f)
+	}
+	pprof.StopCPUProfile()
+	f, err := os.Create(file + ".heap")
+	if err != nil {
+		return nil, err
+	}
+	runtime.GC()
+	return nil, errors.Join(running.Close(), pprof.WriteHeapProfile(f), f.Close())
+}
+
 // process is a speaker in a process of its own.
 type process struct {
-	t       *testing.T
+	t       testing.TB
 	cmd     *exec.Cmd
 	enc     *json.Encoder
 	answers chan reply
@@ -119,7 +154,7 @@ type process struct {
 	synced    bool
 }
 
-func startSpeaker(t *testing.T, ns *kerneltest.Namespace, restarted bool) *process {
+func startSpeaker(t testing.TB, ns *kerneltest.Namespace, restarted bool) *process {
 	t.Helper()
 	p := &process{t: t, answers: make(chan reply, 1), done: make(chan struct{}), paths: map[string]string{}}
 	p.cmd = exec.Command("/proc/self/exe")
@@ -240,7 +275,7 @@ func words(addrs []netip.Addr) string {
 }
 
 // eventually waits until what f returns has the printed form of want.
-func eventually(t *testing.T, what string, want any, f func() any) {
+func eventually(t testing.TB, what string, want any, f func() any) {
 	t.Helper()
 	deadline := time.Now().Add(25 * time.Second)
 	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
@@ -256,7 +291,7 @@ func eventually(t *testing.T, what string, want any, f func() any) {
 
 // logWriter gives what a process says to the test's log.
 type logWriter struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 }
 

@@ -18,13 +18,13 @@ import (
 
 // router is a BGP daemon in a namespace.
 type router struct {
-	t   *testing.T
+	t   testing.TB
 	ns  *kerneltest.Namespace
 	dir string
 	run *exec.Cmd
 }
 
-func newRouter(t *testing.T, ns *kerneltest.Namespace) *router {
+func newRouter(t testing.TB, ns *kerneltest.Namespace) *router {
 	t.Helper()
 	// Not t.TempDir: the daemons' users may not enter that.
 	dir, err := os.MkdirTemp("", "korat-router-")
@@ -35,7 +35,7 @@ func newRouter(t *testing.T, ns *kerneltest.Namespace) *router {
 	return &router{t: t, ns: ns, dir: dir}
 }
 
-func give(t *testing.T, dir, name string) {
+func give(t testing.TB, dir, name string) {
 	t.Helper()
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -79,7 +79,7 @@ func (r *router) file(name, text string) string {
 }
 
 // frr starts zebra and bgpd.
-func frr(t *testing.T, ns *kerneltest.Namespace, config string) *router {
+func frr(t testing.TB, ns *kerneltest.Namespace, config string) *router {
 	t.Helper()
 	r := newRouter(t, ns)
 	give(t, r.dir, "frr") // the daemons run as this user
@@ -155,7 +155,7 @@ func (r *router) frrSessions(peer string) string {
 }
 
 // bird starts BIRD.
-func bird(t *testing.T, ns *kerneltest.Namespace, config string) *router {
+func bird(t testing.TB, ns *kerneltest.Namespace, config string) *router {
 	t.Helper()
 	r := newRouter(t, ns)
 	ctl := filepath.Join(r.dir, "bird.ctl")

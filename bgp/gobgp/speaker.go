@@ -54,6 +54,8 @@ type Speaker struct {
 	chores     *chores                   // of srv
 	held       map[netip.Prefix]struct{} // withdrawn, but GoBGP is not told before quietUntil
 	quietUntil time.Time
+	changed    time.Time // last, of paths
+	withdrawn  map[netip.Prefix]withdrawal
 	restarting bool // the first peers are still to come, and Options.Restarted
 }
 
@@ -67,6 +69,7 @@ func New(o Options) *Speaker {
 		paths:      map[netip.Prefix]said{},
 		tallies:    map[netip.Addr]tally{},
 		held:       map[netip.Prefix]struct{}{},
+		withdrawn:  map[netip.Prefix]withdrawal{},
 		restarting: o.Restarted,
 	}
 	s.routers = newRouters(o.Log, s.callRouters)
@@ -225,6 +228,7 @@ func (s *Speaker) stop(ctx context.Context) error {
 	clear(s.tallies)
 	s.routers.listen(nil)
 	clear(s.held)
+	clear(s.withdrawn)
 	s.quietUntil = time.Time{}
 	s.policy = policy{}
 	s.sessions.clear()
@@ -254,7 +258,7 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, 
 				return
 			}
 			s.sessions.changed(ev, at)
-			s.follow(ev, work)
+			s.follow(ev, at, work)
 			if established(ev) && !restartable(ev.Peer.State.RemoteCap) {
 				s.learned.settleSoon(ev.Peer.State.NeighborAddress, at)
 			}
@@ -263,7 +267,7 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, 
 }
 
 // follow has done what the news of a session asks for.
-func (s *Speaker) follow(ev *apiutil.WatchEventMessage_PeerEvent, work *chores) {
+func (s *Speaker) follow(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time, work *chores) {
 	addr := ev.Peer.State.NeighborAddress.Unmap()
 	switch {
 	case ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
@@ -272,7 +276,7 @@ func (s *Speaker) follow(ev *apiutil.WatchEventMessage_PeerEvent, work *chores) 
 	case ev.Peer.Conf.PeerASN == 0 && ev.Peer.State.PeerASN == ev.Peer.State.LocalASN:
 		work.add(func(ctx context.Context) { s.ownAS(ctx, addr) })
 	default:
-		work.add(func(ctx context.Context) { s.tellAtOnce(ctx, addr) })
+		work.add(func(ctx context.Context) { s.sessionUp(ctx, addr, at) })
 	}
 }
 
@@ -288,6 +292,10 @@ func (s *Speaker) originate(ctx context.Context, change map[netip.Prefix]said) e
 			add[p] = k
 		}
 	}
+	if len(add)+len(del) == 0 {
+		return nil
+	}
+	s.note(del)
 	known := len(s.labels.list)
 	prefs := s.prefs(add)
 	if s.srv != nil {
