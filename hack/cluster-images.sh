@@ -17,14 +17,12 @@ arch=$(go env GOARCH)
 # pack ARCHIVE IMAGE FLAGS...
 pack() { "$bin/image" -out "$out/$1.tar" -name "$2" "${@:3}" "$arch=$work/$1"; }
 
-mkdir -p "$work/pause" "$work/pause-suites" "$work/coredns"
+mkdir -p "$work/pause" "$work/coredns"
 cp "$bin/pause" "$work/pause/"
-cp "$bin/pause" "$work/pause-suites/"
 cp "$bin/dns" "$work/coredns/coredns"
-pack pause registry.k8s.io/pause:3.10.1 -entrypoint /pause
+pack pause registry.k8s.io/pause:3.10.1 -also registry.k8s.io/pause:3.10.2 -entrypoint /pause # of containerd and of the tests
 pack coredns registry.k8s.io/coredns/coredns:lab -entrypoint /coredns
 [ "${1:-}" = suites ] || exit 0
-pack pause-suites registry.k8s.io/pause:3.10.2 -entrypoint /pause # the tests have a version of their own
 
 mkdir -p "$work/boom"
 cp "$bin/regression-issue-74839" "$work/boom/" # answers with a packet out of the window
@@ -33,7 +31,7 @@ pack boom registry.k8s.io/e2e-test-images/regression-issue-74839:1.4 -entrypoint
 root=$work/agnhost
 mkdir -p "$root"/{bin,usr/bin,usr/local/bin,tmp,var/tmp,etc,uploads,root}
 chmod 1777 "$root/tmp" "$root/var/tmp"
-for program in bash curl dig getent hostname ip ss wget; do
+for program in bash conntrack curl dig getent hostname ip ss wget; do
 	cp -L "$(command -v "$program")" "$root/usr/bin/"
 done
 ln -s ../usr/bin/bash "$root/bin/bash"
@@ -57,13 +55,12 @@ done
 printf 'root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\n' > "$root/etc/passwd"
 printf 'root:x:0:\ngroup-defined-in-image:x:50000:user-defined-in-image\n' > "$root/etc/group"
 printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
-cp -r "$root" "$work/busybox"
-cp -r "$root" "$work/glibc-dns"
+cp -r "$root" "$work/tools"
 kubernetes=$(cd e2e/controlplane && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 install -m 644 "$kubernetes"/test/images/agnhost/porter/localhost.{crt,key} "$root/"
 cp "$bin/agnhost" "$root/agnhost"
 ln -s agnhost "$root/agnhost-2"
 cp "$bin/dns" "$root/coredns"
 pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause
-pack glibc-dns registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 -command "/bin/sleep 3600"
-pack busybox registry.k8s.io/e2e-test-images/busybox:1.37.0-1 -command /bin/sh
+pack tools registry.k8s.io/e2e-test-images/busybox:1.37.0-1 -command /bin/sh \
+	-also "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 registry.k8s.io/build-image/distroless-iptables:v0.9.6"

@@ -28,6 +28,7 @@ func main() {
 func run(args []string) error {
 	f := flag.NewFlagSet("image", flag.ContinueOnError)
 	name := f.String("name", "", "reference of the image (required)")
+	also := f.String("also", "", "more references of the same image, separated by spaces")
 	out := f.String("out", "", "archive to write (required)")
 	version := f.String("version", "unknown", "version of what is in it")
 	source := f.String("source", "", "URL of what it was built from")
@@ -41,7 +42,7 @@ func run(args []string) error {
 		return errors.New("want -name, -out and ARCHITECTURE=DIRECTORY")
 	}
 	image := oci.Image{
-		Name: *name, User: *user,
+		Name: *name, Also: strings.Fields(*also), User: *user,
 		Entrypoint: strings.Fields(*entrypoint), Command: strings.Fields(*command),
 		Labels: map[string]string{"org.opencontainers.image.version": *version},
 	}

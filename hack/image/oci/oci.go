@@ -22,8 +22,10 @@ import (
 
 // Image is one image, for one or more platforms.
 type Image struct {
-	// Name is its full reference, such as "ghcr.io/koratnet/korat:v1.0.0".
+	// Name is its full reference, such as "ghcr.io/koratnet/korat:v1.0.0". Also are
+	// more of them, for the same image.
 	Name string
+	Also []string
 	// Labels are those of its configuration, and annotations of its manifests.
 	Labels map[string]string
 	// Entrypoint and Command are what a container runs; User is empty for root.
@@ -127,9 +129,13 @@ func (a *archive) image(i Image) (string, error) {
 		return "", err
 	}
 	digest := d.Digest
-	_, tag, _ := strings.Cut(i.Name[strings.LastIndex(i.Name, "/")+1:], ":")
-	d.Annotations = map[string]string{"io.containerd.image.name": i.Name, "org.opencontainers.image.ref.name": tag}
-	b, err := json.Marshal(manifest{SchemaVersion: 2, MediaType: indexType, Manifests: []descriptor{d}})
+	top := manifest{SchemaVersion: 2, MediaType: indexType}
+	for _, name := range append([]string{i.Name}, i.Also...) {
+		_, tag, _ := strings.Cut(name[strings.LastIndex(name, "/")+1:], ":")
+		d.Annotations = map[string]string{"io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag}
+		top.Manifests = append(top.Manifests, d)
+	}
+	b, err := json.Marshal(top)
 	if err != nil {
 		return "", err
 	}

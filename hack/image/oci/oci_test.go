@@ -49,7 +49,7 @@ func tree(t *testing.T, umask os.FileMode, when time.Time) string {
 func write(t *testing.T, roots ...string) (string, []byte) {
 	t.Helper()
 	image := oci.Image{
-		Name: "example.org/korat:v1", Entrypoint: []string{"/usr/bin/korat"}, User: "65532",
+		Name: "example.org/korat:v1", Also: []string{"example.org/other:v2"}, Entrypoint: []string{"/usr/bin/korat"}, User: "65532",
 		Labels: map[string]string{"org.opencontainers.image.version": "v1", "a": "b"},
 	}
 	for i, root := range roots {
@@ -119,7 +119,7 @@ func TestArchiveNamesEverythingThatAnImporterFollows(t *testing.T) {
 	blob := func(r reference) document { return read("blobs/" + strings.Replace(r.Digest, ":", "/", 1)) }
 
 	top := read("index.json").Manifests
-	if len(top) != 1 || top[0].Digest != digest || top[0].Annotations["io.containerd.image.name"] != "example.org/korat:v1" {
+	if len(top) != 2 || top[1].Digest != digest || top[1].Annotations["org.opencontainers.image.ref.name"] != "v2" || top[0].Digest != digest || top[0].Annotations["io.containerd.image.name"] != "example.org/korat:v1" {
 		t.Fatalf("index.json: %+v, digest %s", top, digest)
 	}
 	platforms := blob(top[0]).Manifests
