@@ -158,8 +158,16 @@ func (r *Reconciler) setUp(name string, gateways map[int]bool) error {
 	return nil
 }
 
-// gateways returns the indexes of the interfaces that have gateway6.
+// gateways returns the indexes of the interfaces that have gateway6, if one that is
+// to be looked at wants it.
 func (r *Reconciler) gateways() (map[int]bool, error) {
+	wanted := false
+	for name := range r.unsure {
+		wanted = wanted || r.want[name].ipv6
+	}
+	if !wanted {
+		return nil, nil
+	}
 	addrs, err := nlsock.Retry(func() ([]netlink.Addr, error) { return r.handle.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
