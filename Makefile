@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ generate: ## regenerate deep copies and CRDs
 
 check-generated: generate ## fail when generated files are not committed
 	git diff --exit-code -- api charts
+
+test-vm: deps ## the tests that need another kernel, of Debian in QEMU without virtualisation: IP in IP (root, some minutes)
+	hack/vm/test.sh
 
 judge: deps ## both data planes against the evaluator: 2,000 random clusters and 200 kills each (slow, root)
 	go test -p 1 ./felix/nft ./felix/iptables -run 'Law$$|Eval$$|Kill' -clusters 2000 -kills 200 -timeout 90m
