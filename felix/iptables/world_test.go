@@ -206,7 +206,7 @@ func (w *world) openMarkers() {
 // await collects what arrives until m has, and with it all that was before it.
 func (w *world) await(m shot, got map[string]map[key]bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		w.collect(got)
 		if got[m.to][m.key()] {
 			// Some sites were looked at before m arrived: what was delivered to them
