@@ -195,6 +195,23 @@ func TestItem59AnAddressIsFreedAtTheSecondLookOnly(t *testing.T) {
 	look(0)
 }
 
+func TestItem11TwoDoNotBoundTheSamePod(t *testing.T) {
+	w, m := quietWorld(t)
+	w.annotations[m.name+"/slow"] = map[string]string{annotation.IngressBandwidth: "10M", annotation.EgressBandwidth: "500k"}
+	slow := m.sandbox("slow", "slow")
+	m.server.Chain = []string{"portmap", "bandwidth"}
+	if r := slow.do(t, wire.Add); r.Error == nil || !strings.Contains(r.Error.Error(), "the plugin bandwidth, which is chained on this node") {
+		t.Errorf("beside the plugin: %v", r.Error)
+	}
+	m.server.Chain = []string{"portmap"}
+	slow.must(t, wire.Add)
+	for _, at := range m.books.State().Attachments {
+		if at.Ingress != 10_000_000 || at.Egress != 500_000 {
+			t.Errorf("recorded %+v", at)
+		}
+	}
+}
+
 // TestItem8NothingLeadsToASecondPodWithTheAddressOfARunningOne: where a virtual
 // machine moves while it runs, its new pod must not draw the traffic of the old one
 // too early. Here it gets the address only when the old one has let go of it.
