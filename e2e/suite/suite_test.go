@@ -57,10 +57,10 @@ func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
 	return lab.Up(ctx, o)
 }
 
-// eventually waits up to 20 seconds for check to return nil.
+// eventually waits up to a minute for check to return nil.
 func eventually(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := lab.Eventually(ctx, check); err != nil {
 		t.Fatalf("%s: %v", what, err)
