@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e judge churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e interop judge churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ conformance: cluster-build ## upstream's end-to-end tests of sig-network on a du
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
 	hack/cluster-images.sh suites
 	bin/cluster down --name conformance
-	bin/cluster up --name conformance --topology dual-stack --nodes $(NODES) --proxy-mode $(or $(PROXY),iptables)
+	bin/cluster up --name conformance --topology dual-stack --nodes 3 --proxy-mode $(or $(PROXY),iptables)
 	bin/cluster install --name conformance --tag $(VERSION) --backend "$(BACKEND)"
 	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
 	bin/cluster down --name conformance
@@ -92,6 +92,10 @@ check-generated: generate ## fail when generated files are not committed
 
 test-vm: deps ## the tests that need another kernel, of Debian in QEMU without virtualisation: IP in IP (root, some minutes)
 	hack/vm/test.sh
+
+interop: deps ## every cell of docs/bgp-interop.md: Korat with FRR, BIRD and GoBGP's daemon as top of rack and reflector (some minutes, root)
+	cd $$(go list -m -f '{{.Dir}}' github.com/osrg/gobgp/v4) && go build -o $(CURDIR)/bin/ ./cmd/gobgpd ./cmd/gobgp
+	go test ./e2e/interop -all -update -count=1 -timeout 30m
 
 judge: deps ## both data planes against the evaluator: 2,000 random clusters and 200 kills each (slow, root)
 	go test -p 1 ./felix/nft ./felix/iptables -run 'Law$$|Eval$$|Kill' -clusters 2000 -kills 200 -timeout 90m

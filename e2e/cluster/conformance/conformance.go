@@ -54,6 +54,8 @@ type Options struct {
 	Bin string
 	// Kubeconfig is the admin's.
 	Kubeconfig string
+	// Nodes is how many the cluster has: specs that want more skip themselves.
+	Nodes int
 	// Focus is a regular expression: specs whose names it matches are run.
 	Focus string
 	// Processes is how many specs run at once.
@@ -106,7 +108,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		"--no-color", "--silence-skips", fmt.Sprintf("--procs=%d", o.Processes), "--timeout=3h",
 		"--json-report="+filepath.Base(report), "--output-dir="+filepath.Dir(report),
 		"--focus="+o.Focus, "--skip="+strings.Join(not, "|"), filepath.Join(bin, "e2e.test"), "--",
-		"--kubeconfig="+o.Kubeconfig, "--provider=skeleton", "--kubectl-path="+kubectl)
+		"--kubeconfig="+o.Kubeconfig, "--provider=skeleton", fmt.Sprintf("--num-nodes=%d", o.Nodes), "--kubectl-path="+kubectl)
 	cmd.Stdout, cmd.Stderr = o.Output, o.Output
 	ended := cmd.Run() // not nil also when specs failed
 	text, err := os.ReadFile(report)

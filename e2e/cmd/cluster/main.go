@@ -115,7 +115,7 @@ func (c *command) conformance() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o.Kubeconfig = l.Kubeconfig()
+			o.Kubeconfig, o.Nodes = l.Kubeconfig(), len(l.Topology.Nodes())
 			result, err := conformance.Run(cmd.Context(), o)
 			if err != nil {
 				return err
