@@ -38,6 +38,7 @@ import (
 	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/event/mailbox"
 	"github.com/koratnet/korat/felix/flow"
+	"github.com/koratnet/korat/felix/kernel/sysctl"
 	"github.com/koratnet/korat/felix/kube"
 	"github.com/koratnet/korat/felix/peering"
 	"github.com/koratnet/korat/felix/pod"
@@ -87,6 +88,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := os.MkdirAll(c.RunDir, 0o755); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
+	if err := sysctl.MakeWritable(); err != nil {
+		return err
+	}
 	clients, err := kubeClients(c)
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
-		Status: board, Box: box, Log: c.Log.With("part", "cni"),
+		Chain: c.CNI.Chain, Status: board, Box: box, Log: c.Log.With("part", "cni"),
 	})
 	if err := cni.Recover(); err != nil {
 		return fmt.Errorf("endpoints of the journal: %w", err)
@@ -159,7 +163,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return reconcile.Listen(ctx, speaker, box) })
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return kernel.followNodes(ctx) })
-	g.Go(func() error { return node.tunnels.run(ctx, node.listed) })
+	g.Go(func() error { return node.tunnels.run(ctx) })
 	g.Go(func() error {
 		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)
 	})
