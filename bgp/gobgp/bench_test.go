@@ -131,12 +131,33 @@ func resident(t testing.TB, pid int) (now, most float64) {
 	return now, most
 }
 
+// processor returns the processor time of a process, in seconds.
+func processor(t testing.TB, pid int) float64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	const user, system, ticks = 11, 12, 100 // after the name; ticks a second
+	var sum float64
+	for _, i := range []int{user, system} {
+		n, err := strconv.ParseFloat(f[i], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n / ticks
+	}
+	return sum
+}
+
 // benchmarkFan measures each router with a fan of its own, in turns.
 func benchmarkFan(b *testing.B, f fan, reflects bool) {
 	for _, m := range measuredRouters() {
 		b.Run(m.name, func(b *testing.B) {
 			var learn, hear time.Duration
-			var now, most float64
+			var now, most, cpu float64
 			for range b.N {
 				router, neighbours := routerAndFan(b)
 				r := m.start(b, router, f, reflects)
@@ -155,11 +176,13 @@ func benchmarkFan(b *testing.B, f fan, reflects bool) {
 					r.profile()
 				}
 				now, most = now+n, max(most, x)
+				cpu += processor(b, r.pid)
 			}
 			b.ReportMetric(learn.Seconds()/float64(b.N), "s/learned")
 			if f.Expect > 0 {
 				b.ReportMetric(hear.Seconds()/float64(b.N), "s/told")
 			}
+			b.ReportMetric(cpu/float64(b.N), "cpu-s")
 			b.ReportMetric(now/float64(b.N), "MB")
 			b.ReportMetric(most, "MB-most")
 			b.ReportMetric(0, "ns/op")

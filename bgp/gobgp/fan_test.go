@@ -230,6 +230,8 @@ func routerAndFan(t testing.TB) (router, neighbours *kerneltest.Namespace) {
 	neighbours.Run("ip", "route", "add", "local", fanNet.String(), "dev", "lo")
 	router.Up("fan")
 	neighbours.Up("fan")
+	// One entry in the kernel's table of neighbours: it has room for 1,024 on all links.
+	router.Run("ip", "route", "add", fanNet.String(), "via", "10.10.255.2")
 	return router, neighbours
 }
 

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // logHandler lets GoBGP log into ours, one level lower at its Info: what is a
@@ -15,13 +17,14 @@ import (
 // GoBGP's Debug lines are one per message on the wire and go no further.
 type logHandler struct {
 	next     slog.Handler
+	limit    *logLimit
 	sessions *sessions
 	off      *atomic.Bool
 	peer     netip.Addr // set for the logger of one neighbour
 }
 
 func newLogHandler(log *slog.Logger, s *sessions, off *atomic.Bool) *logHandler {
-	return &logHandler{next: log.With("component", "gobgp").Handler(), sessions: s, off: off}
+	return &logHandler{next: log.With("component", "gobgp").Handler(), limit: &logLimit{m: map[netip.Addr]*logWindow{}}, sessions: s, off: off}
 }
 
 // Enabled implements slog.Handler.
@@ -47,6 +50,10 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelInfo || !h.next.Enabled(ctx, level) {
 		return nil
 	}
+	leftOut, ok := h.limit.allow(h.peer, r.Time)
+	if !ok {
+		return nil
+	}
 	out := slog.NewRecord(r.Time, level, r.Message, r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key != "Topic" {
@@ -54,7 +61,49 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		}
 		return true
 	})
+	if leftOut > 0 {
+		out.AddAttrs(slog.Int("lines_left_out", leftOut))
+	}
 	return h.next.Handle(ctx, out)
+}
+
+const (
+	logLines  = 20 // of one neighbour
+	logPeriod = 10 * time.Second
+)
+
+// logLimit keeps a neighbour from filling the log: GoBGP writes a line for each
+// message that is malformed.
+type logLimit struct {
+	mu sync.Mutex // guards m
+	m  map[netip.Addr]*logWindow
+}
+
+type logWindow struct {
+	begun          time.Time
+	lines, leftOut int
+}
+
+// allow reports whether a line about peer may be written, and how many were left
+// out since the last one.
+func (l *logLimit) allow(peer netip.Addr, at time.Time) (leftOut int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.m[peer]
+	if w == nil {
+		w = &logWindow{begun: at}
+		l.m[peer] = w
+	}
+	if at.Sub(w.begun) >= logPeriod {
+		w.begun, w.lines = at, 0
+	}
+	if w.lines >= logLines {
+		w.leftOut++
+		return 0, false
+	}
+	w.lines++
+	leftOut, w.leftOut = w.leftOut, 0
+	return leftOut, true
 }
 
 // WithAttrs implements slog.Handler.
