@@ -12,6 +12,9 @@ func TestValidManifestsAreAccepted(t *testing.T) {
 	for _, pattern := range []string{"testdata/valid/*.yaml", "../../docs/examples/*.yaml"} {
 		forEachManifest(t, pattern, func(t *testing.T, file string) {
 			for _, o := range loadManifests(t, file) {
+				if o["apiVersion"] == "v1" { // examples have Services beside
+					continue
+				}
 				noMistakes(t, kindOf(t, kinds, o).create(t.Context(), o))
 			}
 		})
