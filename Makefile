@@ -59,8 +59,8 @@ images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materi
 deps: ## install the Debian packages that tests and demo use
 	hack/install-deps.sh
 
-demo: deps lab-build ## a routed cluster on this machine, checked step by step (KEEP=1 leaves it up, LAB=ipv6 or dual-stack has other addresses, BACKEND=NFTables another data plane)
-	KEEP=$(KEEP) LAB=$(LAB) BACKEND=$(BACKEND) bin/demo
+demo: deps lab-build ## a routed cluster on this machine, checked step by step (KEEP=1 leaves it up, LAB=ipv6 or dual-stack has other addresses, BACKEND=NFTables another data plane, ENCAP=VXLAN wraps packets)
+	KEEP=$(KEEP) LAB=$(LAB) BACKEND=$(BACKEND) ENCAP=$(ENCAP) bin/demo
 
 demo-families: deps lab-build ## the demo with IPv4, with both families and with IPv6 alone
 	for lab in default dual-stack ipv6; do LAB=$$lab bin/demo; done

@@ -33,6 +33,12 @@ echo "a reflector with 300 clients of 10 routes (3 times BIRD's time, 150 MB)"
 go test -run '^$' -bench 'Mesh|Learn|Reflector' -benchtime 1x ./bgp/gobgp | grep -E '^Benchmark'
 
 echo
+echo "tunnels: all that leads to 1,000 nodes (limit: 1 s), one node more (5 ms)"
+go test -run '^$' -bench 'Nodes|More' -benchtime 10x ./felix/kernel/tunnel | grep -E '^Benchmark'
+echo "a VXLAN tunnel beside one made by hand and beside the plain way, as ratios of the best (limit: 0.97 of that by hand)"
+go test -run '^$' -bench ByHand -benchtime 20x ./felix/kernel/tunnel | grep -E '^Benchmark'
+
+echo
 echo "agents at idle, 12 pods on 4 nodes (limit: 60 MB resident)"
 lab="bin/lab --name bench"
 trap '$lab down' EXIT
