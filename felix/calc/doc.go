@@ -5,6 +5,10 @@
 //	Put(event)                 tables: the last value per key, and what it was
 //	   │
 //	settings ─▶ ranges         how the data plane behaves; pools and nodes as sets  ─▶ Settings, Sets
+//	               ▲
+//	advertised ────┤           addresses of services that this node serves          ─▶ Paths
+//	   └▶ offers   │           the same, under the advertisements that select them  ─▶ Paths
+//	           learnable       of which prefixes neighbours may teach routes
 //	   │
 //	labels ──────────┐         pods, network sets, host endpoints and nodes as things
 //	   │             │         with labels and addresses; namespaces, service accounts
