@@ -71,7 +71,7 @@ unit: ## pure tests: nothing but Go
 	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')
 
 # Packages whose tests make network namespaces or start routers.
-KERNEL := felix/(kernel|bandwidth|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded)|cmd/korat-cni
+KERNEL := felix/(kernel|bandwidth|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded|child)|cmd/korat-cni
 kernel: ## tests against the kernel and real routers, in namespaces of their own (root)
 	go test -p 1 $$(go list ./... | grep -E '$(KERNEL)')
 

@@ -14,11 +14,11 @@ var CRDs embed.FS
 //go:embed korat/rbac.yaml
 var RBAC []byte
 
-// Workloads run Korat's programs as pods. Their image has no tag: whoever applies
-// them says which.
+// Manifest is the chart rendered with its default values for kube-system: service
+// accounts with the rules of RBAC, the agents and the controllers.
 //
-//go:embed korat/workloads.yaml
-var Workloads []byte
+//go:embed korat.yaml
+var Manifest []byte
 
 // Image is the name of Korat's image, without a tag.
 const Image = "ghcr.io/koratnet/korat"

@@ -47,9 +47,6 @@ func (c *Cluster) Install(ctx context.Context, tag string) error {
 	if err := c.ApplyYAML(ctx, bytes.ReplaceAll(coreDNS, []byte("CLUSTER_DNS"), []byte(dns.String()))); err != nil {
 		return err
 	}
-	if err := c.ApplyYAML(ctx, charts.RBAC); err != nil {
-		return err
-	}
 	if err := c.applyWorkloads(ctx, tag); err != nil {
 		return err
 	}
@@ -64,7 +61,7 @@ func (c *Cluster) Install(ctx context.Context, tag string) error {
 }
 
 func (c *Cluster) applyWorkloads(ctx context.Context, tag string) error {
-	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(charts.Workloads), 4096)
+	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(charts.Manifest), 4096)
 	for {
 		u := &unstructured.Unstructured{}
 		err := d.Decode(&u.Object)
@@ -73,6 +70,9 @@ func (c *Cluster) applyWorkloads(ctx context.Context, tag string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if len(u.Object) == 0 { // comments
+			continue
 		}
 		if err := c.settle(u, tag); err != nil {
 			return err
@@ -94,7 +94,7 @@ func (c *Cluster) settle(u *unstructured.Unstructured, tag string) error {
 		}
 		for _, item := range containers {
 			container := item.(map[string]any)
-			if container["image"] == charts.Image {
+			if image, _ := container["image"].(string); strings.HasPrefix(image, charts.Image+":") {
 				container["image"] = charts.Image + ":" + tag
 			}
 			if container["name"] == "controller" {

@@ -1,0 +1,16 @@
+{{/* Labels that select pods. Never to be changed: a DaemonSet's selector is immutable. */}}
+{{- define "korat.selector" -}}
+app.kubernetes.io/name: korat
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+
+{{- define "korat.labels" -}}
+app.kubernetes.io/part-of: korat
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "korat.image" -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end }}
