@@ -48,7 +48,7 @@ conformance: cluster-build ## upstream's end-to-end tests of sig-network on a du
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
 	hack/cluster-images.sh suites
 	bin/cluster down --name conformance
-	bin/cluster up --name conformance --topology dual-stack --nodes 3 --proxy-mode $(or $(PROXY),iptables)
+	bin/cluster up --name conformance --topology dual-stack --nodes 3 --proxy-mode $(or $(PROXY),iptables) --images bin/cluster-images,bin/suite-images
 	bin/cluster install --name conformance --tag $(VERSION) --backend "$(BACKEND)"
 	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
 	bin/cluster down --name conformance

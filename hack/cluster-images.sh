@@ -1,15 +1,16 @@
 #!/bin/bash
-# Builds the images that the cluster lab needs beside Korat's, into
-# bin/cluster-images: what every cluster has (pause, CoreDNS) and, with the argument "suites", what the
-# pods of upstream's tests run. There is no registry: the images have the names
-# under which tests ask for them, and nodes have them before anybody asks.
+# Builds the images that the cluster lab needs beside Korat's: into
+# bin/cluster-images what every cluster has (pause, CoreDNS), and with the argument
+# "suites" into bin/suite-images what the pods of upstream's tests run. There is no
+# registry: images have the names under which they are asked for, and nodes have
+# them before anybody asks.
 #
 # The programs in the tests' images are this machine's own (busybox, curl, dig, nc
 # ...), with their libraries; agnhost is built from the modules of Kubernetes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${OUT:-bin/cluster-images} bin=${BIN:-bin}
-mkdir -p "$out"
+out=bin/cluster-images bin=bin
+mkdir -p "$out" bin/suite-images
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 arch=$(go env GOARCH)
@@ -23,6 +24,7 @@ cp "$bin/dns" "$work/coredns/coredns"
 pack pause registry.k8s.io/pause:3.10.1 -also registry.k8s.io/pause:3.10.2 -entrypoint /pause # of containerd and of the tests
 pack coredns registry.k8s.io/coredns/coredns:lab -entrypoint /coredns
 [ "${1:-}" = suites ] || exit 0
+out=bin/suite-images
 
 mkdir -p "$work/boom"
 cp "$bin/regression-issue-74839" "$work/boom/" # answers with a packet out of the window

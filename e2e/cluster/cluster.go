@@ -29,8 +29,8 @@ type Options struct {
 	Nodes int
 	// Bin is the directory of the binaries lab and kubernetes, default "bin".
 	Bin string
-	// Images is a directory of archives that every node has, default Bin/cluster-images.
-	Images string
+	// Images are directories of archives that every node has, default Bin/cluster-images.
+	Images []string
 	// ProxyMode is kube-proxy's, "iptables" (the default) or "nftables".
 	ProxyMode string
 	// Progress gets a line for each step; nil for none.
@@ -47,8 +47,8 @@ func (o *Options) complete() error {
 	if o.Bin == "" {
 		o.Bin = "bin"
 	}
-	if o.Images == "" {
-		o.Images = filepath.Join(o.Bin, "cluster-images")
+	if len(o.Images) == 0 {
+		o.Images = []string{filepath.Join(o.Bin, "cluster-images")}
 	}
 	switch o.ProxyMode {
 	case "":
@@ -86,9 +86,13 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	archives, err := filepath.Glob(filepath.Join(o.Images, "*.tar"))
-	if err != nil {
-		return nil, err
+	var archives []string
+	for _, dir := range o.Images {
+		found, err := filepath.Glob(filepath.Join(dir, "*.tar"))
+		if err != nil {
+			return nil, err
+		}
+		archives = append(archives, found...)
 	}
 	l, err := lab.Up(ctx, o.lab())
 	if err != nil {

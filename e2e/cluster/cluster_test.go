@@ -36,7 +36,7 @@ func TestPodsOfTwoRacksReachEachOtherAndNothingIsLeft(t *testing.T) {
 	o := cluster.Options{Name: "tcluster", Bin: bin, Nodes: 2, Progress: t.Output()}
 	down(t, o)
 	t.Cleanup(func() { down(t, o) })
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 
 	start := time.Now()

@@ -66,7 +66,7 @@ func (c *command) up() *cobra.Command {
 	f.StringVar(&c.topology, "topology", "default", "default, dual-stack, dual-tor or ipv6")
 	f.IntVar(&c.o.Nodes, "nodes", 2, "number of nodes; 0: all of the topology")
 	f.StringVar(&c.o.Bin, "bin", "bin", "directory of the binaries lab and kubernetes")
-	f.StringVar(&c.o.Images, "images", "", "directory of image archives (default BIN/cluster-images)")
+	f.StringSliceVar(&c.o.Images, "images", nil, "directories of image archives (default BIN/cluster-images)")
 	f.StringVar(&c.o.ProxyMode, "proxy-mode", "iptables", "of kube-proxy: iptables or nftables")
 	return cmd
 }
