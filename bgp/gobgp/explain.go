@@ -3,6 +3,7 @@ package gobgp
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -46,7 +47,7 @@ func (e explainer) refused(p bgp.Peer, r bgp.Route, attrs []packet.PathAttribute
 		return "the AS path has our AS"
 	case session == bgp.PeerInternal && originator(attrs) == e.cfg.RouterID:
 		return "this node said it first"
-	case session == bgp.PeerInternal && r.LocalPref != nil && *r.LocalPref > highestPref:
+	case session == bgp.PeerInternal && r.LocalPref != nil && uint64(*r.LocalPref)+uint64(len(e.labels)) > math.MaxUint32:
 		return "the local preference is one of our own"
 	case self:
 		return "the next hop is this node"

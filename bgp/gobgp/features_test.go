@@ -153,7 +153,7 @@ route-map own permit 1
 	}
 }
 
-// TestUnnumbered_Item65: the router is found by what it advertises on the link,
+// TestUnnumberedPeer: the router is found by what it advertises on the link,
 // and its next hops are on that link.
 func TestUnnumberedPeer(t *testing.T) {
 	node, tor := kerneltest.New(t), kerneltest.New(t)
@@ -195,9 +195,9 @@ func linkLocal(t *testing.T, ns *kerneltest.Namespace, link string) string {
 	return addr
 }
 
-// TestPassword_Item69: a wrong password is suspected in words, and a new one
+// TestItem69Password: a wrong password is suspected in words, and a new one
 // touches only its peer.
-func TestPassword_Item69(t *testing.T) {
+func TestItem69Password(t *testing.T) {
 	node, tor := pair(t)
 	r := frr(t, tor, frrBegin+`
  neighbor 192.0.2.10 remote-as 64512
@@ -238,8 +238,8 @@ func TestPassword_Item69(t *testing.T) {
 	}
 }
 
-// TestGTSM_Item69: a peer that must be on the link is not heard when it is not.
-func TestGTSM_Item69(t *testing.T) {
+// TestItem69GTSM: a peer that must be on the link is not heard when it is not.
+func TestItem69GTSM(t *testing.T) {
 	node, tor := pair(t)
 	frr(t, tor, frrBegin+`
  neighbor 192.0.2.10 remote-as 64512
@@ -276,9 +276,9 @@ func TestTooManyPrefixes(t *testing.T) {
 	})
 }
 
-// TestSecondRestart_Item75: two restarts in a row, the second before the first is
+// TestItem75SecondRestart: two restarts in a row, the second before the first is
 // over, take nothing away, whether the neighbour speaks RFC 8538 or not.
-func TestSecondRestart_Item75(t *testing.T) {
+func TestItem75SecondRestart(t *testing.T) {
 	node, tor1, tor2 := kerneltest.New(t), kerneltest.New(t), kerneltest.New(t)
 	joined(t, node, tor1, "frr", map[*kerneltest.Namespace][]string{
 		node: {"192.0.2.10/24", "2001:db8:2::10/64"}, tor1: {"192.0.2.1/24", "2001:db8:2::1/64"},

@@ -33,10 +33,10 @@ func TestWeightsFollowSpeeds(t *testing.T) {
 	}
 }
 
-// TestNextHops, item 74: equal paths are several next hops, with weights where the
+// TestItem74NextHops: equal paths are several next hops, with weights where the
 // neighbours tell the bandwidth of their links; what is kept over a long restart is
 // used only when there is nothing else.
-func TestNextHops_Item74(t *testing.T) {
+func TestItem74NextHops(t *testing.T) {
 	prefix := netip.MustParsePrefix("203.0.113.0/24")
 	nlri, err := packet.NewIPAddrPrefix(prefix)
 	if err != nil {

@@ -220,7 +220,7 @@ func (p *process) ask(r request) reply {
 		return a
 	case <-p.done:
 		p.t.Fatal("speaker ended")
-	case <-time.After(20 * time.Second):
+	case <-time.After(45 * time.Second):
 		p.t.Fatal("speaker does not answer")
 	}
 	return reply{}
@@ -277,7 +277,7 @@ func words(addrs []netip.Addr) string {
 // eventually waits until what f returns has the printed form of want.
 func eventually(t testing.TB, what string, want any, f func() any) {
 	t.Helper()
-	deadline := time.Now().Add(25 * time.Second)
+	deadline := time.Now().Add(45 * time.Second)
 	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
 		got := f()
 		if fmt.Sprint(got) == fmt.Sprint(want) {

@@ -17,40 +17,62 @@ type Speaker interface {
 	Close() error
 }
 
-// Contract runs scenarios with the speakers that make returns, each silent yet.
-// restarted ones follow on a closed one whose routes are still in force. The
-// speakers have addresses in 127/8 and ports of their own.
-func Contract(t *testing.T, make func(t *testing.T, restarted bool) Speaker) {
-	for name, run := range map[string]func(*lab){
-		"a peer is told the kinds it asked for, and a change of them leaves the session up": kinds,
-		"a path is told when it comes and when it goes":                                     comeAndGo,
-		"one prefix may be a block and a host":                                              bothKinds,
-		"a prefix from two neighbours has two next hops":                                    twoNextHops,
-		"what is learned is not told on":                                                    noTransit,
-		"a peer that goes takes its paths along, and no other":                              peerGoes,
-		"a restart takes nothing away":                                                      restart,
-		"a speaker that does not come back is forgotten":                                    noReturn,
-		"a peer that is not there is waited for as long as the restart time":                absentPeer,
-		"without peers all is known at once":                                                noPeers,
-		"our own path hides those of others":                                                ownPath,
-		"another AS number begins all sessions anew":                                        otherAS,
-		"a session that is broken is withdrawn at once and tried again":                     broken,
-		"routes tell what was heard, told and is in use":                                    routes,
-		"filters change and hold back what is told, live":                                   exportFilters,
-		"filters change and hold back what is heard, live":                                  importFilters,
-		"an advertisement is told to those that name it, with its attributes":               advertisements,
-		"a node that drains says so with all it tells":                                      draining,
-		"a reflector tells on as RFC 4456 says and keeps the next hop":                      reflector,
-	} {
+// Maker makes a speaker, silent yet. restarted ones follow on a closed one whose
+// routes are still in force. The speakers have addresses in 127/8 and ports of
+// their own.
+type Maker func(t *testing.T, restarted bool) Speaker
+
+// Contract runs the scenarios that no item of Items stands for.
+func Contract(t *testing.T, make Maker) { run(t, make, 0) }
+
+// Item runs the scenarios of one of the numbered behaviours: 66 what is told, 67
+// what is taken, 68 reflection and next hops.
+func Item(t *testing.T, number int, make Maker) { run(t, make, number) }
+
+func run(t *testing.T, make Maker, item int) {
+	for name, play := range scenarios()[item] {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(&lab{T: t, make: make})
+			play(&lab{T: t, make: make})
 		})
 	}
 }
 
+// scenarios returns all, by the item that they stand for.
+func scenarios() map[int]map[string]func(*lab) {
+	return map[int]map[string]func(*lab){
+		0: {
+			"a path is told when it comes and when it goes":                      comeAndGo,
+			"one prefix may be a block and a host":                               bothKinds,
+			"a prefix from two neighbours has two next hops":                     twoNextHops,
+			"a peer that goes takes its paths along, and no other":               peerGoes,
+			"a restart takes nothing away":                                       restart,
+			"a speaker that does not come back is forgotten":                     noReturn,
+			"a peer that is not there is waited for as long as the restart time": absentPeer,
+			"without peers all is known at once":                                 noPeers,
+			"another AS number begins all sessions anew":                         otherAS,
+			"a session that is broken is withdrawn at once and tried again":      broken,
+			"routes tell what was heard, told and is in use":                     routes,
+			"a node that drains says so with all it tells":                       draining,
+		},
+		66: {
+			"a peer is told the kinds it asked for, and a change of them leaves the session up": kinds,
+			"what is learned is not told on":                                      noTransit,
+			"filters change and hold back what is told, live":                     exportFilters,
+			"an advertisement is told to those that name it, with its attributes": advertisements,
+		},
+		67: {
+			"our own path hides those of others":               ownPath,
+			"filters change and hold back what is heard, live": importFilters,
+		},
+		68: {
+			"a reflector tells on as RFC 4456 says and keeps the next hop": reflector,
+		},
+	}
+}
+
 const (
-	patience    = 20 * time.Second
+	patience    = 40 * time.Second
 	restartTime = 30 * time.Second
 )
 

@@ -17,7 +17,7 @@ import (
 // lab is the speakers of one scenario.
 type lab struct {
 	*testing.T
-	make  func(t *testing.T, restarted bool) Speaker
+	make  Maker
 	links [][2]*node
 }
 

@@ -6,7 +6,14 @@ import (
 	"github.com/koratnet/korat/bgp/speakertest"
 )
 
-func TestFakesFulfilTheContract(t *testing.T) {
+func fakes() speakertest.Maker {
 	var world speakertest.World
-	speakertest.Contract(t, func(*testing.T, bool) speakertest.Speaker { return world.Speaker() })
+	return func(*testing.T, bool) speakertest.Speaker { return world.Speaker() }
+}
+
+func TestFakesFulfilTheContract(t *testing.T) {
+	speakertest.Contract(t, fakes())
+	for _, item := range []int{66, 67, 68} {
+		speakertest.Item(t, item, fakes())
+	}
 }
