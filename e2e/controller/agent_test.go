@@ -70,7 +70,9 @@ func listen(t *testing.T) *letters {
 	box := &letters{known: map[event.Key]event.Value{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- watch.Run(ctx, clients, "kube-system", box, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	go func() {
+		ended <- watch.Run(ctx, clients, "kube-system", box, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	return box
 }

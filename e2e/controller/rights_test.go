@@ -48,6 +48,7 @@ func TestRights(t *testing.T) {
 		{agent, "update", "coordination.k8s.io", "leases", "", false}, // of other namespaces
 		{agent, "create", "korat.dev", "ippools", "", false},
 		{agent, "get", "", "secrets", "", false},
+		{agent, "list", "", "secrets", "", false},
 		{agent, "update", "", "nodes", "status", false},
 		{agent, "watch", "", "services", "", true},
 		{agent, "patch", "", "services", "status", false},
@@ -68,6 +69,8 @@ func TestRights(t *testing.T) {
 		{controller, "update", "korat.dev", "blocks", "", false},
 		{controller, "patch", "korat.dev", "nodenetworks", "status", true},
 		{controller, "update", "korat.dev", "nodenetworks", "", false},
+		{controller, "patch", "korat.dev", "bgpfilters", "status", true},
+		{controller, "patch", "korat.dev", "bgpadvertisements", "", false},
 		{controller, "delete", "korat.dev", "ippools", "", false},
 		{controller, "get", "", "secrets", "", false},
 	} {
