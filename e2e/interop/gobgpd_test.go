@@ -36,6 +36,13 @@ enabled = true
 restart-time = {{$s.Restart}}
 notification-enabled = true
 long-lived-enabled = {{if $s.LongLived}}true{{else}}false{{end}}
+{{- if .BFD}}
+[neighbors.bfd.config]
+enabled = true
+desired-minimum-tx-interval = 300000
+required-minimum-receive = 300000
+detection-multiplier = 3
+{{- end}}
 {{- if .GTSM}}
 [neighbors.ttl-security.config]
 enabled = true
@@ -193,4 +200,10 @@ func (r *gobgpd) canRefresh(peer netip.Addr) bool {
 	return false
 }
 
-func (r *gobgpd) bfd(netip.Addr) string { return "" }
+func (r *gobgpd) bfd(peer netip.Addr) string {
+	out := r.gobgp("-j", "neighbor", peer.String())
+	if strings.Contains(out, `"bfd_state":{"session_state":1,`) {
+		return "Up"
+	}
+	return out
+}
