@@ -66,7 +66,13 @@ func (f fan) run(out io.Writer) error {
 	heard.Add(f.Peers)
 	for i := range f.Peers {
 		go func() {
-			if err := f.peer(i, &up, &heard); err != nil {
+			begun := false
+			err := f.peer(i, &begun, &up, &heard)
+			for n := 0; err != nil && !begun && n < 50; n++ { // the router may not have begun with this peer
+				<-time.After(100 * time.Millisecond)
+				err = f.peer(i, &begun, &up, &heard)
+			}
+			if err != nil {
 				errs <- fmt.Errorf("neighbour %s: %w", fanAddr(i), err)
 			}
 		}()
@@ -90,13 +96,10 @@ func (f fan) run(out io.Writer) error {
 	return nil
 }
 
-func (f fan) peer(i int, up, heard *sync.WaitGroup) error {
+// peer is the session of neighbour i; begun tells that it came up.
+func (f fan) peer(i int, begun *bool, up, heard *sync.WaitGroup) error {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: fanAddr(i).AsSlice()}, Timeout: 30 * time.Second}
 	conn, err := d.Dial("tcp", netip.AddrPortFrom(f.Router, 179).String())
-	for n := 0; err != nil && n < 50; n++ { // the router may still read its configuration
-		<-time.After(100 * time.Millisecond)
-		conn, err = d.Dial("tcp", netip.AddrPortFrom(f.Router, 179).String())
-	}
 	if err != nil {
 		return err
 	}
@@ -124,9 +127,6 @@ func (f fan) peer(i int, up, heard *sync.WaitGroup) error {
 	r := bufio.NewReaderSize(conn, 1<<12)
 	var n int // prefixes heard, each once
 	known := make([]bool, f.Peers*f.Prefixes)
-	if f.Expect == 0 {
-		heard.Done()
-	}
 	for header := make([]byte, packet.BGP_HEADER_LENGTH); ; {
 		if _, err := io.ReadFull(r, header); err != nil {
 			return err
@@ -143,8 +143,11 @@ func (f fan) peer(i int, up, heard *sync.WaitGroup) error {
 				if _, err := conn.Write(say); err != nil {
 					return err
 				}
-				say = nil
+				say, *begun = nil, true
 				up.Done()
+				if f.Expect == 0 {
+					heard.Done()
+				}
 			}
 		case packet.BGP_MSG_UPDATE:
 			before := n

@@ -1,6 +1,7 @@
 package gobgp_test
 
 import (
+	"context"
 	"encoding/binary"
 	"flag"
 	"io"
@@ -43,8 +44,15 @@ func TestHostileNeighbours(t *testing.T) {
 	}
 	s := startSpeaker(t, router, false)
 	s.ask(request{Configure: c})
-	honest := honestNeighbour(t, neighbours)
-	defer honest.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var honest sync.WaitGroup
+	honest.Add(1)
+	go func() {
+		defer honest.Done()
+		honestNeighbour(ctx, t, neighbours)
+	}()
+	defer honest.Wait()
+	defer cancel()
 	name := c.Peers[hostilePeers].Name
 	eventually(t, "honest session", true, func() any { return s.session(name).Established })
 	up := s.session(name).Since
@@ -90,18 +98,26 @@ func dialFrom(ns *kerneltest.Namespace, addr netip.Addr) (conn net.Conn, err err
 	return conn, err
 }
 
-// honestNeighbour is the last of the peers, and says one prefix.
-func honestNeighbour(t *testing.T, ns *kerneltest.Namespace) net.Conn {
-	t.Helper()
-	conn, err := dialFrom(ns, fanAddr(hostilePeers))
-	if err != nil {
-		t.Fatal(err)
+// honestNeighbour is the last of the peers. It calls again when the router, which
+// may not have begun with this peer yet, hangs up.
+func honestNeighbour(ctx context.Context, t *testing.T, ns *kerneltest.Namespace) {
+	greeting := opening(t, fanAddr(hostilePeers))
+	for ctx.Err() == nil {
+		conn, err := dialFrom(ns, fanAddr(hostilePeers))
+		if err != nil {
+			continue
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		if _, err := conn.Write(greeting); err == nil {
+			io.Copy(io.Discard, conn)
+		}
+		stop()
+		conn.Close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
-	if _, err := conn.Write(opening(t, fanAddr(hostilePeers))); err != nil {
-		t.Fatal(err)
-	}
-	go io.Copy(io.Discard, conn)
-	return conn
 }
 
 // opening is OPEN and KEEPALIVE.
