@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/netip"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -118,16 +119,17 @@ func networkObjects(t *topology.Topology) []client.Object {
 	}
 	for i := range t.Racks {
 		r := &t.Racks[i]
-		out = append(out, peers(r, "", r.Gateways(false))...)
+		out = append(out, peers(r, "", r.Gateways(false), t.BFD)...)
 		if t.Pool6.IsValid() {
-			out = append(out, peers(r, "-v6", r.Gateways(true))...)
+			out = append(out, peers(r, "-v6", r.Gateways(true), t.BFD)...)
 		}
 	}
 	return out
 }
 
-// peers make the nodes of a rack talk to its routers.
-func peers(r *topology.Rack, suffix string, gateways []netip.Prefix) []client.Object {
+// peers make the nodes of a rack talk to its routers, with an interval of BFD in
+// milliseconds, 0: without.
+func peers(r *topology.Rack, suffix string, gateways []netip.Prefix, bfd int) []client.Object {
 	var out []client.Object
 	for i, gw := range gateways {
 		peer := &v1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: r.ToRs[i].Name + suffix}, Spec: v1.BGPPeerSpec{
@@ -137,6 +139,10 @@ func peers(r *topology.Rack, suffix string, gateways []netip.Prefix) []client.Ob
 		}}
 		for _, a := range r.Advertise {
 			peer.Spec.Advertise = append(peer.Spec.Advertise, v1.Advertise(a))
+		}
+		if bfd != 0 {
+			d := &metav1.Duration{Duration: time.Duration(bfd) * time.Millisecond}
+			peer.Spec.BFD = &v1.BFD{TransmitInterval: d, ReceiveInterval: d}
 		}
 		out = append(out, peer)
 	}

@@ -116,7 +116,7 @@ func TestRoutersLearnWhatTheirRackAdvertises(t *testing.T) {
 	}
 }
 
-// Two routers in a rack are two equal paths, and one of them may go.
+// Two routers in a rack are two equal paths, and one of them may die.
 func TestTwoRoutersAreTwoEqualPaths(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -141,4 +141,5 @@ func TestTwoRoutersAreTwoEqualPaths(t *testing.T) {
 		return nil
 	})
 	eventually(t, "path between the racks", func(context.Context) error { return reach(l, "ecmp/p", to) })
+	routerDiesSilently(t, l)
 }

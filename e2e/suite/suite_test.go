@@ -176,9 +176,15 @@ func reach(l *lab.Lab, from string, to netip.Addr) error {
 // were sent and lost.
 func pings(t *testing.T, l *lab.Lab, from string, to netip.Addr) (stop func() (sent, lost int)) {
 	t.Helper()
+	return pingsEvery(t, l, 10*time.Millisecond, from, to)
+}
+
+// pingsEvery is pings with another interval.
+func pingsEvery(t *testing.T, l *lab.Lab, every time.Duration, from string, to netip.Addr) (stop func() (sent, lost int)) {
+	t.Helper()
 	var out bytes.Buffer
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "ping", "-q", "-i", "0.01", to.String())
+	cmd := exec.CommandContext(ctx, "ping", "-q", "-i", fmt.Sprint(every.Seconds()), to.String())
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Stdout = &out
 	done := make(chan error, 1)

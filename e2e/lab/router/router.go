@@ -65,25 +65,29 @@ func Start(ctx context.Context, m *machine.Machine, r topology.Router) error {
 	if r.Kind == topology.BIRD {
 		start = startBIRD
 	}
-	if err := start(ctx, m, conf); err != nil {
+	if err := start(ctx, m, conf, r.BFD != 0); err != nil {
 		return fmt.Errorf("router %s: %w", r.Name, err)
 	}
 	return nil
 }
 
-// startFRR gives bgpd the whole configuration; zebra needs none.
-func startFRR(ctx context.Context, m *machine.Machine, conf string) error {
+// startFRR gives bgpd the whole configuration; zebra and bfdd need none.
+func startFRR(ctx context.Context, m *machine.Machine, conf string, bfd bool) error {
 	uid, gid, err := lookup("frr")
 	if err != nil {
 		return err
 	}
-	files := map[string]string{"/etc/frr/zebra.conf": "", "/etc/frr/bgpd.conf": conf, "/etc/frr/vtysh.conf": "no service integrated-vtysh-config\n"}
+	files := map[string]string{"/etc/frr/zebra.conf": "", "/etc/frr/bfdd.conf": "", "/etc/frr/bgpd.conf": conf, "/etc/frr/vtysh.conf": "no service integrated-vtysh-config\n"}
 	if err := install(m, uid, gid, files, "/run/frr"); err != nil {
 		return err
 	}
-	for _, d := range []string{"zebra", "bgpd"} {
-		if d == "bgpd" {
-			// Without zebra's socket bgpd learns of no interface, and tries again only after long.
+	daemons := []string{"zebra", "bgpd"}
+	if bfd {
+		daemons = []string{"zebra", "bfdd", "bgpd"}
+	}
+	for _, d := range daemons {
+		if d != "zebra" {
+			// Without zebra's socket it learns of no interface, and tries again only after long.
 			if err := waitFile(ctx, m.Path("/run/frr/zserv.api")); err != nil {
 				return fmt.Errorf("zebra: %w", err)
 			}
@@ -98,7 +102,7 @@ func startFRR(ctx context.Context, m *machine.Machine, conf string) error {
 	return nil
 }
 
-func startBIRD(_ context.Context, m *machine.Machine, conf string) error {
+func startBIRD(_ context.Context, m *machine.Machine, conf string, _ bool) error {
 	if err := install(m, 0, 0, map[string]string{"/etc/bird/bird.conf": conf}, "/run/bird"); err != nil {
 		return err
 	}

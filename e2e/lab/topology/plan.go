@@ -124,6 +124,7 @@ type Router struct {
 	ToR
 	Rack  *Rack
 	order int // among the routers
+	BFD   int // Topology.BFD
 	// Interfaces are its links: eth0 to the rack, then spine links, then hosts.
 	Interfaces []Interface
 	// Nodes and Spine are its sessions with the rack's nodes and with routers.
@@ -146,7 +147,7 @@ func (t *Topology) Routers() []Router {
 	for i := range t.Racks {
 		rack := &t.Racks[i]
 		for j, tor := range rack.ToRs {
-			r := Router{ToR: tor, Rack: rack, order: len(out) + 1}
+			r := Router{ToR: tor, Rack: rack, order: len(out) + 1, BFD: t.BFD}
 			r.add(at(rack.Subnet, firstRouter+j), at(rack.Subnet6, firstRouter+j))
 			for _, n := range nodes {
 				if n.Rack != rack {

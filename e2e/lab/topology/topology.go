@@ -24,6 +24,9 @@ type Topology struct {
 	// Pool6 is a second one, for IPv6. Optional: without it pods have one address,
 	// and nodes have sessions over that family only.
 	Pool6 netip.Prefix `json:"pool6,omitempty"`
+	// BFD is the interval in milliseconds at which routers, and nodes and routers,
+	// look whether the other is there; three looks may fail. 0: no BFD.
+	BFD int `json:"bfd,omitempty"`
 	// Racks are the groups of nodes that share a subnet and routers.
 	Racks []Rack `json:"racks"`
 	// Spine are the links between routers of different racks.
