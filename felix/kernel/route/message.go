@@ -229,6 +229,11 @@ func (e *entry) over(body []byte, name func(index int) string) {
 	if _, tunnel := desired.TunnelOfDevice(e.dev); len(e.hops) > 0 && !tunnel {
 		e.dev = ""
 	}
+	for i, hop := range e.hops {
+		if e.dev != "" { // the zone says no more than the interface
+			e.hops[i] = hop.WithZone("")
+		}
+	}
 }
 
 func family(a netip.Addr) uint8 {
