@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down conformance images deps demo demo-families test unit kernel e2e interop judge hostile churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ conformance: cluster-build ## upstream's end-to-end tests of sig-network on a du
 	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
 	bin/cluster down --name conformance
 
+cluster-test: cluster-build ## the scenarios of the cluster with kubelets (some minutes, root)
+	go test -count=1 -timeout 20m ./e2e/cluster
+
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
 	VERSION=$(VERSION) hack/images.sh
 
@@ -65,7 +68,7 @@ demo: deps lab-build ## a routed cluster on this machine, checked step by step (
 demo-families: deps lab-build ## the demo with IPv4, with both families and with IPv6 alone
 	for lab in default dual-stack ipv6; do LAB=$$lab bin/demo; done
 
-test: deps lab-build cluster-build lint unit kernel e2e ## the whole suite (needs root)
+test: deps lab-build lint unit kernel e2e ## the whole suite (needs root)
 
 unit: ## pure tests: nothing but Go
 	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')
@@ -76,7 +79,7 @@ kernel: ## tests against the kernel and real routers, in namespaces of their own
 	go test -p 1 $$(go list ./... | grep -E '$(KERNEL)')
 
 e2e: ## the lab's scenarios (root)
-	go test -p 1 -count=1 -timeout 20m ./e2e/...
+	go test -p 1 -count=1 -timeout 20m $$(go list ./e2e/... | grep -v /e2e/cluster$$)
 	cd e2e/controlplane && go test ./pki/...
 
 lint: ## gofumpt, vet, staticcheck

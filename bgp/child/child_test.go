@@ -57,14 +57,18 @@ const version = "v1"
 func TestAClientFulfilsTheContract(t *testing.T) {
 	worlds := map[string]*speakertest.World{} // by subtest: contracts do not share networks
 	var mu sync.Mutex
-	speakertest.Contract(t, func(t *testing.T, restarted bool) speakertest.Speaker {
+	over := func(t *testing.T, _ bool) speakertest.Speaker {
 		mu.Lock()
 		defer mu.Unlock()
 		if worlds[t.Name()] == nil {
 			worlds[t.Name()] = new(speakertest.World)
 		}
 		return serve(t, t.TempDir(), worlds[t.Name()].Speaker())
-	})
+	}
+	speakertest.Contract(t, over)
+	for _, item := range []int{66, 67, 68} {
+		speakertest.Item(t, item, over)
+	}
 }
 
 // served is a client together with the server that it talks to.
