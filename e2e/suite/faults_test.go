@@ -52,8 +52,8 @@ func settled(t *testing.T, node, text string) string {
 	return last
 }
 
-// A killed agent leaves forwarding as it is, and its successor adopts it: no
-// packet is lost and no route is deleted, on the node and on the routers.
+// A killed agent leaves forwarding and sessions as they are, and its successor adopts
+// both: no packet is lost and no route is deleted, on the node and on the routers.
 func TestKillingAgentsLosesNoPacketAndDeletesNoRoute(t *testing.T) {
 	namespace(t, cluster, "kill")
 	from, to := start(t, cluster, podOn("a1", "kill", "p", nil)), start(t, cluster, podOn("b1", "kill", "q", nil))
@@ -66,16 +66,31 @@ func TestKillingAgentsLosesNoPacketAndDeletesNoRoute(t *testing.T) {
 		stops[where] = routeDeletions(t, cluster, where)
 	}
 	stopPings := pings(t, cluster, "kill/q", from)
+	// What the other node of the rack says of the killed one's session.
+	others := map[string][2]string{"a1": {"a2", "10.101.0.11"}, "b1": {"b2", "10.102.0.11"}}
+	up := func(ctx context.Context, node string) (*metav1.Time, error) {
+		return established(ctx, others[node][0], others[node][1])
+	}
+	since := map[string]*metav1.Time{}
+	for node := range others {
+		eventually(t, "session with "+node, func(ctx context.Context) (err error) {
+			since[node], err = up(ctx, node)
+			return err
+		})
+	}
 	for range 2 {
-		for node, neighbours := range map[string][]string{"a1": {"10.101.0.1", "10.101.0.12"}, "b1": {"10.102.0.1", "10.102.0.12"}} {
-			killed := time.Now()
+		for node := range others {
 			if err := cluster.KillAgent(t.Context(), node); err != nil {
 				t.Fatal(err)
 			}
 			if err := cluster.StartAgent(t.Context(), node); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "sessions of "+node, func(ctx context.Context) error { return upSince(ctx, node, killed, neighbours) })
+		}
+	}
+	for node := range others { // the speaker is a process of its own
+		if now, err := up(t.Context(), node); err != nil || !now.Equal(since[node]) {
+			t.Errorf("session with %s: up since %v, error %v; want it up since %v as before the kills", node, now, err, since[node])
 		}
 	}
 	if sent, lost := stopPings(); lost != 0 || sent < 100 {
