@@ -4,6 +4,7 @@
 package bgp
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
 	"time"
@@ -282,6 +283,31 @@ type Route struct {
 type Routes struct {
 	Peer   string       // Peer.Name, empty: of all
 	Prefix netip.Prefix // and all inside it; zero: all
+}
+
+// Wants reports whether r is asked for.
+func (q Routes) Wants(r Route) bool {
+	return (q.Peer == "" || q.Peer == r.Peer) && q.Within(r.Prefix)
+}
+
+// Within reports whether paths to p are asked for.
+func (q Routes) Within(p netip.Prefix) bool {
+	return !q.Prefix.IsValid() || q.Prefix.Bits() <= p.Bits() && q.Prefix.Contains(p.Addr())
+}
+
+// Compare orders routes by prefix, then what is said before what is told, then by
+// peer and next hop.
+func (r Route) Compare(o Route) int {
+	told := func(r Route) int {
+		if r.Told {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		r.Prefix.Compare(o.Prefix), cmp.Compare(told(r), told(o)),
+		cmp.Compare(r.Peer, o.Peer), r.NextHop.Compare(o.NextHop),
+	)
 }
 
 // Session is the state of one peering, for people.

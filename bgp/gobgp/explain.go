@@ -157,6 +157,6 @@ func (s *Speaker) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, erro
 	if l.err != nil {
 		return nil, l.err
 	}
-	slices.SortFunc(l.out, compareRoutes)
+	slices.SortFunc(l.out, bgp.Route.Compare)
 	return l.out, nil
 }

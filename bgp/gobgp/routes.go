@@ -91,7 +91,7 @@ func (l *lister) keptBack(p applied, t outTerms, family packet.Family) {
 		return
 	}
 	add := func(r bgp.Route, own bool) {
-		if !within(l.which.Prefix, r.Prefix) {
+		if !l.which.Within(r.Prefix) {
 			return
 		}
 		if why := l.explain.keptBack(p.Peer, r, own); why != "" {
@@ -132,16 +132,12 @@ func eachPath(srv tables, which bgp.Routes, r apiutil.ListPathRequest, each func
 		r.Prefixes = []*apiutil.LookupPrefix{{Prefix: which.Prefix.String(), LookupOption: apiutil.LOOKUP_LONGER}}
 	}
 	return srv.ListPath(r, func(n packet.NLRI, paths []*apiutil.Path) {
-		if nlri, ok := n.(*packet.IPAddrPrefix); ok && within(which.Prefix, nlri.Prefix) {
+		if nlri, ok := n.(*packet.IPAddrPrefix); ok && which.Within(nlri.Prefix) {
 			for _, p := range paths {
 				each(nlri.Prefix, p)
 			}
 		}
 	})
-}
-
-func within(wide, p netip.Prefix) bool {
-	return !wide.IsValid() || wide.Bits() <= p.Bits() && wide.Contains(p.Addr())
 }
 
 // routeOf reads the attributes of a path.
@@ -168,17 +164,4 @@ func routeOf(prefix netip.Prefix, p *apiutil.Path) bgp.Route {
 		}
 	}
 	return r
-}
-
-func compareRoutes(a, b bgp.Route) int {
-	told := func(r bgp.Route) int {
-		if r.Told {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(
-		a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(told(a), told(b)), cmp.Compare(a.Peer, b.Peer), a.NextHop.Compare(b.NextHop),
-	)
 }

@@ -1,7 +1,6 @@
 package speakertest
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -33,7 +32,7 @@ func (f *Fake) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, error) 
 	defer f.world.mu.Unlock()
 	var out []bgp.Route
 	add := func(r bgp.Route) {
-		if in(which, r) {
+		if which.Wants(r) {
 			out = append(out, r)
 		}
 	}
@@ -68,27 +67,6 @@ func (f *Fake) Routes(_ context.Context, which bgp.Routes) ([]bgp.Route, error) 
 			add(bgp.Route{Peer: p.Name, Told: true, Prefix: prefix, Rejected: why})
 		}
 	}
-	slices.SortFunc(out, compare)
+	slices.SortFunc(out, bgp.Route.Compare)
 	return out, nil
-}
-
-func in(which bgp.Routes, r bgp.Route) bool {
-	if which.Peer != "" && which.Peer != r.Peer {
-		return false
-	}
-	p := which.Prefix
-	return !p.IsValid() || p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr())
-}
-
-func compare(a, b bgp.Route) int {
-	told := func(r bgp.Route) int {
-		if r.Told {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(
-		a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(told(a), told(b)), cmp.Compare(a.Peer, b.Peer), a.NextHop.Compare(b.NextHop),
-	)
 }
