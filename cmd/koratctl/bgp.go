@@ -19,6 +19,7 @@ import (
 	"github.com/koratnet/korat/cmd/koratctl/internal/agents"
 	"github.com/koratnet/korat/cmd/koratctl/internal/live"
 	"github.com/koratnet/korat/cmd/koratctl/internal/peers"
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/peering"
 )
 
@@ -164,7 +165,7 @@ func (q *bgpQuestion) ask(cmd *cobra.Command, visit func(peering.Line) error) er
 		if err != nil {
 			return err
 		}
-		return errors.Join(peering.Read(answer, visit), answer.Close())
+		return errors.Join(ask.Read(answer, visit), answer.Close())
 	} else if cmd.Flags().Changed("run-dir") {
 		return fmt.Errorf("no agent answers at %s: %w", filepath.Clean(q.runDir), err)
 	}
@@ -189,7 +190,7 @@ func (q *bgpQuestion) askCluster(ctx context.Context, visit func(peering.Line) e
 	}
 	var turn sync.Mutex // one line after the other, whoever says it
 	return c.Run(ctx, q.node, false, command, func(answer io.Reader) error {
-		return peering.Read(answer, func(l peering.Line) error {
+		return ask.Read(answer, func(l peering.Line) error {
 			turn.Lock()
 			defer turn.Unlock()
 			return visit(l)

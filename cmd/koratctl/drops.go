@@ -14,6 +14,7 @@ import (
 
 	"github.com/koratnet/korat/cmd/koratctl/internal/drops"
 	"github.com/koratnet/korat/cmd/koratctl/internal/live"
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/flow/wire"
 )
 
@@ -85,7 +86,7 @@ func (q *dropsQuestion) ask(cmd *cobra.Command, wanted wire.Question, p *dropsPr
 		if err != nil {
 			return err
 		}
-		return errors.Join(wire.Read(answer, p.line), answer.Close())
+		return errors.Join(ask.Read(answer, p.line), answer.Close())
 	} else if cmd.Flags().Changed("run-dir") {
 		return fmt.Errorf("no agent answers at %s: %w", filepath.Clean(q.runDir), err)
 	}

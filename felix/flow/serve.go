@@ -3,16 +3,13 @@ package flow
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/flow/wire"
 )
 
@@ -22,28 +19,9 @@ const lookEvery = 250 * time.Millisecond
 // maxClients bounds how many are answered at once. It is people who ask.
 const maxClients = 16
 
-// Serve answers on the socket wire.Socket in runDir until ctx ends. The socket is
-// for root alone: pods do not see it, and who may exec into the agent's may ask.
+// Serve answers on the socket wire.Socket in runDir until ctx ends.
 func (r *Recorder) Serve(ctx context.Context, runDir string) error {
-	path := filepath.Join(runDir, wire.Socket)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("socket of drops: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("socket of drops: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("socket of drops: %w", err)
-	}
-	srv := &http.Server{
-		Handler: r.handler(), ReadHeaderTimeout: 5 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	if err := ask.Serve(ctx, wire.SocketIn(runDir), maxClients, r.handler()); err != nil {
 		return fmt.Errorf("socket of drops: %w", err)
 	}
 	return nil
@@ -51,21 +29,13 @@ func (r *Recorder) Serve(ctx context.Context, runDir string) error {
 
 func (r *Recorder) handler() http.Handler {
 	mux := http.NewServeMux()
-	clients := make(chan struct{}, maxClients)
 	mux.HandleFunc("GET "+wire.DropsPath, func(w http.ResponseWriter, req *http.Request) {
-		select {
-		case clients <- struct{}{}:
-			defer func() { <-clients }()
-		default:
-			http.Error(w, fmt.Sprintf("%d others ask already", maxClients), http.StatusServiceUnavailable)
-			return
-		}
 		f, err := filterOf(req.URL.Query())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		w.Header().Set("Content-Type", "application/jsonl")
+		w.Header().Set("Content-Type", ask.ContentType)
 		if err := r.tell(req.Context(), w, f, req.URL.Query().Has(wire.FollowParam)); err != nil {
 			r.log.Debug("who asked for drops went away", "err", err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/peering"
 )
@@ -24,8 +25,7 @@ func (s *speaker) Sessions(context.Context) ([]bgp.Session, error) { return s.se
 
 func (s *speaker) Routes(_ context.Context, which bgp.Routes) (out []bgp.Route, _ error) {
 	for _, r := range s.routes {
-		inside := !which.Prefix.IsValid() || which.Prefix.Bits() <= r.Prefix.Bits() && which.Prefix.Contains(r.Prefix.Addr())
-		if inside && (which.Peer == "" || which.Peer == r.Peer) {
+		if which.Wants(r) {
 			out = append(out, r)
 		}
 	}
@@ -34,8 +34,8 @@ func (s *speaker) Routes(_ context.Context, which bgp.Routes) (out []bgp.Route, 
 
 func ptr[T any](v T) *T { return &v }
 
-// ask serves d and returns what it answers.
-func ask(t *testing.T, d *peering.Desk, q peering.Question) (lines []peering.Line, err error) {
+// answersOf serves d and returns what it answers.
+func answersOf(t *testing.T, d *peering.Desk, q peering.Question) (lines []peering.Line, err error) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	dir, ended := t.TempDir(), make(chan error, 1)
@@ -50,7 +50,7 @@ func ask(t *testing.T, d *peering.Desk, q peering.Question) (lines []peering.Lin
 			return nil, err
 		}
 		defer answer.Close()
-		err = peering.Read(answer, func(l peering.Line) error {
+		err = ask.Read(answer, func(l peering.Line) error {
 			lines = append(lines, l)
 			return nil
 		})
@@ -103,16 +103,16 @@ func TestAnswers(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ask(t, desk(), c.question)
+			got, err := answersOf(t, desk(), c.question)
 			if diff := cmp.Diff(c.want, got); diff != "" || err != nil {
 				t.Errorf("%v, (-want +got):\n%s", err, diff)
 			}
 		})
 	}
-	if _, err := ask(t, desk(), peering.Question{What: "secrets"}); err == nil || !strings.Contains(err.Error(), "expected peers, routes or explain") {
+	if _, err := answersOf(t, desk(), peering.Question{What: "secrets"}); err == nil || !strings.Contains(err.Error(), "expected peers, routes or explain") {
 		t.Errorf("asked for something else it says %v", err)
 	}
-	if _, err := ask(t, desk(), peering.Question{What: peering.Explain}); err == nil || !strings.Contains(err.Error(), "no prefix is named") {
+	if _, err := answersOf(t, desk(), peering.Question{What: peering.Explain}); err == nil || !strings.Contains(err.Error(), "no prefix is named") {
 		t.Errorf("asked for no prefix it says %v", err)
 	}
 }

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/desired"
 )
 
@@ -68,25 +67,7 @@ func (d *Desk) Note(delta desired.Delta) {
 
 // Serve answers on the socket in the run directory until ctx ends.
 func (d *Desk) Serve(ctx context.Context, runDir string) error {
-	path := SocketIn(runDir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("socket of bgp: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("socket of bgp: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("socket of bgp: %w", err)
-	}
-	srv := &http.Server{
-		Handler: d.handler(), ReadHeaderTimeout: 5 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	if err := ask.Serve(ctx, SocketIn(runDir), maxClients, d.handler()); err != nil {
 		return fmt.Errorf("socket of bgp: %w", err)
 	}
 	return nil
@@ -94,15 +75,7 @@ func (d *Desk) Serve(ctx context.Context, runDir string) error {
 
 func (d *Desk) handler() http.Handler {
 	mux := http.NewServeMux()
-	clients := make(chan struct{}, maxClients)
 	mux.HandleFunc("GET /{what}", func(w http.ResponseWriter, req *http.Request) {
-		select {
-		case clients <- struct{}{}:
-			defer func() { <-clients }()
-		default:
-			http.Error(w, fmt.Sprintf("%d others ask already", maxClients), http.StatusServiceUnavailable)
-			return
-		}
 		q, err := questionOf(req)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -115,7 +88,7 @@ func (d *Desk) handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		w.Header().Set("Content-Type", "application/jsonl")
+		w.Header().Set("Content-Type", ask.ContentType)
 		for out := json.NewEncoder(w); len(lines) > 0; lines = lines[1:] {
 			if out.Encode(lines[0]) != nil {
 				return // who asked has gone

@@ -7,17 +7,14 @@
 package peering
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"time"
+
+	"github.com/koratnet/korat/felix/ask"
 )
 
 // Socket is the name of the socket in the agent's run directory. It is for root
@@ -97,39 +94,5 @@ func Open(ctx context.Context, socket string, q Question) (io.ReadCloser, error)
 	if q.Prefix.IsValid() {
 		params.Set("prefix", q.Prefix.String())
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/"+url.PathEscape(q.What)+"?"+params.Encode(), nil)
-	if err != nil {
-		return nil, err
-	}
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	answer, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask the agent at %s: %w", socket, err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		defer answer.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1000)) // what can be had of the reason
-		return nil, fmt.Errorf("ask the agent at %s: %s: %s", socket, answer.Status, bytes.TrimSpace(text))
-	}
-	return answer.Body, nil
-}
-
-// Read calls visit for each line until the answer ends.
-func Read(answer io.Reader, visit func(Line) error) error {
-	for lines := json.NewDecoder(answer); ; {
-		var l Line
-		if err := lines.Decode(&l); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("answer of the agent: %w", err)
-		}
-		if err := visit(l); err != nil {
-			return err
-		}
-	}
+	return ask.Open(ctx, socket, "/"+url.PathEscape(q.What), params)
 }

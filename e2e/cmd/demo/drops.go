@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/flow/wire"
 )
 
@@ -21,7 +22,7 @@ func (s *story) drops(ctx context.Context) {
 			return fmt.Errorf("%w: %s", err, text)
 		}
 		var causes []string
-		err = wire.Read(strings.NewReader(text), func(l wire.Line) error {
+		err = ask.Read(strings.NewReader(text), func(l wire.Line) error {
 			if d := l.Drop; d != nil && d.Src == cid.Addr && d.Dst == web.Addr && d.DstPort == port {
 				causes = append(causes, d.Reason.Policies...)
 			}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/koratnet/korat/cmd/koratctl/internal/agents"
+	"github.com/koratnet/korat/felix/ask"
 	"github.com/koratnet/korat/felix/flow/wire"
 )
 
@@ -49,7 +50,7 @@ func (c *Cluster) Names(ctx context.Context) (Names, map[string][]netip.Addr, er
 func (c *Cluster) Ask(ctx context.Context, node string, q wire.Question, visit func(wire.Line) error) error {
 	turn := make(chan struct{}, 1)
 	return c.Run(ctx, node, q.Follow, command(q), func(answer io.Reader) error {
-		return wire.Read(answer, func(l wire.Line) error {
+		return ask.Read(answer, func(l wire.Line) error {
 			turn <- struct{}{}
 			defer func() { <-turn }()
 			return visit(l)
