@@ -13,13 +13,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/koratnet/korat/cmd/koratctl/internal/live"
 )
 
 // atOnce is how many agents are asked at the same time.
@@ -35,14 +33,9 @@ type Cluster struct {
 
 // New returns a Cluster of these credentials.
 func New(cfg *rest.Config, namespace, selector string) (*Cluster, error) {
-	cfg = rest.CopyConfig(cfg)
-	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // what errors are written in
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	client, err := rest.UnversionedRESTClientFor(cfg)
+	client, err := live.Client(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("client for the API server %s: %w", cfg.Host, err)
+		return nil, err
 	}
 	return &Cluster{client, cfg, namespace, selector}, nil
 }

@@ -36,9 +36,8 @@ func Config(path, kubeContext, userAgent string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Read reads all objects of the kinds that are understood. Kinds that the
-// cluster does not serve have no objects.
-func Read(ctx context.Context, cfg *rest.Config) ([]manifest.Object, error) {
+// Client returns a client that takes and gives JSON of any kind.
+func Client(cfg *rest.Config) (rest.Interface, error) {
 	cfg = rest.CopyConfig(cfg)
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // what errors are written in
@@ -47,6 +46,16 @@ func Read(ctx context.Context, cfg *rest.Config) ([]manifest.Object, error) {
 	client, err := rest.UnversionedRESTClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client for the API server %s: %w", cfg.Host, err)
+	}
+	return client, nil
+}
+
+// Read reads all objects of the kinds that are understood. Kinds that the
+// cluster does not serve have no objects.
+func Read(ctx context.Context, cfg *rest.Config) ([]manifest.Object, error) {
+	client, err := Client(cfg)
+	if err != nil {
+		return nil, err
 	}
 	var all []manifest.Object
 	for _, k := range world.Kinds {
