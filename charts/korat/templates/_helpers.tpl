@@ -12,5 +12,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "korat.image" -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* A probe of a path, where the values of a component say that it answers. */}}
+{{- define "korat.probe" -}}
+httpGet: {host: {{ ternary "" .values.httpAddress (eq .values.httpAddress "$(NODE_IP)") | quote }}, port: {{ .values.httpPort }}, path: {{ .path }}}
 {{- end }}
