@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -27,18 +26,8 @@ var coreDNS []byte
 // Install applies the cluster's DNS and Korat, of the image with this tag, tells it of the racks'
 // routers, and returns when every node is Ready.
 func (c *Cluster) Install(ctx context.Context, tag string) error {
-	files, err := fs.Glob(charts.CRDs, "korat/crds/*.yaml")
-	if err != nil {
+	if err := c.ApplyCRDs(ctx); err != nil {
 		return err
-	}
-	for _, f := range files {
-		text, err := charts.CRDs.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		if err := c.ApplyYAML(ctx, text); err != nil {
-			return err
-		}
 	}
 	dns, err := c.DNS()
 	if err != nil {

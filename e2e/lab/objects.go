@@ -77,6 +77,19 @@ func (l *Lab) ApplyYAML(ctx context.Context, text []byte) error {
 
 // applyObjects makes the cluster know Korat's kinds and the lab's network.
 func (l *Lab) applyObjects(ctx context.Context) error {
+	if err := l.ApplyCRDs(ctx); err != nil {
+		return err
+	}
+	for _, text := range [][]byte{charts.RBAC, runnerRights} {
+		if err := l.ApplyYAML(ctx, text); err != nil {
+			return err
+		}
+	}
+	return l.ApplyNetwork(ctx)
+}
+
+// ApplyCRDs defines Korat's kinds.
+func (l *Lab) ApplyCRDs(ctx context.Context) error {
 	files, err := fs.Glob(charts.CRDs, "korat/crds/*.yaml")
 	if err != nil {
 		return err
@@ -90,12 +103,7 @@ func (l *Lab) applyObjects(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, text := range [][]byte{charts.RBAC, runnerRights} {
-		if err := l.ApplyYAML(ctx, text); err != nil {
-			return err
-		}
-	}
-	return l.ApplyNetwork(ctx)
+	return nil
 }
 
 // ApplyNetwork tells Korat what the topology says. Its kinds must be defined.
