@@ -193,10 +193,7 @@ func TestItem67OnlyWhatIsAllowedIsLearned(t *testing.T) {
 		}
 		return event.Set("default", &c)
 	}
-	for name, c := range map[string]struct {
-		steps        []evs
-		prefix, want string
-	}{
+	routesAre(t, map[string]routeCase{
 		"an address of a service that others serve is learned": {
 			[]evs{{v4, announcing("10.96.0.0/12"), learned("10.97.0.1/32", "172.16.0.9")}}, "10.97.0.1/32", "via 172.16.0.9",
 		},
@@ -236,17 +233,7 @@ func TestItem67OnlyWhatIsAllowedIsLearned(t *testing.T) {
 		"a next hop of the other family stays what it is": {
 			[]evs{{v4, learned("10.0.9.0/26", "fe80::1%eth0")}}, "10.0.9.0/26", "via fe80::1%eth0",
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := ready(t)
-			for _, step := range c.steps {
-				r.tell(step...)
-			}
-			if got := r.route(c.prefix); got != c.want {
-				t.Errorf("route to %s is %q, want %q", c.prefix, got, c.want)
-			}
-		})
-	}
+	})
 }
 
 func TestItem74WeightsFollowTheirNextHops(t *testing.T) {

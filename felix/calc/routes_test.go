@@ -27,10 +27,7 @@ func (r *run) route(prefix string) string {
 
 func TestRoutes(t *testing.T) {
 	v4, ep := pool("10.0.0.0/16"), endpoint("kor1", "a/web", 1, "10.0.0.1")
-	for name, c := range map[string]struct {
-		steps        []evs
-		prefix, want string
-	}{
+	routesAre(t, map[string]routeCase{
 		"a local pod's address goes out of its veth": {
 			[]evs{{ep}}, "10.0.0.1/32", "dev kor1",
 		},
@@ -109,7 +106,18 @@ func TestRoutes(t *testing.T) {
 				learned("fd00:10::1:0/122", "fe80::1"),
 			}}, "fd00:10::1:0/122", "via fe80::1",
 		},
-	} {
+	})
+}
+
+// routeCase is what a node is told, and the route to a prefix that follows.
+type routeCase struct {
+	steps        []evs
+	prefix, want string
+}
+
+func routesAre(t *testing.T, cases map[string]routeCase) {
+	t.Helper()
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := ready(t)
 			for _, step := range c.steps {
