@@ -72,7 +72,7 @@ func services(list []policy.Port) []l4 {
 	}
 	var out []l4
 	for protocol, r := range ranges {
-		out = append(out, l4{protocol: protocol, dst: ports{ranges: merged(r)}})
+		out = append(out, l4{protocol: protocol, dst: ports{ranges: ir.Merged(r)}})
 	}
 	slices.SortFunc(out, func(a, b l4) int { return cmp.Compare(a.protocol, b.protocol) })
 	for _, o := range others {
@@ -164,20 +164,6 @@ func (t l4) and(f l4) (l4, bool) {
 		t.message = f.message
 	}
 	return t, f.message.Compare == policy.AnyMessage || f.message == t.message
-}
-
-// merged returns the ranges in order, with those that overlap or touch made one.
-func merged(ranges []ir.PortRange) []ir.PortRange {
-	slices.SortFunc(ranges, func(a, b ir.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []ir.PortRange
-	for _, r := range ranges {
-		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // subtract returns the ranges, all ports if nil, without x. It never returns
