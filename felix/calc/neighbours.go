@@ -84,9 +84,14 @@ func (n *neighbours) find() {
 			n.outside(p)
 			continue
 		}
+		here, there := p.Nodes.Matches(n.self.Labels), p.Others.Matches(n.self.Labels)
+		if !here && !there {
+			continue
+		}
+		o := n.offer(p)
 		for _, other := range others {
-			if p.Nodes.Matches(n.self.Labels) && p.Others.Matches(other.Labels) || p.Nodes.Matches(other.Labels) && p.Others.Matches(n.self.Labels) {
-				n.withNode(other, n.offer(p))
+			if here && p.Others.Matches(other.Labels) || there && p.Nodes.Matches(other.Labels) {
+				n.withNode(other, o)
 			}
 		}
 	}
