@@ -5,6 +5,7 @@ package convert
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 // Filter converts a BGPFilter. The problem is what of it means nothing, with the
@@ -200,4 +202,15 @@ func Duration(d *metav1.Duration, unset time.Duration) time.Duration {
 		return unset
 	}
 	return d.Duration
+}
+
+// PeerLabels are those of the object and its name, by which an advertisement can
+// choose one.
+func PeerLabels(o *koratv1.BGPPeer) selector.Labels {
+	labels := maps.Clone(o.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[koratv1.PeerNameLabel] = o.Name
+	return selector.MakeLabels(labels)
 }

@@ -33,7 +33,7 @@ func advertisementStatus(a *koratv1.BGPAdvertisement, peers []koratv1.BGPPeer, p
 		byPeer, _ := selector.Parse(a.Spec.PeerSelector)
 		s.Nodes = int32(len(selected(byNode, nodes)))
 		for i := range peers {
-			if byPeer.Matches(peerLabels(&peers[i])) {
+			if byPeer.Matches(convert.PeerLabels(&peers[i])) {
 				s.Peers++
 			}
 		}
@@ -68,11 +68,6 @@ func serviceSelector(s *koratv1.BGPAdvertisementSpec) string {
 		return ""
 	}
 	return s.Services.Selector
-}
-
-// peerLabels are what selectors see of a BGPPeer.
-func peerLabels(p *koratv1.BGPPeer) selector.Labels {
-	return selector.Merge(selector.MakeLabels(p.Labels), selector.MakeLabels(map[string]string{koratv1.PeerNameLabel: p.Name}))
 }
 
 // configurationProblem says what of c is not in use.

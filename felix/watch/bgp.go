@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"maps"
 	"net/netip"
 	"strings"
 
@@ -28,7 +27,7 @@ func nodeNetwork(obj any) (string, event.Value) {
 func bgpPeer(obj any) (string, event.Value) {
 	o := obj.(*koratv1.BGPPeer)
 	v := &event.Peer{
-		Name: o.Name, Labels: peerLabels(o), Session: convert.Session(&o.Spec), Password: secretKey(o.Spec.Password),
+		Name: o.Name, Labels: convert.PeerLabels(o), Session: convert.Session(&o.Spec), Password: secretKey(o.Spec.Password),
 		FromNode: o.Spec.SourceAddress != koratv1.SourceNone, Filters: o.Spec.Filters,
 	}
 	var err error
@@ -50,17 +49,6 @@ func bgpPeer(obj any) (string, event.Value) {
 		}
 	}
 	return o.Name, v
-}
-
-// peerLabels are those of the object and its name, by which an advertisement can
-// choose one.
-func peerLabels(o *koratv1.BGPPeer) selector.Labels {
-	labels := maps.Clone(o.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels[koratv1.PeerNameLabel] = o.Name
-	return selector.MakeLabels(labels)
 }
 
 func secretKey(k *koratv1.SecretKey) *event.SecretKey {
