@@ -46,10 +46,12 @@ func newSecrets(client rest.Interface, namespace string, post func(...event.Even
 
 // hear notes which Secrets objects name, before it hands them on.
 func (s *secrets) hear(evs ...event.Event) {
+	touched := false // most of what comes is pods
 	s.mu.Lock()
 	for _, ev := range evs {
 		switch ev.Key.Kind {
 		case event.PeerKind, event.BGPKind:
+			touched = true
 			if k := keyOf(ev.Value); k != nil {
 				s.wanted[ev.Key] = k.Secret
 			} else {
@@ -58,9 +60,11 @@ func (s *secrets) hear(evs ...event.Event) {
 		}
 	}
 	s.mu.Unlock()
-	select {
-	case s.changed <- struct{}{}:
-	default:
+	if touched {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
 	}
 	s.post(evs...)
 }
