@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/annotation"
@@ -32,10 +31,8 @@ func (c cluster) world(ctx context.Context) (*balancerWorld, error) {
 	var configurations koratv1.BGPConfigurationList
 	namespaces := metav1.PartialObjectMetadataList{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
-	for _, list := range []client.ObjectList{&pools, &reservations, &configurations, &namespaces} {
-		if err := c.List(ctx, list, shared); err != nil {
-			return nil, fmt.Errorf("%T: %w", list, err)
-		}
+	if err := c.lists(ctx, &pools, &reservations, &configurations, &namespaces); err != nil {
+		return nil, err
 	}
 	for i := range pools.Items {
 		if p, ok := balancerPool(&pools.Items[i], pools.Items); ok {

@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -206,9 +205,8 @@ func ownerOf(b *koratv1.Block) ipam.Owner {
 }
 
 func nodeUIDs(ctx context.Context, r client.Reader) (map[string]types.UID, error) {
-	nodes := metav1.PartialObjectMetadataList{}
-	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	if err := r.List(ctx, &nodes); err != nil {
+	nodes := nodeList()
+	if err := r.List(ctx, nodes); err != nil {
 		return nil, fmt.Errorf("nodes: %w", err)
 	}
 	out := make(map[string]types.UID, len(nodes.Items))

@@ -87,7 +87,4 @@ var modesChanged = predicate.Funcs{
 				return a.Name == b.Name && a.Sends == b.Sends && a.Generation == b.Generation && slices.Equal(a.Receives, b.Receives)
 			})
 	},
-	CreateFunc:  func(event.CreateEvent) bool { return true },
-	DeleteFunc:  func(event.DeleteEvent) bool { return true },
-	GenericFunc: func(event.GenericEvent) bool { return true },
 }

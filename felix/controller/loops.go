@@ -155,9 +155,8 @@ func (c cluster) block(ctx context.Context, b *koratv1.Block) (change, error) {
 }
 
 func (c cluster) nodeConfiguration(ctx context.Context, n *koratv1.NodeConfiguration) (change, error) {
-	nodes := metav1.PartialObjectMetadataList{}
-	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	if err := c.List(ctx, &nodes, shared); err != nil {
+	nodes := nodeList()
+	if err := c.List(ctx, nodes, shared); err != nil {
 		return change{}, fmt.Errorf("nodes: %w", err)
 	}
 	want := nodeConfigurationStatus(n, joined(nodes.Items, nil))

@@ -127,8 +127,11 @@ func (r *reflecting) assign(ctx context.Context, n *koratv1.NodeNetwork, w korat
 	}
 	into := &koratv1.NodeNetwork{}
 	into.Name = n.Name
-	if err := r.Patch(ctx, into, client.RawPatch(types.MergePatchType, patch)); err != nil {
-		return fmt.Errorf("reflection of node %s: %w", n.Name, client.IgnoreNotFound(err))
+	switch err := r.Patch(ctx, into, client.RawPatch(types.MergePatchType, patch)); {
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("reflection of node %s: %w", n.Name, err)
+	case err != nil: // the node is gone
+		return nil
 	}
 	if w.Role == koratv1.RoleReflector {
 		r.log.Info("node is a reflector", "node", n.Name, "cluster_id", w.ClusterID)

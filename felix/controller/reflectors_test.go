@@ -2,10 +2,15 @@ package controller
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 )
@@ -143,5 +148,18 @@ func TestASummaryOfSessions(t *testing.T) {
 		if got := nearlyUp(summary); got != want {
 			t.Errorf("%q is nearly up: %t", summary, got)
 		}
+	}
+}
+
+// A node may go between the choice and the write: there is nobody to tell then.
+func TestANodeThatIsGoneIsNoErrorOfTheChoice(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := koratv1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	r := &reflecting{cluster: cluster{Client: fake.NewClientBuilder().WithScheme(scheme).Build()}, log: slog.New(slog.DiscardHandler)}
+	gone := &koratv1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: "gone"}}
+	if err := r.assign(t.Context(), gone, koratv1.Reflection{Role: koratv1.RoleReflector}); err != nil {
+		t.Error(err)
 	}
 }
