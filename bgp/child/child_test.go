@@ -339,6 +339,64 @@ func TestASpeakerEndsWithItsSocket(t *testing.T) {
 	}
 }
 
+// slow is a speaker that takes its time to end, as one does that says goodbye.
+type slow struct {
+	child.Speaker
+	ending, end chan struct{}
+}
+
+func (s slow) Close() error {
+	close(s.ending)
+	<-s.end
+	return s.Speaker.Close()
+}
+
+// TestTheNextSpeakerWaitsForTheOneBefore: it stops answering before it has ended.
+func TestTheNextSpeakerWaitsForTheOneBefore(t *testing.T) {
+	dir, world := t.TempDir(), new(speakertest.World)
+	first := slow{world.Speaker(), make(chan struct{}), make(chan struct{})}
+	before := serve(t, dir, first)
+	ended := make(chan error, 1)
+	go func() { ended <- before.Close() }()
+	<-first.ending
+	time.AfterFunc(100*time.Millisecond, func() { close(first.end) })
+	next := serve(t, dir, world.Speaker())
+	must(t, <-ended)
+	must(t, next.Close())
+}
+
+// TestTheNextReaderTakesOver: an agent that ends may still listen when the next one
+// begins, and takes nothing away from it.
+func TestTheNextReaderTakesOver(t *testing.T) {
+	world := new(speakertest.World)
+	router := world.Speaker()
+	must(t, router.Configure(t.Context(), config(there, here, "")))
+	s := serve(t, t.TempDir(), world.Speaker())
+	t.Cleanup(func() { must(t, s.Close()) })
+	must(t, s.Configure(t.Context(), config(here, there, "")))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var readers [2]*node
+	for i := range readers {
+		readers[i] = &node{t: t, paths: map[netip.Prefix]bgp.Learned{}}
+		if i == 1 {
+			stop() // the first one, which may find the second one there already
+			ctx = t.Context()
+		}
+		go func() { _ = s.Learned(ctx, readers[i].hear) }()
+		wait(t, "the reader is told all", func() bool { return readers[i].knows() })
+	}
+	for i := range 20 {
+		p := bgp.Path{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 26), Kind: bgp.Blocks}
+		must(t, router.Announce(t.Context(), []bgp.Path{p}))
+	}
+	wait(t, "the second reader hears of everything", func() bool {
+		readers[1].mu.Lock()
+		defer readers[1].mu.Unlock()
+		return len(readers[1].paths) == 20
+	})
+}
+
 func TestASpeakerHasNoPrivilegeButItsPort(t *testing.T) {
 	n := agent(t, shared(t), version)
 	wait(t, "a speaker answers", func() bool { _, err := n.client.Sessions(t.Context()); return err == nil })

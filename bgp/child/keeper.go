@@ -62,6 +62,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // once finds a speaker, or starts one, and returns when it has ended.
 func (k *Keeper) once(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	end, version, err := k.Client.live(ctx)
 	if err == nil && version != k.Version && k.Command != nil {
 		k.Log.Info("replacing the bgp speaker", "of", version, "by", k.Version)
@@ -73,7 +75,7 @@ func (k *Keeper) once(ctx context.Context) error {
 		err = errors.New("replaced")
 	}
 	if err != nil {
-		if end, err = k.start(ctx); err != nil {
+		if end, err = k.start(ctx, cancel); err != nil {
 			return err
 		}
 	}
@@ -82,9 +84,9 @@ func (k *Keeper) once(ctx context.Context) error {
 	return err
 }
 
-// start starts a speaker and returns when it answers.
-func (k *Keeper) start(ctx context.Context) (end io.ReadCloser, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// start starts a speaker and returns when it answers. It cancels ctx when the
+// speaker does not, or has ended.
+func (k *Keeper) start(ctx context.Context, cancel context.CancelCauseFunc) (end io.ReadCloser, err error) {
 	timer := time.AfterFunc(startTime, func() { cancel(errors.New("the bgp speaker does not answer")) })
 	defer timer.Stop()
 	if k.Command != nil {

@@ -1,7 +1,6 @@
 package child
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +32,10 @@ const (
 	largest = 128 << 20
 	// paths are told in as many requests as this makes of them.
 	pathsPerCall = 10_000
+	// lockTime is how long the speaker before may take to end: it stops answering
+	// first. lockEvery is how often the next one tries.
+	lockTime  = 5 * time.Second
+	lockEvery = 20 * time.Millisecond
 )
 
 // The calls, and what a speaker says about itself in every answer.
@@ -76,9 +79,14 @@ type Server struct {
 	stop    context.CancelFunc
 	dirty   chan struct{} // of capacity 1: the state is to be written
 
+	// telling is held while the speaker is told something and it is noted here: an
+	// agent that ends and the next one may both do so.
+	telling sync.Mutex
+
 	mu     sync.Mutex // guards the rest
 	config *bgp.Config
 	paths  map[bgp.Path]struct{}
+	reader *reader // of what is learned; nil: none
 }
 
 // Run serves the speaker until ctx ends or somebody takes its socket away.
@@ -87,7 +95,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("directory of the speaker: %w", err)
 	}
-	unlock, err := lock(dir)
+	unlock, err := lock(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -111,16 +119,25 @@ func Run(ctx context.Context, c Config) (err error) {
 
 // lock makes this the only speaker of the directory. The kernel unlocks when the
 // process ends, however it ends.
-func lock(dir string) (unlock func(), err error) {
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTime)
+	defer cancel()
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of the speaker: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another speaker runs in %s: %w", dir, err)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("another speaker runs in %s: %w", dir, err)
+		case <-time.After(lockEvery):
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // resume tells the speaker what the one before it was told, paths first: the
@@ -221,11 +238,15 @@ func (s *Server) changed(do func()) {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc(callConfigure, call(func(ctx context.Context, c *sealed) (struct{}, error) {
+		s.telling.Lock()
+		defer s.telling.Unlock()
 		config := c.open()
 		s.changed(func() { s.config = &config })
 		return struct{}{}, s.speaker.Configure(ctx, config)
 	}))
 	mux.HandleFunc(callAnnounce, call(func(ctx context.Context, paths []bgp.Path) (struct{}, error) {
+		s.telling.Lock()
+		defer s.telling.Unlock()
 		if err := s.speaker.Announce(ctx, paths); err != nil {
 			return struct{}{}, err // maybe some were: announcing again is no change
 		}
@@ -237,6 +258,8 @@ func (s *Server) handler() http.Handler {
 		return struct{}{}, nil
 	}))
 	mux.HandleFunc(callWithdraw, call(func(ctx context.Context, paths []bgp.Path) (struct{}, error) {
+		s.telling.Lock()
+		defer s.telling.Unlock()
 		if err := s.speaker.Withdraw(ctx, paths); err != nil {
 			return struct{}{}, err
 		}
@@ -271,28 +294,6 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set(headerVersion, s.cfg.Version)
 		mux.ServeHTTP(w, r)
 	})
-}
-
-// learned streams what the neighbours say. A reader that is slow is told of the
-// last state only, as the speaker coalesces while a write waits.
-func (s *Server) learned(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	out := bufio.NewWriterSize(w, 64<<10)
-	flush := http.NewResponseController(w)
-	w.WriteHeader(http.StatusOK)
-	_ = flush.Flush()
-	_ = s.speaker.Learned(ctx, func(changed []bgp.Learned, synced bool) {
-		for part := range slices.Chunk(changed, pathsPerCall) {
-			if writeFrame(out, part, false) != nil {
-				cancel()
-				return
-			}
-		}
-		if writeFrame(out, nil, synced) != nil || flush.Flush() != nil {
-			cancel()
-		}
-	}) // its error is the end of the request
 }
 
 // breaking is a request to break a session.
