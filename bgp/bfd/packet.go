@@ -127,9 +127,12 @@ func Parse(b []byte) (Packet, error) {
 // Append appends the packet as it is on the wire.
 func (p Packet) Append(b []byte) []byte {
 	flags := byte(p.State) << 6
-	for bit, on := range map[byte]bool{bitPoll: p.Poll, bitFinal: p.Final, bitIndependent: p.Independent, bitDemand: p.Demand} {
-		if on {
-			flags |= bit
+	for _, f := range [...]struct {
+		bit byte
+		on  bool
+	}{{bitPoll, p.Poll}, {bitFinal, p.Final}, {bitIndependent, p.Independent}, {bitDemand, p.Demand}} {
+		if f.on {
+			flags |= f.bit
 		}
 	}
 	b = append(b, version<<5|byte(p.Diag)&0x1f, flags, p.Multiplier, packetSize)

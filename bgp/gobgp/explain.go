@@ -99,7 +99,7 @@ func (e explainer) path(p bgp.Peer, r bgp.Route, own bool) filter.Path {
 // accepted counts how many prefixes of p's the filters let in. Without filters
 // that is counted by GoBGP; with them it is counted again only after p said
 // something or they changed.
-func (s *Speaker) accepted(p applied, state *api.PeerState, byGoBGP int) (int, error) {
+func (s *Speaker) accepted(p applied, state *api.PeerState, byGoBGP int, explain func() explainer) (int, error) {
 	if len(p.Import) == 0 {
 		return byGoBGP, nil
 	}
@@ -107,7 +107,7 @@ func (s *Speaker) accepted(p applied, state *api.PeerState, byGoBGP int) (int, e
 	if old := s.tallies[p.Addr]; old.rules == now.rules && old.updates == now.updates {
 		return old.accepted, nil
 	}
-	e := s.explainer()
+	e := explain()
 	for _, f := range []packet.Family{packet.RF_IPv4_UC, packet.RF_IPv6_UC} {
 		err := eachPath(s.srv, bgp.Routes{}, apiutil.ListPathRequest{
 			TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Addr.String(), Family: f,

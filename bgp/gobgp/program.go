@@ -36,7 +36,7 @@ func compile(generation int, peers map[netip.Addr]terms, known []label) program 
 	b := &builder{prefix: fmt.Sprintf("%d/", generation)}
 	b.guard(known)
 	for _, g := range groups(peers, func(t terms) string { return key(t.in) }) {
-		if len(g.terms.in.Rules) > 0 {
+		if len(g.terms.in) > 0 {
 			b.peers = b.neighbours(g)
 			b.dir = &b.out.imports
 			b.importGroup(g.terms.in)
@@ -89,6 +89,7 @@ type builder struct {
 	n      int
 	out    program
 	peers  *api.MatchSet // nil: every peer
+	note   string        // the set that holds the note, when there is one
 	dir    *[]*api.Statement
 }
 
@@ -149,8 +150,8 @@ func (b *builder) guard(known []label) {
 }
 
 // importGroup takes what the rules let in.
-func (b *builder) importGroup(t inTerms) {
-	for _, r := range t.Rules {
+func (b *builder) importGroup(rules []rule) {
+	for _, r := range rules {
 		b.rule(r, bgp.Operations{}, 0)
 	}
 }

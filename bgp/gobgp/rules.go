@@ -62,7 +62,10 @@ func ourASFirst(o bgp.Operations, ours uint32) bgp.Operations {
 
 // noted is the condition that a path carries the note.
 func (b *builder) noted() *api.MatchSet {
-	return anyOf(b.set(&api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_LARGE_COMMUNITY, List: []string{note}}))
+	if b.note == "" {
+		b.note = b.set(&api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_LARGE_COMMUNITY, List: []string{note}})
+	}
+	return anyOf(b.note)
 }
 
 // conditions returns those of r: any of the returned ones, since one statement

@@ -167,8 +167,9 @@ func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
 		return nil, fmt.Errorf("bgp sessions: %w", err)
 	}
 	out := make([]bgp.Session, 0, len(s.peers))
+	explain := sync.OnceValue(s.explainer) // it may look at all links
 	for _, p := range sortedPeers(s.peers) {
-		one, err := s.session(p, states[p.Addr])
+		one, err := s.session(p, states[p.Addr], explain)
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +186,7 @@ func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {
 	return out, nil
 }
 
-func (s *Speaker) session(p applied, now *api.Peer) (bgp.Session, error) {
+func (s *Speaker) session(p applied, now *api.Peer, explain func() explainer) (bgp.Session, error) {
 	one := bgp.Session{Peer: p.Name, Addr: p.Addr, ASN: p.ASN, State: stateName(now.GetState().GetSessionState())}
 	if one.ASN == 0 {
 		one.ASN = now.GetState().GetPeerAsn()
@@ -199,16 +200,16 @@ func (s *Speaker) session(p applied, now *api.Peer) (bgp.Session, error) {
 		// A loop does not count: a router that tells us our own paths again, as FRR does.
 		one.Received += int(f.GetState().GetAccepted())
 	}
-	one.Advertised = s.advertised(p)
+	one.Advertised = s.advertised(p, explain)
 	var err error
-	one.Accepted, err = s.accepted(p, now.GetState(), one.Received)
+	one.Accepted, err = s.accepted(p, now.GetState(), one.Received, explain)
 	return one, err
 }
 
 // advertised counts what p is told. Of a reflector's filters for what others said
 // it knows nothing: to ask GoBGP would send all its paths through the policy.
-func (s *Speaker) advertised(p applied) int {
-	t, e := s.policy.terms[p.Addr].out, s.explainer()
+func (s *Speaker) advertised(p applied, explain func() explainer) int {
+	t := s.policy.terms[p.Addr].out
 	n, told := 0, map[label]bool{}
 	for prefix, as := range s.paths {
 		k := label{prefix.Addr().Is4(), as}
@@ -219,7 +220,7 @@ func (s *Speaker) advertised(p applied) int {
 		}
 		if yes && len(p.Export) > 0 {
 			a, _ := t.tells(k)
-			yes = e.keptBack(p.Peer, bgp.Route{Prefix: prefix, Communities: a.Communities, LargeCommunities: a.LargeCommunities}, true) == ""
+			yes = explain().keptBack(p.Peer, bgp.Route{Prefix: prefix, Communities: a.Communities, LargeCommunities: a.LargeCommunities}, true) == ""
 		}
 		if yes {
 			n++

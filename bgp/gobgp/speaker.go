@@ -325,7 +325,7 @@ func (s *Speaker) prefs(paths map[netip.Prefix]said) map[label]uint32 {
 	for p, as := range paths {
 		k := label{p.Addr().Is4(), as}
 		if _, ok := out[k]; !ok {
-			out[k], _ = s.labels.pref(k)
+			out[k] = s.labels.pref(k)
 		}
 	}
 	return out

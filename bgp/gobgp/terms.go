@@ -78,28 +78,21 @@ type labels struct {
 // for labels.
 const highestPref = math.MaxUint32 - 1<<16
 
-// pref returns the preference of k, and whether it is new.
-func (l *labels) pref(k label) (uint32, bool) {
+// pref returns the preference of k.
+func (l *labels) pref(k label) uint32 {
 	i := slices.Index(l.list, k)
-	fresh := i < 0
-	if fresh {
+	if i < 0 {
 		i = len(l.list)
 		l.list = append(l.list, k)
 	}
-	return math.MaxUint32 - uint32(i), fresh
+	return math.MaxUint32 - uint32(i)
 }
 
 // terms are what holds for the paths between this node and a peer. Peers with
 // equal terms share the statements of GoBGP's policy.
 type terms struct {
-	in  inTerms
+	in  []rule // what is taken from the peer
 	out outTerms
-}
-
-// inTerms are about what is taken from a peer.
-type inTerms struct {
-	External bool
-	Rules    []rule
 }
 
 // outTerms are about what a peer is told.
@@ -137,7 +130,7 @@ func key(t any) string {
 func termsOf(c bgp.Config, p bgp.Peer, links map[string][]netip.Prefix) terms {
 	external := p.ASN != localASN(c, p)
 	t := terms{
-		in: inTerms{External: external, Rules: rulesOf(c, p, filter.Import, links)},
+		in: rulesOf(c, p, filter.Import, links),
 		out: outTerms{
 			External: external, SessionV4: p.Addr.Is4(), Families: families(p), Told: p.Advertise,
 			Rules: rulesOf(c, p, filter.Export, links), NextHop: p.NextHop, NextHop4: p.NextHop4, NextHop6: p.NextHop6,

@@ -111,6 +111,9 @@ func (s *Speaker) Close() error {
 // set makes the BFD sessions. The caller holds mu.
 func (s *Speaker) set(ctx context.Context) error {
 	addrs, err := s.unnumbered(ctx)
+	if err != nil {
+		return err // what runs goes on: without their addresses sessions would be ended
+	}
 	var sessions []bfd.Session
 	for _, p := range s.peers {
 		if p.Interface != "" {
@@ -120,7 +123,7 @@ func (s *Speaker) set(ctx context.Context) error {
 			sessions = append(sessions, session(p))
 		}
 	}
-	return errors.Join(err, s.system.Set(ctx, sessions))
+	return s.system.Set(ctx, sessions)
 }
 
 // session is the BFD session that p asks for.
