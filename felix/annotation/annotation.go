@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -246,10 +247,17 @@ func prefixes(text string) ([]netip.Prefix, error) {
 	return slices.Compact(all), err
 }
 
+// quantity is what bandwidth takes of the quantities of Kubernetes: their parser
+// multiplies out any exponent, so that 1e-2000000000 would cost the agent minutes
+// and gigabytes.
+var quantity = regexp.MustCompile(`^[0-9]{1,15}(\.[0-9]{1,15})?(k|[MGT]|[KMGT]i|[eE][0-9]{1,2})?$`)
+
 func bandwidth(text string) (uint64, error) {
-	q, err := resource.ParseQuantity(text)
-	if err != nil || q.Value() < minBandwidth || q.Value() > maxBandwidth {
-		return 0, errors.New("expected bits a second from 1k to 1T, such as 10M")
+	if quantity.MatchString(text) {
+		q, err := resource.ParseQuantity(text)
+		if err == nil && q.Value() >= minBandwidth && q.Value() <= maxBandwidth {
+			return uint64(q.Value()), nil
+		}
 	}
-	return uint64(q.Value()), nil
+	return 0, errors.New("expected bits a second from 1k to 1T, such as 10M")
 }

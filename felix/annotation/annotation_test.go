@@ -62,7 +62,7 @@ func TestABadValueNamesItsAnnotation(t *testing.T) {
 		MAC:               {"", "01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:0a:f4:00:07:00:01"},
 		AllowedSources:    {"", "10.0.0.1/8", "10.0.0.1", "::ffff:10.0.0.0/104"},
 		FloatingAddresses: {"", "nowhere"},
-		IngressBandwidth:  {"", "fast", "-1", "999", "2T"},
+		IngressBandwidth:  {"", "fast", "-1", "999", "2T", "1e-2000000000", "1E+2000000000", "1" + strings.Repeat("0", 1000)},
 		EgressBandwidth:   {"1.5.5M"},
 	} {
 		for _, v := range values {
@@ -81,6 +81,7 @@ func TestABadValueNamesItsAnnotation(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(IPAddresses, "10.0.0.1,fd00::1")
 	f.Add(IngressBandwidth, "1e9")
+	f.Add(EgressBandwidth, "1e-2000000000")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		w, err := Parse(map[string]string{name: value}, nil)
 		if err == nil && len(w.Addrs) > 2 {
