@@ -7,23 +7,24 @@ import (
 	"github.com/koratnet/korat/policy/ir"
 )
 
-// nat hides the node in tunnels and pods behind their node where they leave the cluster. Our jump stands
-// at the tail of POSTROUTING: kube-proxy comes first, takes its mark off what it
-// masquerades, and ends the packet's way there.
+// nat hides the node in tunnels, and pods behind their node where they leave the
+// cluster. Our jump stands at the tail of POSTROUTING: kube-proxy comes first, takes
+// its mark off what it masquerades, and ends the packet's way there.
 func (s style) nat() layer {
-	sources := s.tunnelSources()
-	if !s.masquerade && len(sources) == 0 {
+	leaving := s.tunnelSources()
+	var hidden []chain
+	if s.masquerade {
+		leaving = append(leaving, specs(fmt.Sprintf("-m set --match-set %s src -m set ! --match-set %s dst -g %s",
+			desired.SetName(desired.MasqueradeSet, s.family), desired.SetName(desired.InsideSet, s.family), masqueradeChain))...)
+		hidden = []chain{newChain(masqueradeChain, s.hide())}
+	}
+	if len(leaving) == 0 {
 		return layer{}
 	}
-	l := layer{hooks: []hook{newHook("POSTROUTING", false, postroutingChain)}}
-	if !s.masquerade {
-		l.chains = []chain{newChain(postroutingChain, sources)}
-		return l
+	return layer{
+		hooks:  []hook{newHook("POSTROUTING", false, postroutingChain)},
+		chains: append([]chain{newChain(postroutingChain, leaving)}, hidden...),
 	}
-	leaving := fmt.Sprintf("-m set --match-set %s src -m set ! --match-set %s dst -g %s",
-		desired.SetName(desired.MasqueradeSet, s.family), desired.SetName(desired.InsideSet, s.family), masqueradeChain)
-	l.chains = []chain{newChain(postroutingChain, append(sources, specs(leaving)...)), newChain(masqueradeChain, s.hide())}
-	return l
 }
 
 // hide ends the way of every packet in one of its rules, so that those behind do

@@ -46,15 +46,15 @@ func (s style) raw() layer {
 	if s.hosts.any(in.pick) {
 		l.points = append(l.points, in)
 	}
-	if !s.hosts.any(out.pick) && len(s.tunnelEnds) > 0 {
-		l.hooks = append(l.hooks, newHook("OUTPUT", true, outputChain))
-		l.chains = append(l.chains, newChain(outputChain, s.tunnelsOut()))
-	}
+	leaving := s.carriers("dst", "CT --notrack")
 	if s.hosts.any(out.pick) {
 		l.points = append(l.points, out)
+		leaving = append(leaving, specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")...)
+		leaving = append(leaving, s.hostRules(out)...)
+	}
+	if len(leaving) > 0 {
 		l.hooks = append(l.hooks, newHook("OUTPUT", true, outputChain))
-		leaving := append(s.tunnelsOut(), specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")...)
-		l.chains = append(l.chains, newChain(outputChain, append(leaving, s.hostRules(out)...)))
+		l.chains = append(l.chains, newChain(outputChain, leaving))
 	}
 	for _, p := range l.points {
 		l.chains = append(l.chains, s.hostChains(p)...)

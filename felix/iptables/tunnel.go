@@ -64,26 +64,11 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 	return rules, []chain{newChain(tunnelChain, append(known, stranger))}
 }
 
-// tunnelsOut are the same for packets that leave.
-func (s style) tunnelsOut() (rules []rule) {
+// carriers do target with what carries the packets of tunnels and has a node at an
+// end, "src" or "dst".
+func (s style) carriers(end, target string) (rules []rule) {
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.node("dst")+" -j CT --notrack")...)
-	}
-	return rules
-}
-
-// admitted and dismissed let through what carries packets of tunnels, between
-// nodes, before host endpoints are asked.
-func (s style) admitted() (rules []rule) {
-	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.node("src")+" -j ACCEPT")...)
-	}
-	return rules
-}
-
-func (s style) dismissed() (rules []rule) {
-	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.node("dst")+" -j ACCEPT")...)
+		rules = append(rules, specs(around(d)+" "+s.node(end)+" -j "+target)...)
 	}
 	return rules
 }

@@ -113,7 +113,7 @@ func (h hosts) baseChains(s style) []nftables.Chain {
 	if h.used[normalOut] {
 		// Where the node's own packets leave is known for sure only here: what goes
 		// to a service is translated after it has been routed for the first time.
-		rules := append(s.ends.dismissed(), rule(bornHere(), goTo(normalOut.chain())))
+		rules := append(s.ends.carriers(toNodes), rule(bornHere(), goTo(normalOut.chain())))
 		chains = append(chains, filterChain(leaving, nftables.Postrouting, prioMangle, rules))
 	}
 	return chains

@@ -176,7 +176,7 @@ func (s style) toPod() nftables.Chain {
 func (s style) input(h hosts) nftables.Chain {
 	rules := []nftables.Rule{rule(fromPods(), goTo(podToHost))}
 	if h.used[normalIn] {
-		rules = append(rules, s.ends.admitted()...)
+		rules = append(rules, s.ends.carriers(fromNodes)...)
 	}
 	return filterChain(input, nftables.Input, prioFilter, append(rules, h.jumpTo(normalIn)...))
 }

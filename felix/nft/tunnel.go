@@ -104,18 +104,12 @@ func not(a netip.Addr) word {
 	return word{source.loadAddr(f, addrSize(f), reg), isNot(a.AsSlice()...)}
 }
 
-// admitted and dismissed let through what carries packets of tunnels, between nodes,
-// before host endpoints are asked: the node would be cut off from the pods of others.
-func (t tunnels) admitted() (rules []nftables.Rule) {
+// carriers let through what carries packets of tunnels and has a node at an end,
+// fromNodes or toNodes, before host endpoints are asked: the node would be cut off from
+// the pods of others.
+func (t tunnels) carriers(nodes func(ir.Family) word) (rules []nftables.Rule) {
 	for _, d := range t.sorted() {
-		rules = append(rules, rule(around(d.Kind), fromNodes(family(d.Kind)), accept))
-	}
-	return rules
-}
-
-func (t tunnels) dismissed() (rules []nftables.Rule) {
-	for _, d := range t.sorted() {
-		rules = append(rules, rule(around(d.Kind), toNodes(family(d.Kind)), accept))
+		rules = append(rules, rule(around(d.Kind), nodes(family(d.Kind)), accept))
 	}
 	return rules
 }
