@@ -350,7 +350,6 @@ func (m *machine) Detach(iface string) error {
 func (m *machine) Retire(iface string) error { return m.Detach(iface) }
 func (m *machine) Reap() error               { return nil }
 func (m *machine) SetMTU(pod.Spec) error     { return nil }
-func (m *machine) UplinkMTU() (int, error)   { return 1500, nil }
 
 func (m *machine) WaitGone(context.Context, string) error { return nil }
 

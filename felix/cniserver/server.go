@@ -70,7 +70,6 @@ type Wirer interface {
 	Attach(podnet.Spec) (net.HardwareAddr, error)
 	Detach(hostInterface string) error
 	SetMTU(podnet.Spec) error
-	UplinkMTU() (int, error)
 	Retire(hostInterface string) error
 	Reap() error
 	Exists(hostInterface string) (bool, error)
@@ -139,15 +138,9 @@ func New(c Config) *Server {
 }
 
 // FollowMTU makes wanted, in bytes, the MTU of all pods' interfaces, those of
-// running ones as well; 0 is that of the way to the other nodes. It is called from
-// time to time, and does nothing while nothing changed.
+// running ones as well. It is called from time to time, and does nothing while
+// nothing changed.
 func (s *Server) FollowMTU(wanted int) error {
-	if wanted == 0 {
-		var err error
-		if wanted, err = s.Wirer.UplinkMTU(); err != nil {
-			return fmt.Errorf("MTU of pods: %w", err)
-		}
-	}
 	before := s.mtu.Swap(int64(wanted))
 	if before == int64(wanted) {
 		return nil

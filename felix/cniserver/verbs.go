@@ -74,7 +74,8 @@ func (s *Server) attach(ctx context.Context, at journal.Attachment, spec podnet.
 		return err
 	})
 	g.Go(func() error { return s.Status.WaitEndpoint(ctx, at.HostInterface, at.Generation) })
-	return mac, g.Wait()
+	err = g.Wait() // then mac is written
+	return mac, err
 }
 
 // abandon takes back all of an ADD that failed. If the record of it failed, there

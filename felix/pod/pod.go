@@ -80,25 +80,31 @@ func (h *Host) Close() {
 // that of an earlier sandbox of a pod of this name, or a retired one. Who sees the
 // name after it sees s.
 func (h *Host) Prepare(s Spec) error {
+	_, err := h.clear(s)
+	return err
+}
+
+// clear is Prepare, and says whether the veth of s is there.
+func (h *Host) clear(s Spec) (there bool, err error) {
 	link, err := h.nl.LinkByName(s.HostInterface)
 	if isGone(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.HostInterface, err)
+		return false, fmt.Errorf("%s: %w", s.HostInterface, err)
 	}
 	if retired(link) {
-		return h.Detach(s.HostInterface)
+		return false, h.Detach(s.HostInterface)
 	}
 	podNS, err := ns.GetNS(s.Netns)
 	if err != nil {
-		return fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
+		return false, fmt.Errorf("%w at %q: %w", ErrNoNetns, s.Netns, err)
 	}
 	defer podNS.Close()
 	if leadsTo(link, podNS, s.Interface) {
-		return nil
+		return true, nil
 	}
-	return h.Detach(s.HostInterface)
+	return false, h.Detach(s.HostInterface)
 }
 
 // Attach makes s so and returns the hardware address of the pod's side. What
@@ -165,16 +171,7 @@ func (h *Host) veth(podNS ns.NetNS, s Spec) (fresh bool, err error) {
 	if err = h.do(vethRequest(s, int(podNS.Fd()))); !errors.Is(err, unix.EEXIST) {
 		return err == nil, err
 	}
-	link, err := h.nl.LinkByName(s.HostInterface)
-	switch {
-	case isGone(err):
-		return false, fmt.Errorf("interface %s exists in the pod already and is not ours", s.Interface)
-	case err != nil:
-		return false, err
-	case !retired(link) && leadsTo(link, podNS, s.Interface):
-		return false, nil
-	}
-	if err := h.Detach(s.HostInterface); err != nil {
+	if there, err := h.clear(s); there || err != nil {
 		return false, err
 	}
 	err = h.do(vethRequest(s, int(podNS.Fd())))
