@@ -6,14 +6,12 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 
 	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/charts"
@@ -36,7 +34,8 @@ func (c *Cluster) Install(ctx context.Context, tag string) error {
 	if err := c.ApplyYAML(ctx, bytes.ReplaceAll(coreDNS, []byte("CLUSTER_DNS"), []byte(dns.String()))); err != nil {
 		return err
 	}
-	if err := c.applyWorkloads(ctx, tag); err != nil {
+	workloads := func(u *unstructured.Unstructured) error { return c.settle(u, tag) }
+	if err := c.ApplyEdited(ctx, charts.Manifest, workloads); err != nil {
 		return err
 	}
 	if err := c.ApplyNetwork(ctx); err != nil {
@@ -47,29 +46,6 @@ func (c *Cluster) Install(ctx context.Context, tag string) error {
 	}
 	fmt.Fprintf(c.Progress, "cluster: Korat %s runs, every node is Ready\n", tag)
 	return nil
-}
-
-func (c *Cluster) applyWorkloads(ctx context.Context, tag string) error {
-	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(charts.Manifest), 4096)
-	for {
-		u := &unstructured.Unstructured{}
-		err := d.Decode(&u.Object)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if len(u.Object) == 0 { // comments
-			continue
-		}
-		if err := c.settle(u, tag); err != nil {
-			return err
-		}
-		if err := c.Apply(ctx, u); err != nil {
-			return err
-		}
-	}
 }
 
 // settle fills in what a manifest leaves to the cluster: the image, and the pools.

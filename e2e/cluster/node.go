@@ -35,7 +35,6 @@ const (
 
 // Files of a node.
 const (
-	containerdSocket  = "/run/containerd/containerd.sock"
 	containerdFile    = "/etc/containerd.toml"
 	kubeletFile       = "/etc/kubernetes/kubelet.yaml"
 	kubeletKubeconfig = "/etc/kubernetes/kubelet.kubeconfig"

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"testing"
 	"text/template"
 	"time"
@@ -79,11 +78,7 @@ type router interface {
 // render fills in a template of a configuration.
 func render(t *testing.T, text string, s spec) string {
 	t.Helper()
-	tmpl, err := template.New("").Funcs(template.FuncMap{
-		"name": func(a netip.Addr) string {
-			return "n" + strings.NewReplacer(".", "_", ":", "_").Replace(a.String())
-		},
-	}).Parse(text)
+	tmpl, err := template.New("").Funcs(template.FuncMap{"name": protocol}).Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The binaries that `make gobgpd` leaves.
+// The binaries that `make interop` leaves.
 var (
 	gobgpdBinary, _ = filepath.Abs("../../bin/gobgpd")
 	gobgpBinary, _  = filepath.Abs("../../bin/gobgp")

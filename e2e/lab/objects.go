@@ -56,6 +56,11 @@ func (l *Lab) Apply(ctx context.Context, o client.Object) error {
 
 // ApplyYAML applies every document of a file of manifests.
 func (l *Lab) ApplyYAML(ctx context.Context, text []byte) error {
+	return l.ApplyEdited(ctx, text, func(*unstructured.Unstructured) error { return nil })
+}
+
+// ApplyEdited applies every document of a file of manifests as edit leaves it.
+func (l *Lab) ApplyEdited(ctx context.Context, text []byte, edit func(*unstructured.Unstructured) error) error {
 	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
 	for {
 		u := &unstructured.Unstructured{}
@@ -68,6 +73,9 @@ func (l *Lab) ApplyYAML(ctx context.Context, text []byte) error {
 		}
 		if len(u.Object) == 0 {
 			continue // a document of comments
+		}
+		if err := edit(u); err != nil {
+			return err
 		}
 		if err := l.Apply(ctx, u); err != nil {
 			return err

@@ -9,7 +9,8 @@ flock 9
 export PATH=$PATH:/usr/sbin:/sbin
 "$(dirname "$0")"/../install-deps.sh qemu-system-x86 busybox-static kmod cpio xz-utils python3 >&2
 
-tree=$cache/current
+# What of ours is packed with the kernel is part of the name.
+tree=$cache/$(cat "$(dirname "$0")"/init.sh "$0" | sha256sum | cut -c1-16)
 image() { apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-[0-9]/ {print $2; exit}'; }
 if [ ! -e "$tree"/ok ]; then
 	package=$(image)

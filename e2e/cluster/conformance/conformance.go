@@ -8,8 +8,10 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,6 +112,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		"--focus="+o.Focus, "--skip="+strings.Join(not, "|"), filepath.Join(bin, "e2e.test"), "--",
 		"--kubeconfig="+o.Kubeconfig, "--provider=skeleton", fmt.Sprintf("--num-nodes=%d", o.Nodes), "--kubectl-path="+kubectl)
 	cmd.Stdout, cmd.Stderr = o.Output, o.Output
+	if err := os.Remove(report); err != nil && !errors.Is(err, fs.ErrNotExist) { // one of before says nothing of this run
+		return Result{}, err
+	}
 	ended := cmd.Run() // not nil also when specs failed
 	text, err := os.ReadFile(report)
 	if err != nil {

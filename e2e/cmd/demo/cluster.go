@@ -68,12 +68,12 @@ func (s *story) dataPlane(ctx context.Context) {
 	}
 	told := ""
 	s.within(ctx, 30*time.Second, "every node says which data plane enforces its policies", func(ctx context.Context) error {
-		var list v1.NodeNetworkList
-		if err := s.lab.List(ctx, &list); err != nil {
+		nodes, err := s.networks(ctx)
+		if err != nil {
 			return err
 		}
 		told = ""
-		for _, n := range list.Items {
+		for _, n := range nodes {
 			if n.Status.Backend == "" || wanted != "" && n.Status.Backend != wanted {
 				return fmt.Errorf("%s says %q", n.Name, n.Status.Backend)
 			}
@@ -124,11 +124,11 @@ func (s *story) nodesReady(ctx context.Context) error {
 }
 
 func (s *story) sessionsReported(ctx context.Context) error {
-	var list v1.NodeNetworkList
-	if err := s.lab.List(ctx, &list); err != nil {
+	nodes, err := s.networks(ctx)
+	if err != nil {
 		return err
 	}
-	for _, n := range list.Items {
+	for _, n := range nodes {
 		if len(n.Status.Sessions) < 2 {
 			return fmt.Errorf("%s reports %d sessions", n.Name, len(n.Status.Sessions))
 		}

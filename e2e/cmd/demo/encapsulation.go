@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	v1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/e2e/lab/matrix"
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
 
@@ -22,17 +24,11 @@ func (s *story) encapsulation(ctx context.Context) {
 	}
 	if s.mode != v1.EncapsulationNone {
 		patch := fmt.Sprintf(`{"spec":{"encapsulation":%q}}`, s.mode)
-		_, err := s.kubectl(ctx, "", "patch", "ippools", "--all", "--type=merge", "-p", patch)
-		if err != nil {
-			var pools v1.IPPoolList
-			if err = s.lab.List(ctx, &pools); err == nil {
-				for _, p := range pools.Items {
-					_, one := s.kubectl(ctx, "", "patch", "ippool", p.Name, "--type=merge", "-p", patch)
-					if err == nil {
-						err = one
-					}
-				}
-			}
+		var pools v1.IPPoolList
+		err := s.lab.List(ctx, &pools)
+		for _, p := range pools.Items {
+			_, one := s.kubectl(ctx, "", "patch", "ippool", p.Name, "--type=merge", "-p", patch)
+			err = errors.Join(err, one)
 		}
 		s.check("kubectl patch of the pools with the encapsulation "+string(s.mode), err)
 	}
@@ -107,19 +103,15 @@ func (s *story) inside(ctx context.Context, node string) (out []netip.Addr) {
 // other rack is a route through the tunnel.
 func (s *story) tunnelRoutes(ctx context.Context) {
 	s.within(ctx, settle, "the kernel of node a1 has a route of Korat's to each block of rack b, through the tunnel", func(ctx context.Context) error {
-		for _, e := range s.ends {
-			if s.nodeOf(e).Rack.Name != "b" {
-				continue
-			}
-			args := []string{"ip", "route", "get", e.Addr.String()}
-			text, err := s.output(ctx, "a1", args...)
+		return s.eachPod("b", func(e matrix.End, _ topology.Node) error {
+			text, err := s.output(ctx, "a1", "ip", "route", "get", e.Addr.String())
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, text)
 			}
 			if !strings.Contains(text, "-korat") {
 				return fmt.Errorf("it leads to %s", text)
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 }

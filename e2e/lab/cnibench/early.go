@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -138,7 +139,7 @@ func (e early) try(ctx context.Context, name string, p *prober) (sent, arrived u
 	after := p.counts()
 	inside.Close()
 	_ = g.Wait()
-	i := p.index(addr)
+	i := slices.Index(p.addrs, addr)
 	if err == nil && i < 0 {
 		err = fmt.Errorf("pod %s has %s, which is not probed", name, addr)
 	}
@@ -172,15 +173,6 @@ func newProber(netns string, self netip.Addr) (*prober, error) {
 		return err
 	})
 	return p, os.NewSyscallError("socket", err)
-}
-
-func (p *prober) index(a netip.Addr) int {
-	for i, x := range p.addrs {
-		if x == a {
-			return i
-		}
-	}
-	return -1
 }
 
 func (p *prober) counts() []uint64 {
