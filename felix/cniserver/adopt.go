@@ -2,6 +2,7 @@ package cniserver
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -126,10 +127,19 @@ func (s *Server) unknown(wired []podnet.Wired) []podnet.Wired {
 }
 
 // adopt records w as h's, unless an ADD was faster. An interface without an
-// address belongs to an ADD that was never answered, and holds nothing.
+// address belongs to an ADD that was never answered, and holds nothing. It does not
+// wait for an ADD that is under way: that one may wait for what is done only after
+// everything is adopted.
 func (s *Server) adopt(h ipam.Handle, w podnet.Wired) error {
-	defer s.pods.lock(w.HostInterface)()
-	if len(w.Addrs) == 0 || len(s.unknown([]podnet.Wired{w})) == 0 {
+	if len(w.Addrs) == 0 {
+		return nil
+	}
+	unlock, free := s.pods.try(w.HostInterface)
+	if !free {
+		return fmt.Errorf("pod %s/%s on interface %s: not adopted while a request of the container runtime for it is under way; it is tried again", h.Namespace, h.Pod, w.HostInterface)
+	}
+	defer unlock()
+	if len(s.unknown([]podnet.Wired{w})) == 0 {
 		return nil
 	}
 	at := journal.Attachment{Handle: h, HostInterface: w.HostInterface, Addrs: w.Addrs}

@@ -1,6 +1,9 @@
 package cniserver_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -107,6 +110,48 @@ func TestAPodThatOnlyTheKernelKnowsKeepsItsAddressAndStaysClosed(t *testing.T) {
 	a.loseState()
 	if !slices.Equal(a.held(), []string{addr}) || len(a.kernel.addrs()) != 0 || !a.kernel.synced {
 		t.Errorf("held %v, connected %v, want %s held only", a.held(), a.kernel.addrs(), addr)
+	}
+}
+
+func TestAdoptionDoesNotWaitForAnADDThatWaitsForWhatComesAfterIt(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	a.assigning = func() {
+		close(entered)
+		<-leave
+	}
+	web, added := newSandbox(t, "c1", "web"), make(chan struct{})
+	go func() {
+		defer close(added)
+		if _, err := c.AddNetworkList(context.Background(), a.conf("1.1.0"), web.rt); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-entered
+	adopted := make(chan error, 1)
+	go func() {
+		if err := a.server.Adopt([]cniserver.Pod{shop("web")}); err != nil {
+			adopted <- fmt.Errorf("a pod without an address: %w", err)
+			return
+		}
+		if a.server.Adopt([]cniserver.Pod{shop("web", "10.9.0.7")}) == nil {
+			adopted <- errors.New("a pod with an address is adopted while nobody knows whether its ADD goes first")
+			return
+		}
+		adopted <- nil
+	}()
+	select {
+	case err := <-adopted:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits")
+	}
+	close(leave)
+	<-added
+	if err := a.server.Adopt([]cniserver.Pod{shop("web")}); err != nil || len(a.held()) != 1 {
+		t.Errorf("after the ADD: %v, held %v", err, a.held())
 	}
 }
 

@@ -60,6 +60,21 @@ type agent struct {
 	books  *journal.Journal
 	later  atomic.Int64 // how far its clock is ahead, in nanoseconds
 	stop   func()
+	// assigning is called when an ADD is about to get its addresses; may be nil.
+	assigning func()
+}
+
+// gated calls assigning.
+type gated struct {
+	*assign.Allocator
+	a *agent
+}
+
+func (g gated) Assign(ctx context.Context, h ipam.Handle, r ipam.Request) ([]netip.Addr, error) {
+	if g.a.assigning != nil {
+		g.a.assigning()
+	}
+	return g.Allocator.Assign(ctx, h, r)
 }
 
 func newAgent(t *testing.T) *agent {
@@ -97,7 +112,7 @@ func (a *agent) start() {
 		}
 		defer host.Close()
 		s := cniserver.New(cniserver.Config{
-			RunDir: a.run, MTU: 1500, Allocator: alloc, Journal: a.books, Wirer: inNode{host, a.node},
+			RunDir: a.run, MTU: 1500, Allocator: gated{alloc, a}, Journal: a.books, Wirer: inNode{host, a.node},
 			Status: a.kernel, Box: a.kernel, Log: log,
 		})
 		a.server = s

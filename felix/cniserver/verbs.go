@@ -238,12 +238,29 @@ type locks struct {
 
 type namedLock struct {
 	sync.Mutex
-	waiters int
+	users int // holders and those who wait
 }
 
 // lock locks name and returns the function that unlocks it.
 func (l *locks) lock(name string) (unlock func()) {
+	n := l.enter(name)
+	n.Lock()
+	return func() { l.leave(name, n) }
+}
+
+// try is lock for who does not wait.
+func (l *locks) try(name string) (unlock func(), free bool) {
+	n := l.enter(name)
+	if !n.TryLock() {
+		l.forget(name, n)
+		return nil, false
+	}
+	return func() { l.leave(name, n) }, true
+}
+
+func (l *locks) enter(name string) *namedLock {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = map[string]*namedLock{}
 	}
@@ -252,15 +269,19 @@ func (l *locks) lock(name string) (unlock func()) {
 		n = &namedLock{}
 		l.held[name] = n
 	}
-	n.waiters++
-	l.mu.Unlock()
-	n.Lock()
-	return func() {
-		n.Unlock()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if n.waiters--; n.waiters == 0 {
-			delete(l.held, name)
-		}
+	n.users++
+	return n
+}
+
+func (l *locks) leave(name string, n *namedLock) {
+	n.Unlock()
+	l.forget(name, n)
+}
+
+func (l *locks) forget(name string, n *namedLock) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n.users--; n.users == 0 {
+		delete(l.held, name)
 	}
 }
