@@ -11,12 +11,13 @@ type Encapsulation uint8
 
 // The encapsulations.
 const (
-	Plain Encapsulation = iota // nothing: the packet as it is
-	VXLAN                      // UDP (RFC 7348)
-	IPIP                       // IP (RFC 2003)
+	Plain     Encapsulation = iota // nothing: the packet as it is
+	VXLAN                          // UDP (RFC 7348)
+	IPIP                           // IP (RFC 2003)
+	WireGuard                      // UDP, encrypted; no pool's mode: it takes the place of what the pool asks for
 )
 
-var encapsulations = [...]string{"None", "VXLAN", "IPIP"}
+var encapsulations = [...]string{"None", "VXLAN", "IPIP", "WireGuard"}
 
 // String returns the word that users know.
 func (e Encapsulation) String() string { return encapsulations[e] }
@@ -51,10 +52,12 @@ const (
 	VXLAN4 TunnelKind = iota
 	VXLAN6
 	IPIP4
+	WireGuard4
+	WireGuard6
 )
 
 // TunnelKinds are all kinds.
-var TunnelKinds = [...]TunnelKind{VXLAN4, VXLAN6, IPIP4}
+var TunnelKinds = [...]TunnelKind{VXLAN4, VXLAN6, IPIP4, WireGuard4, WireGuard6}
 
 // tunnelKinds says what is to be known of each kind. The names do not begin with
 // InterfacePrefix: what comes through is not a pod's.
@@ -67,6 +70,9 @@ var tunnelKinds = [...]struct {
 	VXLAN4: {"vxlan4-korat", VXLAN, false, 50}, // Ethernet inside of VXLAN, UDP and IPv4
 	VXLAN6: {"vxlan6-korat", VXLAN, true, 70},
 	IPIP4:  {"ipip-korat", IPIP, false, 20},
+	// The header, the counter and the tag of WireGuard (32) inside of UDP and IP.
+	WireGuard4: {"wg4-korat", WireGuard, false, 60},
+	WireGuard6: {"wg6-korat", WireGuard, true, 80},
 }
 
 // TunnelOf returns the kind of tunnel for packets of a family. There is no IPIP6.
@@ -143,6 +149,8 @@ type TunnelDevice struct {
 	Underlay netip.Addr // the node's address around packets
 	Addr     netip.Addr // the node's address inside; the zero Addr while it has none
 	MAC      MAC        // of VXLAN
+	Key      Key        // of WireGuard: the public half of what this end is known by
+	Port     uint16     // on which WireGuard listens
 	MTU      int        // of the interface; 0: not known yet, the kernel's choice
 }
 

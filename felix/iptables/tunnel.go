@@ -39,8 +39,11 @@ func (f *Firewall) ends() []desired.TunnelDevice {
 
 // around matches what carries the packets of a tunnel.
 func around(d desired.TunnelDevice) string {
-	if d.Kind.Encapsulation() == desired.IPIP {
+	switch d.Kind.Encapsulation() {
+	case desired.IPIP:
 		return "-p 4"
+	case desired.WireGuard:
+		return fmt.Sprintf("-p udp -m udp --dport %d", d.Port)
 	}
 	return fmt.Sprintf("-p udp -m udp --dport %d", desired.VXLANPort)
 }

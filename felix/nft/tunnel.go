@@ -50,12 +50,16 @@ func family(kind desired.TunnelKind) ir.Family {
 	return ir.IPv4
 }
 
-// around matches what carries the packets of a kind.
-func around(kind desired.TunnelKind) word {
-	if kind.Encapsulation() == desired.IPIP {
-		return append(ofFamily(family(kind)), ofProtocol(ipInIP)...)
+// around matches what carries the packets of a tunnel.
+func around(d desired.TunnelDevice) word {
+	port := uint16(desired.VXLANPort)
+	switch d.Kind.Encapsulation() {
+	case desired.IPIP:
+		return append(ofFamily(family(d.Kind)), ofProtocol(ipInIP)...)
+	case desired.WireGuard:
+		port = d.Port
 	}
-	return slices.Concat(ofProtocol(policy.UDP), destination.at(desired.VXLANPort), ofFamily(family(kind)))
+	return slices.Concat(ofProtocol(policy.UDP), destination.at(port), ofFamily(family(d.Kind)))
 }
 
 // fromNodes matches packets with the source of a node.
@@ -84,7 +88,7 @@ func (t tunnels) chains(s style) []nftables.Chain {
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress})
 	var in, leave, nat []nftables.Rule
 	for _, d := range t.sorted() {
-		f, is := family(d.Kind), around(d.Kind)
+		f, is := family(d.Kind), around(d)
 		in = append(in, rule(is, toHere(), fromNodes(f), word{&expr.Notrack{}}, accept), rule(is, toHere(), stranger))
 		leave = append(leave, rule(is, toNodes(f), word{&expr.Notrack{}}))
 		if d.Addr.IsValid() {
@@ -109,7 +113,7 @@ func not(a netip.Addr) word {
 // the pods of others.
 func (t tunnels) carriers(nodes func(ir.Family) word) (rules []nftables.Rule) {
 	for _, d := range t.sorted() {
-		rules = append(rules, rule(around(d.Kind), nodes(family(d.Kind)), accept))
+		rules = append(rules, rule(around(d), nodes(family(d.Kind)), accept))
 	}
 	return rules
 }

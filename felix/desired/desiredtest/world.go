@@ -30,6 +30,7 @@ type World struct {
 	Policies  map[policy.Key]desired.PolicyUse
 	Tunnels   map[desired.TunnelKind]desired.TunnelDevice
 	Peers     map[desired.TunnelEnd]desired.TunnelPeer
+	Encrypted map[desired.EncryptedEnd]desired.EncryptedPeer
 	Ways      map[string]desired.PoolWays
 	MTU       desired.MTU
 
@@ -56,6 +57,7 @@ func (w *World) Apply(d desired.Delta) {
 	apply(&w.Policies, d.Policies)
 	apply(&w.Tunnels, d.Tunnels)
 	apply(&w.Peers, d.TunnelPeers)
+	apply(&w.Encrypted, d.EncryptedPeers)
 	apply(&w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		w.changeSet(id, c)
@@ -121,6 +123,7 @@ func (w *World) Redundant(d desired.Delta) []string {
 	said = redundant(said, "policy", w.Policies, d.Policies)
 	said = redundant(said, "tunnel", w.Tunnels, d.Tunnels)
 	said = redundant(said, "tunnel peer", w.Peers, d.TunnelPeers)
+	said = redundant(said, "encrypted peer", w.Encrypted, d.EncryptedPeers)
 	said = redundant(said, "ways", w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		said = w.redundantSet(said, id, c)

@@ -87,6 +87,9 @@ func (r *Reconciler) Want(d desired.Delta) {
 		r.lookAtAll()
 	}
 	for kind, t := range d.Tunnels {
+		if !ours(kind) {
+			continue
+		}
 		if t == nil {
 			delete(r.want, kind)
 		} else {
@@ -113,7 +116,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 // LinkChanged implements apply.LinkWatcher. The kernel forgets the neighbours of an
 // interface that goes down.
 func (r *Reconciler) LinkChanged(name string) {
-	if kind, ours := desired.TunnelOfDevice(name); ours {
+	if kind, tunnel := desired.TunnelOfDevice(name); tunnel && ours(kind) {
 		r.unsure[kind], r.unread[kind] = struct{}{}, struct{}{}
 	}
 }
@@ -126,9 +129,14 @@ func (r *Reconciler) Resync(context.Context) error {
 
 func (r *Reconciler) lookAtAll() {
 	for _, kind := range desired.TunnelKinds {
-		r.unsure[kind], r.unread[kind] = struct{}{}, struct{}{}
+		if ours(kind) {
+			r.unsure[kind], r.unread[kind] = struct{}{}, struct{}{}
+		}
 	}
 }
+
+// ours reports whether tunnels of kind are kept here: those of WireGuard are not.
+func ours(kind desired.TunnelKind) bool { return kind.Encapsulation() != desired.WireGuard }
 
 // State returns the wanted tunnels, each with what is wrong with it, nil if the
 // node receives what comes through it. It is safe for concurrent use.

@@ -1,0 +1,55 @@
+package desired
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// Key is a public key of WireGuard (Curve25519). The zero Key is nobody's.
+type Key [32]byte
+
+// String returns k in base64, as wg(8) writes it.
+func (k Key) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
+
+// ParseKey reads what String writes.
+func ParseKey(text string) (k Key, err error) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err == nil && len(raw) != len(k) {
+		err = fmt.Errorf("%d bytes, expected %d", len(raw), len(k))
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("public key of WireGuard %q: %w", text, err)
+	}
+	return Key(raw), nil
+}
+
+// EncryptedEnd identifies another node's end of a WireGuard tunnel. While a node
+// changes its key it has two.
+type EncryptedEnd struct {
+	Kind TunnelKind
+	Key  Key
+}
+
+// EncryptedPeer is another node's end of a WireGuard tunnel. Of two with a prefix in
+// common that of the narrower one counts, and no two have the same.
+type EncryptedPeer struct {
+	// Endpoint is where the node listens.
+	Endpoint netip.AddrPort
+	// Prefixes are what goes into the tunnel for it, and all that may come out of
+	// the tunnel from it. Sorted, each once, maybe none; never changed.
+	Prefixes []netip.Prefix
+}
+
+// The UDP ports of WireGuard, one for each family around packets, where nothing else
+// is configured.
+const (
+	WireGuardPort4 = 51820
+	WireGuardPort6 = 51821
+)
+
+// EncryptedSet has the pools whose packets never travel from node to node in clear.
+// It is told as MasqueradeSet is.
+const EncryptedSet ir.SetID = "encrypted"
