@@ -8,38 +8,53 @@ import (
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/policy/selector"
 )
 
 const (
 	// lookupWait is how long the watch is waited for, which usually tells of a pod
 	// before the kubelet has made its sandbox.
 	lookupWait = 100 * time.Millisecond
-	// lookupAsk bounds the one question to the API server that follows.
+	// lookupAsk bounds the questions to the API server that follow.
 	lookupAsk = 2 * time.Second
 )
 
-// directory knows the annotations of the node's pods, and of namespaces.
+// asked is the API server, for what its watch has not told of; kube.Clients
+// implements it.
+type asked interface {
+	PodAnnotations(ctx context.Context, namespace, pod string) (map[string]string, error)
+	Namespace(ctx context.Context, name string) (labels, annotations map[string]string, err error)
+}
+
+// directory knows the annotations of the node's pods, and namespaces.
 type directory struct {
-	// ask asks the API server for the annotations of a pod.
-	ask func(ctx context.Context, namespace, pod string) (map[string]string, error)
+	api asked
 
 	mu         sync.Mutex // guards all below
 	pods       map[string]*event.Pod
 	namespaces map[string]*event.Namespace
-	news       chan struct{} // closed, and made anew, when a pod of the node comes
+	news       chan struct{} // closed, and made anew, when a pod of the node or a namespace comes
 }
 
-func newDirectory(ask func(ctx context.Context, namespace, pod string) (map[string]string, error)) *directory {
-	return &directory{ask: ask, pods: map[string]*event.Pod{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
+func newDirectory(api asked) *directory {
+	return &directory{api: api, pods: map[string]*event.Pod{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
 }
 
 func (d *directory) setNamespace(name string, n *event.Namespace) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.namespaces[name] = n
 	if n == nil {
 		delete(d.namespaces, name)
+		return
 	}
+	d.namespaces[name] = n
+	d.tell()
+}
+
+// tell wakes who waits for news. The caller holds mu.
+func (d *directory) tell() {
+	close(d.news)
+	d.news = make(chan struct{})
 }
 
 // setPod notes a pod; nil, or one of another node than node: there is none here.
@@ -51,19 +66,19 @@ func (d *directory) setPod(name string, p *event.Pod, node string) {
 		return
 	}
 	d.pods[name] = p
-	close(d.news)
-	d.news = make(chan struct{})
+	d.tell()
 }
 
-// Lookup returns what is known of a pod. One that the watch does not tell of in
-// time is asked for once; a pod that nobody knows then is not Known. An earlier
-// pod of the name, as a StatefulSet has them, may have had other annotations.
+// Lookup returns what is known of a pod and its namespace. What the watch does not
+// tell of in time is asked for once; what nobody knows then is not Known. The watch
+// of an agent that has just started may know the one and not yet the other. An
+// earlier pod of the name, as a StatefulSet has them, may have had other annotations.
 func (d *directory) Lookup(ctx context.Context, namespace, pod string, uid event.UID) cniserver.Listing {
 	wait := time.NewTimer(lookupWait)
 	defer wait.Stop()
 	for waiting := true; waiting; {
 		l, news := d.look(namespace, pod, uid)
-		if l.PodKnown {
+		if l.PodKnown && l.NamespaceKnown {
 			return l
 		}
 		select {
@@ -74,12 +89,32 @@ func (d *directory) Lookup(ctx context.Context, namespace, pod string, uid event
 			return l
 		}
 	}
+	return d.ask(ctx, namespace, pod, uid)
+}
+
+// ask asks the API server for what is not known. What the watch tells meanwhile is
+// newer than the answer.
+func (d *directory) ask(ctx context.Context, namespace, pod string, uid event.UID) cniserver.Listing {
 	ctx, cancel := context.WithTimeout(ctx, lookupAsk)
 	defer cancel()
-	asked, err := d.ask(ctx, namespace, pod)
+	var told cniserver.Listing
 	l, _ := d.look(namespace, pod, uid)
-	if !l.PodKnown && err == nil {
-		l.Pod, l.PodKnown = annotation.Ours(asked), true
+	if !l.PodKnown {
+		if all, err := d.api.PodAnnotations(ctx, namespace, pod); err == nil {
+			told.Pod, told.PodKnown = annotation.Ours(all), true
+		}
+	}
+	if !l.NamespaceKnown {
+		if labels, all, err := d.api.Namespace(ctx, namespace); err == nil {
+			told.Labels, told.Namespace, told.NamespaceKnown = selector.MakeLabels(labels), annotation.Ours(all), true
+		}
+	}
+	l, _ = d.look(namespace, pod, uid)
+	if !l.PodKnown {
+		l.Pod, l.PodKnown = told.Pod, told.PodKnown
+	}
+	if !l.NamespaceKnown {
+		l.Labels, l.Namespace, l.NamespaceKnown = told.Labels, told.Namespace, told.NamespaceKnown
 	}
 	return l
 }

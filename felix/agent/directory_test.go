@@ -10,54 +10,99 @@ import (
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/policy/selector"
 )
 
+// answers is an API server that knows one pod, one namespace, or neither.
+type answers struct {
+	pod, namespace map[string]string // annotations
+	err            error             // to every question
+	asked          string
+}
+
+func (a *answers) PodAnnotations(context.Context, string, string) (map[string]string, error) {
+	a.asked += "pod "
+	return a.pod, a.err
+}
+
+func (a *answers) Namespace(context.Context, string) (labels, annotations map[string]string, err error) {
+	a.asked += "namespace "
+	return map[string]string{"told": "by answer"}, a.namespace, a.err
+}
+
 func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
-	pools := map[string]string{annotation.IPv4Pools: "a"}
+	pools := func(name string) map[string]string { return map[string]string{annotation.IPv4Pools: name} }
 	one, two := event.ParseUID("3f9d3a5e-0d2b-4d0c-9b2f-5d3f2f1c7a10"), event.ParseUID("4f9d3a5e-0d2b-4d0c-9b2f-5d3f2f1c7a10")
-	watched := &event.Pod{Namespace: "ns", Name: "p", Node: "n", UID: one, Annotations: pools}
+	watched := &event.Pod{Namespace: "ns", Name: "p", Node: "n", UID: one, Annotations: pools("a")}
+	space := &event.Namespace{Name: "ns", Labels: selector.MakeLabels(map[string]string{"told": "by watch"}), Annotations: pools("n")}
+	away := errors.New("away")
+	const late = 20 * time.Millisecond
 	for name, c := range map[string]struct {
-		uid    event.UID
-		before *event.Pod // what the watch told
-		after  time.Duration
-		late   *event.Pod // what it tells after that
-		answer map[string]string
-		err    error // the API server's
-		asked  bool
-		want   string // of the pool annotation
-		known  bool
-		atMost time.Duration
+		uid              event.UID
+		pod, latePod     *event.Pod       // what the watch told, and what it tells late
+		space, lateSpace *event.Namespace // the same
+		api              answers
+		asked            string
+		wantPod, wantNS  string // of the pool annotation; empty: not known
+		labels           string
+		atMost           time.Duration
 	}{
-		"the watch knows it":            {before: watched, want: "a", known: true},
-		"the very pod":                  {uid: one, before: watched, want: "a", known: true},
-		"an earlier pod of the name":    {uid: two, before: watched, answer: map[string]string{annotation.IPv4Pools: "b"}, asked: true, want: "b", known: true, atMost: lookupWait},
-		"the watch is a little late":    {late: watched, after: 20 * time.Millisecond, want: "a", known: true, atMost: 20 * time.Millisecond},
-		"the watch is later":            {answer: map[string]string{annotation.IPv4Pools: "b", "other/x": "y"}, asked: true, want: "b", known: true, atMost: lookupWait},
-		"nobody knows it":               {err: errors.New("not found"), asked: true, atMost: lookupWait},
-		"another node's does not count": {before: &event.Pod{Namespace: "ns", Name: "p", Node: "other", Annotations: pools}, err: errors.New("away"), asked: true, atMost: lookupWait},
+		"the watch knows it": {pod: watched, space: space, wantPod: "a", wantNS: "n", labels: "by watch"},
+		"the very pod":       {uid: one, pod: watched, space: space, wantPod: "a", wantNS: "n", labels: "by watch"},
+		"an earlier pod of the name": {
+			uid: two, pod: watched, space: space, api: answers{pod: pools("b")}, asked: "pod ",
+			wantPod: "b", wantNS: "n", labels: "by watch", atMost: lookupWait,
+		},
+		"the watch is a little late": {latePod: watched, space: space, wantPod: "a", wantNS: "n", labels: "by watch", atMost: late},
+		"the watch is later": {
+			space: space, api: answers{pod: map[string]string{annotation.IPv4Pools: "b", "other/x": "y"}}, asked: "pod ",
+			wantPod: "b", wantNS: "n", labels: "by watch", atMost: lookupWait,
+		},
+		"nobody knows it": {space: space, api: answers{err: errors.New("not found")}, asked: "pod ", wantNS: "n", labels: "by watch", atMost: lookupWait},
+		"another node's does not count": {
+			pod: &event.Pod{Namespace: "ns", Name: "p", Node: "other", Annotations: pools("a")}, space: space, api: answers{err: away}, asked: "pod ",
+			wantNS: "n", labels: "by watch", atMost: lookupWait,
+		},
+		"of its namespace the watch tells late": {pod: watched, lateSpace: space, wantPod: "a", wantNS: "n", labels: "by watch", atMost: late},
+		"of its namespace the watch tells later": {
+			pod: watched, api: answers{namespace: map[string]string{annotation.IPv4Pools: "m", "other/x": "y"}}, asked: "namespace ",
+			wantPod: "a", wantNS: "m", labels: "by answer", atMost: lookupWait,
+		},
+		"the watch tells of nothing": {
+			api: answers{pod: pools("b"), namespace: pools("m")}, asked: "pod namespace ",
+			wantPod: "b", wantNS: "m", labels: "by answer", atMost: lookupWait,
+		},
+		"nobody tells of anything": {api: answers{err: away}, asked: "pod namespace ", atMost: lookupWait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				asked := false
-				d := newDirectory(func(context.Context, string, string) (map[string]string, error) {
-					asked = true
-					return c.answer, c.err
+				d := newDirectory(&c.api)
+				d.setNamespace("ns", c.space)
+				d.setPod("ns/p", c.pod, "n")
+				time.AfterFunc(late, func() {
+					if c.latePod != nil {
+						d.setPod("ns/p", c.latePod, "n")
+					}
+					if c.lateSpace != nil {
+						d.setNamespace("ns", c.lateSpace)
+					}
 				})
-				d.setNamespace("ns", &event.Namespace{Name: "ns", Annotations: map[string]string{annotation.IPv6Pools: "six"}})
-				d.setPod("ns/p", c.before, "n")
-				if c.late != nil {
-					time.AfterFunc(c.after, func() { d.setPod("ns/p", c.late, "n") })
-				}
 				start := time.Now()
 				l := d.Lookup(t.Context(), "ns", "p", c.uid)
 				if took := time.Since(start); took > c.atMost {
 					t.Errorf("it took %s, want at most %s", took, c.atMost)
 				}
-				if l.PodKnown != c.known || l.Pod[annotation.IPv4Pools] != c.want || len(l.Pod) > 1 || asked != c.asked {
-					t.Errorf("got %+v (asked: %t)", l, asked)
+				if c.api.asked != c.asked {
+					t.Errorf("asked for %q, want %q", c.api.asked, c.asked)
 				}
-				if !l.NamespaceKnown || l.Namespace[annotation.IPv6Pools] != "six" {
+				if l.PodKnown != (c.wantPod != "") || l.Pod[annotation.IPv4Pools] != c.wantPod || len(l.Pod) > 1 {
+					t.Errorf("pod: %+v", l)
+				}
+				if l.NamespaceKnown != (c.wantNS != "") || l.Namespace[annotation.IPv4Pools] != c.wantNS || len(l.Namespace) > 1 {
 					t.Errorf("namespace: %+v", l)
+				}
+				if got, _ := l.Labels.Get("told"); got != c.labels {
+					t.Errorf("labels of the namespace are told %q, want %q", got, c.labels)
 				}
 			})
 		})

@@ -15,3 +15,13 @@ func (c *Clients) PodAnnotations(ctx context.Context, namespace, pod string) (ma
 	}
 	return p.Annotations, nil
 }
+
+// Namespace asks the API server for the labels and annotations of one namespace, as
+// PodAnnotations does for those of a pod.
+func (c *Clients) Namespace(ctx context.Context, name string) (labels, annotations map[string]string, err error) {
+	var n corev1.Namespace
+	if err := c.Core.Get().Resource("namespaces").Name(name).Do(ctx).Into(&n); err != nil {
+		return nil, nil, err
+	}
+	return n.Labels, n.Annotations, nil
+}
