@@ -72,10 +72,12 @@ pods() { # KIND COUNT LABEL
 	pods early-prober 1 open | sed 's/early-prober-0/early-prober/'
 	printf -- '---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: bench}\nspec: {podSelector: {matchLabels: {bench: closed}}, policyTypes: [Ingress]}\n'
 } | bin/controlplane kubectl apply -f - > /dev/null
-for backend in IPTables NFTables; do
+failed=0
+for backend in IPTables NFTables; do # each part is told, whatever became of those before
 	printf 'apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: default}\nspec: {backend: %s}\n' "$backend" |
 		bin/controlplane kubectl apply -f - > /dev/null
-	bin/controlplane kubectl wait nnet/a1 --for=jsonpath='{.status.backend}'="$backend" --timeout=30s
-	$lab exec a1 /opt/korat/bin/lab cni-bench
-	$lab exec a1 /opt/korat/bin/lab cni-bench --early --count 200 # limit: 0 of 10,000
+	bin/controlplane kubectl wait nnet/a1 --for=jsonpath='{.status.backend}'="$backend" --timeout=30s || failed=1
+	$lab exec a1 /opt/korat/bin/lab cni-bench || failed=1
+	$lab exec a1 /opt/korat/bin/lab cni-bench --early --count 200 || failed=1 # limit: 0 of 10,000
 done
+exit $failed

@@ -2,12 +2,14 @@ package cnibench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/e2e/lab/machine"
+	"github.com/koratnet/korat/felix/desired"
 )
 
 // What Early attaches: a pod from which probes are sent, pods that a policy closes,
@@ -42,12 +45,15 @@ func Early(ctx context.Context, c Config, w io.Writer) error {
 		return err
 	}
 	e := early{bench: newBench(c), network: &network{name: own.Name, list: own}}
-	from, err := e.attach(ctx, ProberPod)
+	err = e.attach(ctx, ProberPod)
 	if err != nil {
 		return err
 	}
 	defer e.detach(context.WithoutCancel(ctx), ProberPod)
-	prober, err := newProber(ProberPod, from)
+	prober, err := newProber(ProberPod)
+	if err == nil {
+		err = prober.follow(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -89,12 +95,12 @@ type early struct {
 	network *network
 }
 
-func (e early) attach(ctx context.Context, name string) (netip.Addr, error) {
+func (e early) attach(ctx context.Context, name string) error {
 	rt, err := pod(name)
-	if err != nil {
-		return netip.Addr{}, err
+	if err == nil {
+		_, err = e.add(ctx, e.network, rt)
 	}
-	return e.add(ctx, e.network, rt)
+	return err
 }
 
 func (e early) detach(ctx context.Context, name string) {
@@ -127,6 +133,10 @@ func (e early) try(ctx context.Context, name string, p *prober) (sent, arrived u
 			}
 		}
 	})
+	// The pod may be the one for which the node claims another block.
+	if err := p.follow(ctx); err != nil {
+		return 0, 0, err
+	}
 	before := p.counts()
 	addr, err := e.add(ctx, e.network, rt)
 	if err == nil {
@@ -139,35 +149,33 @@ func (e early) try(ctx context.Context, name string, p *prober) (sent, arrived u
 	after := p.counts()
 	inside.Close()
 	_ = g.Wait()
-	i := slices.Index(p.addrs, addr)
-	if err == nil && i < 0 {
-		err = fmt.Errorf("pod %s has %s, which is not probed", name, addr)
+	if _, probed := before[addr]; err == nil && !probed {
+		err = fmt.Errorf("pod %s has %s, which is not probed: blocks of the node are %v", name, addr, p.blocks)
 	}
 	if err != nil {
 		return 0, 0, err
 	}
-	return after[i] - before[i], got.Load(), nil
+	return after[addr] - before[addr], got.Load(), nil
 }
 
-// prober sends to each address of a range in turn.
+// prober sends to each address of the node's blocks in turn.
 type prober struct {
 	socket int
-	addrs  []netip.Addr
-	sent   []atomic.Uint64
+	blocks []netip.Prefix
+	aims   atomic.Pointer[[]aim] // replaced, never changed
 	stop   atomic.Bool
 }
 
-// probed is how many addresses are probed: the two blocks at most that the pods of a
-// run are from.
-const probed = 128
+// aim is an address that is probed.
+type aim struct {
+	addr netip.Addr
+	to   unix.SockaddrInet4
+	sent *atomic.Uint64
+}
 
-func newProber(netns string, self netip.Addr) (*prober, error) {
+func newProber(netns string) (*prober, error) {
 	p := &prober{}
-	first := netip.PrefixFrom(self, 25).Masked().Addr()
-	for a := first; len(p.addrs) < probed; a = a.Next() {
-		p.addrs = append(p.addrs, a)
-	}
-	p.sent = make([]atomic.Uint64, len(p.addrs))
+	p.aims.Store(&[]aim{})
 	err := machine.InNetns(machine.NetnsPath(netns), func() (err error) {
 		p.socket, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		return err
@@ -175,10 +183,51 @@ func newProber(netns string, self netip.Addr) (*prober, error) {
 	return p, os.NewSyscallError("socket", err)
 }
 
-func (p *prober) counts() []uint64 {
-	all := make([]uint64, len(p.sent))
-	for i := range p.sent {
-		all[i] = p.sent[i].Load()
+// follow takes the blocks of the node among those that are probed: the node claims
+// a block before it needs it, so that the next pod is of one that has its route.
+func (p *prober) follow(ctx context.Context) error {
+	blocks, err := ownBlocks(ctx)
+	if err != nil {
+		return err
+	}
+	aims := slices.Clone(*p.aims.Load())
+	for _, b := range blocks {
+		if slices.Contains(p.blocks, b) {
+			continue
+		}
+		p.blocks = append(p.blocks, b)
+		for a := b.Addr(); b.Contains(a); a = a.Next() {
+			aims = append(aims, aim{a, unix.SockaddrInet4{Port: earlyPort, Addr: a.As4()}, new(atomic.Uint64)})
+		}
+	}
+	p.aims.Store(&aims)
+	return nil
+}
+
+// ownBlocks returns the blocks of IPv4 that the node owns, as its routes tell: what
+// no pod has of them is unreachable.
+func ownBlocks(ctx context.Context) ([]netip.Prefix, error) {
+	out, err := exec.CommandContext(ctx, "ip", "-4", "-json", "route", "show", "type", "unreachable", "proto", fmt.Sprint(desired.RouteProtocol)).Output()
+	if err != nil {
+		return nil, fmt.Errorf("blocks of the node: %w", err)
+	}
+	var routes []struct {
+		Dst netip.Prefix `json:"dst"`
+	}
+	if err := json.Unmarshal(out, &routes); err != nil {
+		return nil, fmt.Errorf("blocks of the node: %w", err)
+	}
+	blocks := make([]netip.Prefix, len(routes))
+	for i, r := range routes {
+		blocks[i] = r.Dst
+	}
+	return blocks, nil
+}
+
+func (p *prober) counts() map[netip.Addr]uint64 {
+	all := map[netip.Addr]uint64{}
+	for _, a := range *p.aims.Load() {
+		all[a.addr] = a.sent.Load()
 	}
 	return all
 }
@@ -186,14 +235,10 @@ func (p *prober) counts() []uint64 {
 // run sends until it is stopped. That an address cannot be reached is no failure.
 func (p *prober) run() error {
 	defer unix.Close(p.socket)
-	to := make([]unix.SockaddrInet4, len(p.addrs))
-	for i, a := range p.addrs {
-		to[i] = unix.SockaddrInet4{Port: earlyPort, Addr: a.As4()}
-	}
 	for !p.stop.Load() {
-		for i := range to {
-			if unix.Sendto(p.socket, []byte("early"), unix.MSG_DONTWAIT, &to[i]) == nil {
-				p.sent[i].Add(1)
+		for _, a := range *p.aims.Load() {
+			if unix.Sendto(p.socket, []byte("early"), unix.MSG_DONTWAIT, &a.to) == nil {
+				a.sent.Add(1)
 			}
 		}
 	}
