@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,10 +23,9 @@ import (
 
 // bgpQuestion is a command line of koratctl bgp.
 type bgpQuestion struct {
-	cluster
+	asked
 	output
 	peering.Question
-	node, runDir, agents, selector string
 }
 
 func bgpCommand() *cobra.Command {
@@ -45,13 +42,8 @@ right to create pods/exec in the agents' namespace: one node's, or all.`,
 }
 
 func (q *bgpQuestion) flags(cmd *cobra.Command) {
-	q.cluster.flags(cmd)
+	q.asked.flags(cmd)
 	q.output.flag(cmd)
-	f := cmd.Flags()
-	f.StringVar(&q.node, "node", "", "ask only the agent of this node, through the API server")
-	f.StringVar(&q.runDir, "run-dir", "/run/korat", "run directory of this node's agent")
-	f.StringVar(&q.agents, "agent-namespace", "kube-system", "namespace of the agents' pods")
-	f.StringVar(&q.selector, "agent-selector", "app.kubernetes.io/name=korat,app.kubernetes.io/component=agent", "labels of the agents' pods")
 }
 
 func bgpPeersCommand() *cobra.Command {
@@ -160,14 +152,16 @@ func (q *bgpQuestion) run(cmd *cobra.Command, text func([]peering.Line) string, 
 // the cluster.
 func (q *bgpQuestion) ask(cmd *cobra.Command, visit func(peering.Line) error) error {
 	socket := peering.SocketIn(q.runDir)
-	if _, err := os.Stat(socket); err == nil && q.node == "" {
+	here, err := q.here(cmd, socket)
+	if err != nil {
+		return err
+	}
+	if here {
 		answer, err := peering.Open(cmd.Context(), socket, q.Question)
 		if err != nil {
 			return err
 		}
 		return errors.Join(ask.Read(answer, visit), answer.Close())
-	} else if cmd.Flags().Changed("run-dir") {
-		return fmt.Errorf("no agent answers at %s: %w", filepath.Clean(q.runDir), err)
 	}
 	return q.askCluster(cmd.Context(), visit)
 }
@@ -177,7 +171,7 @@ func (q *bgpQuestion) askCluster(ctx context.Context, visit func(peering.Line) e
 	if err != nil {
 		return err
 	}
-	c, err := agents.New(cfg, q.agents, q.selector)
+	c, err := agents.New(cfg, q.namespace, q.selector)
 	if err != nil {
 		return err
 	}

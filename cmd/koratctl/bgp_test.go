@@ -67,6 +67,7 @@ func TestBGPOfThisNode(t *testing.T) {
 		"rejected routes":      {[]string{"bgp", "routes", "--only", "rejected", "10.244.0.0/16"}, 0, "rejected: filter f rule 1"},
 		"explain an address":   {[]string{"bgp", "explain", "10.244.0.7"}, 0, "bgppeer/tor says 10.244.0.0/26, rejected: filter f rule 1"},
 		"explain no prefix":    {[]string{"bgp", "explain", "web"}, 1, `"web" is no address and no prefix`},
+		"another node too":     {[]string{"bgp", "peers", "--node", "b1"}, 1, "both --run-dir and --node are given, expected one"},
 		"an unknown kind":      {[]string{"bgp", "routes", "--only", "some"}, 1, `--only is "some", expected learnt, advertised or rejected`},
 		"no routes of nobody":  {[]string{"bgp", "routes", "--peer", "bgppeer/x"}, 0, "NODE  PREFIX"},
 		"routes that are told": {[]string{"bgp", "routes", "--only", "advertised"}, 0, "NODE  PREFIX"},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,11 +19,10 @@ import (
 
 // dropsQuestion is a command line of koratctl drops.
 type dropsQuestion struct {
-	cluster
+	asked
 	output
-	namespace, node, runDir string
-	agents, selector        string
-	follow                  bool
+	pods   string // namespace of a pod without one
+	follow bool
 }
 
 func dropsCommand() *cobra.Command {
@@ -46,15 +44,11 @@ right to create pods/exec in the agents' namespace: one node's, or all.`,
 			return nil
 		},
 	}
-	q.cluster.flags(cmd)
+	q.asked.flags(cmd)
 	q.output.flag(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&q.namespace, "namespace", "n", "default", "namespace of a POD without one")
-	f.StringVar(&q.node, "node", "", "ask only the agent of this node, through the API server")
+	f.StringVarP(&q.pods, "namespace", "n", "default", "namespace of a POD without one")
 	f.BoolVarP(&q.follow, "follow", "f", false, "go on with what comes")
-	f.StringVar(&q.runDir, "run-dir", "/run/korat", "run directory of this node's agent")
-	f.StringVar(&q.agents, "agent-namespace", "kube-system", "namespace of the agents' pods")
-	f.StringVar(&q.selector, "agent-selector", "app.kubernetes.io/name=korat,app.kubernetes.io/component=agent", "labels of the agents' pods")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := q.output.check(); err != nil {
 			return err
@@ -63,7 +57,7 @@ right to create pods/exec in the agents' namespace: one node's, or all.`,
 		if len(args) == 1 {
 			name := args[0]
 			if !strings.Contains(name, "/") {
-				name = q.namespace + "/" + name
+				name = q.pods + "/" + name
 			}
 			wanted.Pods = []string{name}
 		}
@@ -80,15 +74,17 @@ right to create pods/exec in the agents' namespace: one node's, or all.`,
 // ask asks this node's agent, if there is one and no other is meant, or those of
 // the cluster.
 func (q *dropsQuestion) ask(cmd *cobra.Command, wanted wire.Question, p *dropsPrinter) error {
-	if _, err := os.Stat(wire.SocketIn(q.runDir)); err == nil && q.node == "" {
+	here, err := q.here(cmd, wire.SocketIn(q.runDir))
+	if err != nil {
+		return err
+	}
+	if here {
 		p.names = q.namesIfAny(cmd.Context())
 		answer, err := wire.Open(cmd.Context(), wire.SocketIn(q.runDir), wanted)
 		if err != nil {
 			return err
 		}
 		return errors.Join(ask.Read(answer, p.line), answer.Close())
-	} else if cmd.Flags().Changed("run-dir") {
-		return fmt.Errorf("no agent answers at %s: %w", filepath.Clean(q.runDir), err)
 	}
 	c, err := q.connect()
 	if err != nil {
@@ -113,7 +109,7 @@ func (q *dropsQuestion) connect() (*drops.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return drops.NewCluster(cfg, q.agents, q.selector)
+	return drops.NewCluster(cfg, q.namespace, q.selector)
 }
 
 // namesIfAny asks the API server for the names of pods on other nodes, if its

@@ -101,6 +101,9 @@ func TestDropsWithoutAnAgent(t *testing.T) {
 	if _, problems, code := runDrops(t, "--run-dir", t.TempDir()); code != exitError || !strings.Contains(problems, "no agent answers") {
 		t.Errorf("exit status %d: %s", code, problems)
 	}
+	if _, problems, code := runDrops(t, "--run-dir", t.TempDir(), "--node", "b1"); code != exitError || !strings.Contains(problems, "both --run-dir and --node are given") {
+		t.Errorf("for a run directory and a node: exit status %d, %s", code, problems)
+	}
 }
 
 // cluster is an API server with an agent on each of two nodes, of which one fails.
