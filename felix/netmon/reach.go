@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -26,6 +27,7 @@ const reachEvery = 30 * time.Second
 // through which interface, with what MTU, and whether over a router.
 type Reaches struct {
 	handle *netlink.Handle
+	get    func(net.IP) ([]netlink.Route, error) // of the handle, or of a test
 	post   func(...event.Event)
 	wake   chan struct{}
 
@@ -43,7 +45,7 @@ func NewReaches(post func(...event.Event)) (*Reaches, error) {
 		return nil, fmt.Errorf("ways to nodes: %w", err)
 	}
 	return &Reaches{
-		handle: handle, post: post, wake: make(chan struct{}, 1),
+		handle: handle, get: handle.RouteGet, post: post, wake: make(chan struct{}, 1),
 		nodes: map[string][]netip.Addr{}, known: map[netip.Addr]event.Reach{},
 	}, nil
 }
@@ -99,7 +101,8 @@ func (r *Reaches) Run(ctx context.Context, fail func(error)) error {
 	}
 }
 
-// LookNow posts what is not as it was posted before. It is safe for concurrent use.
+// LookNow posts what is not as it was posted before. Where the kernel did not answer,
+// what it said last stands. It is safe for concurrent use.
 func (r *Reaches) LookNow() error {
 	r.looking.Lock()
 	defer r.looking.Unlock()
@@ -111,10 +114,14 @@ func (r *Reaches) LookNow() error {
 	r.mu.Unlock()
 	links := map[int]uplink{}
 	now := map[netip.Addr]event.Reach{}
-	var errs []error
+	var failed error // the last: all fail for the same reason
 	for _, a := range wanted {
 		reach, ok, err := r.ask(a, links)
-		if errs = append(errs, err); ok {
+		if err != nil { // nothing is known of it that was not before
+			failed = err
+			reach, ok = r.known[a]
+		}
+		if ok {
 			now[a] = reach
 		}
 	}
@@ -133,7 +140,7 @@ func (r *Reaches) LookNow() error {
 	if len(news) > 0 {
 		r.post(news...)
 	}
-	return errors.Join(errs...)
+	return failed
 }
 
 // uplink is what matters of an interface that leads to other nodes.
@@ -146,8 +153,13 @@ type uplink struct {
 // ask asks the kernel for the way to a. What leads nowhere, or to this node itself,
 // or through what is ours is none.
 func (r *Reaches) ask(a netip.Addr, links map[int]uplink) (reach event.Reach, ok bool, err error) {
-	routes, err := r.handle.RouteGet(a.AsSlice())
-	if err != nil || len(routes) == 0 {
+	routes, err := r.get(a.AsSlice())
+	switch {
+	case nlsock.NoRoute(err):
+		return reach, false, nil
+	case err != nil:
+		return reach, false, fmt.Errorf("way to %s: %w", a, err)
+	case len(routes) == 0:
 		return reach, false, nil
 	}
 	way := routes[0]

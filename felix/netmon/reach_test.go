@@ -2,10 +2,13 @@ package netmon_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
@@ -87,4 +90,42 @@ func TestItem70HowNodesAreReachedIsAskedOfTheKernel(t *testing.T) {
 
 	r.SetNode("routed", nil)
 	expect("a node that went", near, near6)
+
+	for _, refusal := range []string{"unreachable", "blackhole", "prohibit"} {
+		n.Run("ip", "route", "add", refusal, "192.0.2.2")
+		r.Look(netmon.Change{Lost: true})
+		expect(refusal+" is no way", near6)
+		n.Run("ip", "route", "del", refusal, "192.0.2.2")
+		r.Look(netmon.Change{Lost: true})
+		expect("the way is back after "+refusal, near, near6)
+	}
+}
+
+// TestItem70AKernelThatDoesNotAnswerChangesNothing: only its word that there is no
+// way counts as that.
+func TestItem70AKernelThatDoesNotAnswerChangesNothing(t *testing.T) {
+	n := kerneltest.New(t)
+	kerneltest.Pod(n, "eth0")
+	n.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+	posted := 0
+	var r *netmon.Reaches
+	n.Do(func() {
+		var err error
+		if r, err = netmon.NewReaches(func(evs ...event.Event) { posted += len(evs) }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.SetNode("near", []netip.Addr{netip.MustParseAddr("192.0.2.2")})
+	if err := r.LookNow(); err != nil || posted != 1 {
+		t.Fatalf("%d ways were told (%v), expected one", posted, err)
+	}
+	t.Cleanup(r.Close)
+	r.Break(unix.ENOBUFS)
+	if err := r.LookNow(); !errors.Is(err, unix.ENOBUFS) || posted != 1 {
+		t.Errorf("without an answer: error %v, and %d events; expected the error and nothing new", err, posted-1)
+	}
+	r.Break(unix.ENETUNREACH)
+	if err := r.LookNow(); err != nil || posted != 2 {
+		t.Errorf("without a route: error %v, and %d events, expected that the way is gone", err, posted-1)
+	}
 }

@@ -221,6 +221,13 @@ func (c *Conn) Get(r *Request, visit func(body []byte) error) error {
 	return result
 }
 
+// NoRoute reports whether the kernel answered by err, when it was asked for a route,
+// that there is none, or one that says that nothing goes there: unreachable, prohibit
+// or blackhole.
+func NoRoute(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL)
+}
+
 // seal completes the header of r and returns its bytes.
 func (c *Conn) seal(r *Request, flags uint16) []byte {
 	c.seq++

@@ -28,10 +28,11 @@ func (r *Reconciler) find() error {
 }
 
 // findChanged asks for ways again. It walks all routes only when one has changed:
-// that is when links or the routes between nodes do.
+// that is when links or the routes between nodes do. What has changed is noted also
+// when the kernel did not answer for all.
 func (r *Reconciler) findChanged() error {
 	changed, err := r.hops.again()
-	if err != nil || len(changed) == 0 {
+	if len(changed) == 0 {
 		return err
 	}
 	used := map[netip.Addr]bool{}
@@ -55,5 +56,5 @@ func (r *Reconciler) findChanged() error {
 			delete(r.hops.known, h)
 		}
 	}
-	return nil
+	return err
 }

@@ -43,23 +43,25 @@ func (h *hops) wayTo(hop netip.Addr) (way, error) {
 }
 
 // again asks again for the ways that lead nowhere, and for all ways when they may
-// have changed. It returns the hops whose ways have.
+// have changed. It returns the hops whose ways have, also when it could not ask for
+// all: those are asked for at the next time.
 func (h *hops) again() (changed map[netip.Addr]bool, err error) {
 	changed = map[netip.Addr]bool{}
 	for hop, was := range h.known {
 		if !h.stale && len(was.gateways) > 0 {
 			continue
 		}
-		w, err := h.ask(hop)
-		if err != nil {
-			return nil, err
+		w, failed := h.ask(hop)
+		if failed != nil {
+			err = failed // the last: all fail for the same reason
+			continue
 		}
 		if h.known[hop] = w; !w.equal(was) {
 			changed[hop] = true
 		}
 	}
-	h.stale = false
-	return changed, nil
+	h.stale = err != nil
+	return changed, err
 }
 
 // concerns notes that a route to prefix changed that is not ours.
@@ -83,8 +85,8 @@ func (h *hops) ask(hop netip.Addr) (way, error) {
 		return nil
 	})
 	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
-		return way{}, nil // there is no route, or one that says so
+	case nlsock.NoRoute(err):
+		return way{}, nil
 	case err != nil:
 		return way{}, fmt.Errorf("way to next hop %s: %w", hop, err)
 	}

@@ -55,7 +55,11 @@ func entryOf(r *desired.Route) entry {
 	case desired.Unreachable:
 		return entry{kind: unix.RTN_UNREACHABLE}
 	case desired.Tunneled:
-		return entry{kind: unix.RTN_UNICAST, dev: r.Interface, hops: r.NextHops}
+		e := entry{kind: unix.RTN_UNICAST, dev: r.Interface, hops: r.NextHops}
+		if len(e.hops) == 0 && r.Prefix.Addr().Is4() {
+			e.scope = unix.RT_SCOPE_LINK
+		}
+		return e
 	}
 	panic("bug: route of unknown kind to " + r.Prefix.String())
 }
@@ -65,7 +69,16 @@ func (e entry) equal(o entry) bool {
 }
 
 // local reports whether e leads to a pod.
-func (e entry) local() bool { return e.dev != "" && len(e.hops) == 0 }
+func (e entry) local() bool { return e.dev != "" && len(e.hops) == 0 && !e.encrypted() }
+
+// encrypted reports whether e leads into a tunnel that encrypts.
+func (e entry) encrypted() bool {
+	kind, tunnel := desired.TunnelOfDevice(e.dev)
+	return tunnel && kind.Encapsulation() == desired.WireGuard
+}
+
+// closed takes the place of an encrypted route that the kernel does not take now.
+func closed() entry { return entry{kind: unix.RTN_UNREACHABLE} }
 
 // addition makes the request that puts a route into the kernel. index returns that
 // of an interface. Next hops behind a tunnel are of no subnet of its interface, and

@@ -42,6 +42,8 @@ type Reconciler struct {
 	told     map[key]*desired.Route // wanted Via routes that are not in tracker as they are to be
 	indirect map[key]*desired.Route // those whose entries have other next hops
 
+	encrypted map[key]entry // wanted ones into tunnels that encrypt
+
 	local    map[string]map[key]struct{} // wanted Local routes by interface
 	made     map[string]uint64           // generation of the endpoint by interface
 	withheld map[string]error
@@ -60,15 +62,16 @@ func New() (*Reconciler, error) {
 	}
 	links := newLinks(conn)
 	r := &Reconciler{
-		conn:     conn,
-		links:    links,
-		tracker:  delta.New[key](entry.equal),
-		hops:     &hops{conn: conn, links: links, known: map[netip.Addr]way{}},
-		told:     map[key]*desired.Route{},
-		indirect: map[key]*desired.Route{},
-		local:    map[string]map[key]struct{}{},
-		made:     map[string]uint64{},
-		changed:  map[string]struct{}{},
+		conn:      conn,
+		links:     links,
+		tracker:   delta.New[key](entry.equal),
+		hops:      &hops{conn: conn, links: links, known: map[netip.Addr]way{}},
+		told:      map[key]*desired.Route{},
+		indirect:  map[key]*desired.Route{},
+		encrypted: map[key]entry{},
+		local:     map[string]map[key]struct{}{},
+		made:      map[string]uint64{},
+		changed:   map[string]struct{}{},
 	}
 	r.tracker.AllowRemoval(r.removable)
 	return r, nil
@@ -103,6 +106,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 		}
 		delete(r.told, k)
 		delete(r.indirect, k)
+		delete(r.encrypted, k)
 		if route == nil {
 			r.tracker.Unwant(k)
 			continue
@@ -115,6 +119,9 @@ func (r *Reconciler) Want(d desired.Delta) {
 		r.tracker.Want(k, e)
 		if e.local() {
 			r.list(e.dev, k)
+		}
+		if e.encrypted() {
+			r.encrypted[k] = e
 		}
 	}
 }
@@ -173,6 +180,15 @@ func (r *Reconciler) LinkChanged(name string) {
 		r.changed[name] = struct{}{}
 	} else {
 		r.stale, r.hops.stale = true, true
+		r.tryEncrypted()
+	}
+}
+
+// tryEncrypted wants the routes again that are closed because the kernel did not
+// take them.
+func (r *Reconciler) tryEncrypted() {
+	for k, e := range r.encrypted {
+		r.tracker.Want(k, e)
 	}
 }
 
@@ -189,6 +205,7 @@ func (r *Reconciler) RouteChanged(prefix netip.Prefix, protocol uint8) {
 // Resync implements apply.Reconciler.
 func (r *Reconciler) Resync(context.Context) error {
 	r.hops.stale = true
+	r.tryEncrypted()
 	return r.resync()
 }
 
@@ -317,7 +334,7 @@ func (r *Reconciler) push(ctx context.Context) (again bool, err error) {
 		}
 		request, err := r.request(k, c)
 		if err != nil {
-			r.failed[k] = err
+			again = r.refused(k, err) || again
 			continue
 		}
 		keys, requests = append(keys, k), append(requests, request)
@@ -352,8 +369,20 @@ func (r *Reconciler) answered(k key, err error) (again bool) {
 		if want.dev != "" {
 			r.links.forget(want.dev) // its index may be outdated
 		}
-		r.failed[k] = err
+		return r.refused(k, err)
 	}
+	return false
+}
+
+// refused takes in that the kernel does not take the route to k now. It reports
+// whether another is to be made in its place: who keeps the interface of a tunnel
+// says what is wrong with that.
+func (r *Reconciler) refused(k key, err error) (again bool) {
+	if want, _ := r.tracker.Wanted(k); want.encrypted() {
+		r.tracker.Want(k, closed())
+		return true
+	}
+	r.failed[k] = err
 	return false
 }
 
