@@ -3,6 +3,7 @@ package calc
 import (
 	"net/netip"
 
+	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/event"
 )
 
@@ -77,6 +78,16 @@ func (f fabric) linked(a, b string) bool {
 		return true
 	}
 	return f.client(a, b) || f.client(b, a)
+}
+
+// told says what nodes tell each other: blocks, and with reflectors the addresses of
+// services too, because a router may have sessions with the reflectors alone. In a
+// mesh nobody would pass them on.
+func (f fabric) told() bgp.Advertise {
+	if f.parts == nil {
+		return bgp.Blocks
+	}
+	return bgp.Blocks | bgp.Services
 }
 
 // client reports whether node of is a client of the reflector.

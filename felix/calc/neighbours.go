@@ -68,6 +68,7 @@ func (n *neighbours) complete() {
 // offer is a session as somebody wants it.
 type offer struct {
 	bgp.Peer
+	gateway  netip.Addr // leads to the neighbour; invalid: nodes reach it anyway
 	password *event.SecretKey
 	field    string // that names the password
 	problem  string // why it cannot be; empty: nothing is known yet
@@ -98,7 +99,7 @@ func (n *neighbours) find() {
 	for _, other := range others {
 		if asnOf(other.Name, n.in, n.cluster) == n.config.ASN && n.fabric.linked(n.self.Name, other.Name) {
 			n.withNode(other, offer{
-				Peer:     bgp.Peer{Name: "nodenetwork/" + other.Name, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive, Advertise: bgp.Blocks},
+				Peer:     bgp.Peer{Name: "nodenetwork/" + other.Name, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive, Advertise: n.fabric.told()},
 				password: n.cluster.Password, field: "BGPConfiguration default: spec.meshPassword",
 			})
 		}
@@ -159,9 +160,7 @@ func (n *neighbours) outside(p *event.Peer) {
 		return
 	}
 	o := n.offer(p)
-	if p.Gateway.IsValid() {
-		n.gateways[single(o.Addr)] = p.Gateway
-	}
+	o.gateway = p.Gateway
 	if o.Interface == "" && p.FromNode {
 		o.LocalAddr = addrOf(n.self, o.Addr.Is4())
 		if !o.LocalAddr.IsValid() && o.problem == "" {
@@ -208,6 +207,9 @@ func (n *neighbours) open(o offer) {
 		return
 	}
 	n.claimed[at] = true
+	if o.gateway.IsValid() {
+		n.gateways[single(o.Addr)] = o.gateway
+	}
 	if o.password != nil && o.problem == "" {
 		var problem string
 		if o.Password, problem = n.password(*o.password); problem != "" {

@@ -18,6 +18,7 @@ import (
 type wish struct {
 	rank     int // of two with one end the lower one counts
 	peer     bgp.Peer
+	gateway  netip.Addr
 	password *event.SecretKey
 	missing  []string
 }
@@ -48,12 +49,16 @@ func (o oracle) speak(w *desiredtest.World) {
 	}
 	var wishes []wish
 	for name, p := range all[*event.Peer](o.state) {
-		wishes = append(wishes, o.wishesOf(name, p, self, w)...)
+		wishes = append(wishes, o.wishesOf(name, p, self)...)
 	}
 	for name, n := range nodes {
 		if o.twin(self, n) == nil && name != o.node && o.asn(name, cluster) == c.ASN && o.linked(o.node, name) {
+			told := bgp.Blocks
+			if o.reflector(name) || o.reflector(o.node) {
+				told |= bgp.Services
+			}
 			wishes = append(wishes, o.toNode(wish{rank: 1, password: cluster.Password, peer: bgp.Peer{
-				Name: "nodenetwork/" + name, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive, Advertise: bgp.Blocks,
+				Name: "nodenetwork/" + name, Hold: bgp.MeshHold, Keepalive: bgp.MeshKeepalive, Advertise: told,
 			}}, self, n)...)
 		}
 		for _, a := range o.twin(self, n) {
@@ -77,7 +82,7 @@ func (o oracle) twin(self, n *event.Node) (shared []netip.Addr) {
 	return shared
 }
 
-func (o oracle) wishesOf(name string, p *event.Peer, self *event.Node, w *desiredtest.World) (wishes []wish) {
+func (o oracle) wishesOf(name string, p *event.Peer, self *event.Node) (wishes []wish) {
 	x := wish{peer: p.Session, password: p.Password}
 	x.peer.Name = "bgppeer/" + name
 	for i, f := range p.Filters {
@@ -122,9 +127,7 @@ func (o oracle) wishesOf(name string, p *event.Peer, self *event.Node, w *desire
 	if !p.Nodes.Matches(self.Labels) {
 		return nil
 	}
-	if prefix := netip.PrefixFrom(addr, addr.BitLen()); p.Gateway.IsValid() && !o.mine(prefix) {
-		w.Routes[prefix] = desired.Route{Prefix: prefix, Kind: desired.Via, NextHops: []netip.Addr{p.Gateway}}
-	}
+	x.gateway = p.Gateway
 	return []wish{x}
 }
 
@@ -163,6 +166,9 @@ func (o oracle) grant(c *bgp.Config, w *desiredtest.World, wishes []wish) {
 			continue
 		} else {
 			taken[at] = true
+		}
+		if prefix := netip.PrefixFrom(x.peer.Addr, x.peer.Addr.BitLen()); x.gateway.IsValid() && !o.mine(prefix) {
+			w.Routes[prefix] = desired.Route{Prefix: prefix, Kind: desired.Via, NextHops: []netip.Addr{x.gateway}}
 		}
 		o.unlock(&x)
 		if x.missing != nil {
@@ -313,6 +319,10 @@ func (o oracle) paths(w *desiredtest.World) {
 		for _, a := range ep.Addrs {
 			pooled(netip.PrefixFrom(a, a.BitLen()), bgp.Hosts)
 		}
+	}
+	for a := range o.floating() {
+		pooled(netip.PrefixFrom(a, a.BitLen()), bgp.Hosts)
+		pooled(netip.PrefixFrom(a, a.BitLen()), bgp.Blocks)
 	}
 	for _, a := range o.myAdvertisements() {
 		for _, p := range a.Prefixes {

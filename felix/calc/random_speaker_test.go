@@ -50,6 +50,7 @@ func (d dice) network() (string, event.Value) {
 	if d.chance(50) {
 		n.Group, n.Reflector = netip.MustParseAddr(pick(d, "244.0.0.1", "244.0.0.2")), d.chance(50)
 	}
+	n.WireGuard = d.ends()
 	return n.Name, n
 }
 
@@ -112,7 +113,7 @@ func (d dice) peer() (string, event.Value) {
 	default:
 		p.Session.Addr = netip.MustParseAddr(pick(d, "172.16.0.1", "172.16.0.2", "172.16.0.9", "fd00:16::9", "10.0.0.2"))
 		if d.chance(30) {
-			p.Gateway = netip.MustParseAddr("172.16.9.9")
+			p.Gateway = netip.MustParseAddr(pick(d, "172.16.9.8", "172.16.9.9"))
 		}
 	}
 	for _, f := range []string{"f", "g"} {

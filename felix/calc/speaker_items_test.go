@@ -77,6 +77,47 @@ func TestItem68ReflectorsLeaveTheMeshAndBothEndsAgree(t *testing.T) {
 	}
 }
 
+// TestItem77ReflectorsHearOfServices, so that routers that have sessions with them
+// alone do too.
+func TestItem77ReflectorsHearOfServices(t *testing.T) {
+	world := evs{node("r1", "reflector=", "172.16.0.1"), node("r2", "reflector=", "172.16.0.2"), node("c1", "", "172.16.0.3")}
+	cluster := event.BGP{ASN: 64512, Mesh: true, ListenPort: 179}
+	if p := toward(as("c1", append(world, event.Set("default", &cluster))...), "172.16.0.1"); p.Advertise != bgp.Blocks {
+		t.Errorf("in a mesh nodes are told %v, want blocks alone", p.Advertise)
+	}
+	reflected := cluster
+	reflected.Reflectors = &event.Reflectors{Nodes: selector.Has("reflector"), ClusterID: netip.MustParseAddr("244.0.0.1")}
+	world = append(world, event.Set("default", &reflected))
+	for from, to := range map[string]string{"c1": "172.16.0.1", "r1": "172.16.0.2", "r2": "172.16.0.3"} {
+		if p := toward(as(from, world...), to); p == nil || p.Advertise != bgp.Blocks|bgp.Services {
+			t.Errorf("%s has with %s the session %+v, want blocks and services told", from, to, p)
+		}
+	}
+}
+
+// TestTheGatewayIsThatOfTheSession: of two BGPPeers with one address the one that has
+// the session says what leads there.
+func TestTheGatewayIsThatOfTheSession(t *testing.T) {
+	behind := func(name, gateway string) event.Event {
+		p := peer(name, nil, "172.16.9.1", 65000)
+		p.Value.(*event.Peer).Gateway = netip.MustParseAddr(gateway)
+		return p
+	}
+	to := netip.MustParsePrefix("172.16.9.1/32")
+	r := ready(t, bgpConfig(false), node("me", "", "172.16.0.5"), behind("a", "172.16.0.1"), behind("b", "172.16.0.2"))
+	if hops := r.world.Routes[to].NextHops; len(hops) != 1 || hops[0].String() != "172.16.0.1" {
+		t.Errorf("route to the neighbour leads to %v, want the gateway of a", hops)
+	}
+	r.tell(gone(behind("a", "172.16.0.1")))
+	if hops := r.world.Routes[to].NextHops; len(hops) != 1 || hops[0].String() != "172.16.0.2" {
+		t.Errorf("when a is gone the route leads to %v, want the gateway of b", hops)
+	}
+	r.tell(peer("a", nil, "172.16.9.1", 65000))
+	if hops := r.world.Routes[to].NextHops; len(hops) != 0 {
+		t.Errorf("a is back without a gateway, and the route leads to %v", hops)
+	}
+}
+
 func TestItem68EveryPairOfNodesAgreesAboutItsSession(t *testing.T) {
 	for seed := range uint64(100) {
 		d := newDice(seed, 8)
