@@ -32,6 +32,10 @@ const (
 	// IPPool in what its spec says.
 	ConditionEncapsulated = "Encapsulated"
 
+	// ConditionEncrypted says that every other node is reached encrypted. On a
+	// NodeNetwork, where encryption is asked for.
+	ConditionEncrypted = "Encrypted"
+
 	// ConditionProgrammed says that the kernels have it. On a policy: on every
 	// node with an endpoint that it selects. On a HostEndpoint: on its node.
 	ConditionProgrammed = "Programmed"
@@ -105,6 +109,11 @@ const (
 	// ReasonPreparing, with Encapsulated false: not every node can receive what
 	// the spec says yet, and the message names some.
 	ReasonPreparing = "Preparing"
+	// ReasonAllEncrypted, with Encrypted true: every other node is reached so.
+	ReasonAllEncrypted = "AllEncrypted"
+	// ReasonPeersWithoutKey, with Encrypted false: some nodes encrypt nothing, and
+	// the message names some and says what that means for them.
+	ReasonPeersWithoutKey = "PeersWithoutKey"
 	// ReasonNoPool, with Accepted false on an IPReservation: its ranges touch no
 	// IPPool. With AddressAssigned false: there is none that the service may use.
 	ReasonNoPool = "NoPool"

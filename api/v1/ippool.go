@@ -81,6 +81,14 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:Enum=None;IPIP;IPIPCrossSubnet;VXLAN;VXLANCrossSubnet
 	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
 
+	// Encryption says whether packets to and from pods of this pool may travel
+	// between nodes in clear. None: where NodeConfigurations do not say otherwise.
+	// Required: never, so that they do not come to or from nodes that encrypt
+	// nothing. Default None.
+	// +optional
+	// +kubebuilder:validation:Enum=None;Required
+	Encryption PoolEncryption `json:"encryption,omitempty"`
+
 	// Announce says whether nodes tell their BGP peers of this pool's blocks and
 	// pods. The nodes of the cluster are told in any case, and so are peers that a
 	// BGPAdvertisement names. Default Enabled.
@@ -118,12 +126,14 @@ type IPPoolSpec struct {
 	Assignment PoolAssignment `json:"assignment,omitempty"`
 
 	// AllowedUses are what addresses of the pool are for: Pods, Tunnel (the
-	// nodes' ends of tunnels) and LoadBalancer (services). Default Pods and
-	// Tunnel. Addresses that are in use stay when a use is taken away.
+	// nodes' ends of tunnels), LoadBalancer (services) and Floating (what pods ask
+	// for in korat.dev/floatingAddresses). Default Pods and Tunnel. Services and
+	// floating addresses are of pools that have no other use. Addresses that are in
+	// use stay when a use is taken away, but for floating ones.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:MaxItems=4
 	AllowedUses []PoolUse `json:"allowedUses,omitempty"`
 
 	// Cooldown is how long a freed address rests before another pod may get it,
@@ -157,6 +167,17 @@ const (
 	EncapsulationIPIPCrossSubnet  Encapsulation = "IPIPCrossSubnet"
 	EncapsulationVXLAN            Encapsulation = "VXLAN"
 	EncapsulationVXLANCrossSubnet Encapsulation = "VXLANCrossSubnet"
+	// EncapsulationWireGuard is no pool's: it is what encryption makes of any.
+	EncapsulationWireGuard Encapsulation = "WireGuard"
+)
+
+// PoolEncryption says whether packets of a pool may travel in clear.
+type PoolEncryption string
+
+// The values of IPPoolSpec.Encryption.
+const (
+	PoolEncryptionNone     PoolEncryption = "None"
+	PoolEncryptionRequired PoolEncryption = "Required"
 )
 
 // PoolAssignment says who gets addresses of a pool.
@@ -170,7 +191,7 @@ const (
 
 // PoolUse is what an address of a pool is for.
 //
-// +kubebuilder:validation:Enum=Pods;Tunnel;LoadBalancer
+// +kubebuilder:validation:Enum=Pods;Tunnel;LoadBalancer;Floating
 type PoolUse string
 
 // The values of IPPoolSpec.AllowedUses.
@@ -178,6 +199,7 @@ const (
 	UsePods         PoolUse = "Pods"
 	UseTunnel       PoolUse = "Tunnel"
 	UseLoadBalancer PoolUse = "LoadBalancer"
+	UseFloating     PoolUse = "Floating"
 )
 
 // IPPoolStatus says how full a pool is. The counts are sums over the pool's

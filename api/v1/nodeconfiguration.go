@@ -89,7 +89,7 @@ type NodeConfigurationSpec struct {
 
 	// FailsafeInbound is what a policy of a host endpoint never stops on its
 	// way to the node. An empty list is none. At most 64. Default: TCP 22,
-	// 179, 2379, 2380, 6443 and 10250, and UDP 68.
+	// 179, 2379, 2380, 6443 and 10250, and UDP 68, 3784 and 4784 (BFD).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -97,7 +97,7 @@ type NodeConfigurationSpec struct {
 
 	// FailsafeOutbound is what a policy of a host endpoint never stops on its
 	// way from the node. An empty list is none. At most 64. Default: TCP 53,
-	// 179, 2379, 2380 and 6443, and UDP 53 and 67.
+	// 179, 2379, 2380 and 6443, and UDP 53, 67, 3784 and 4784 (BFD).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -126,7 +126,49 @@ type NodeConfigurationSpec struct {
 	// +kubebuilder:validation:Minimum=1280
 	// +kubebuilder:validation:Maximum=65535
 	MTU int32 `json:"mtu,omitempty"`
+
+	// Encryption of packets from pods to pods of other nodes, by WireGuard.
+	// +optional
+	Encryption NodeEncryption `json:"encryption,omitzero"`
 }
+
+// NodeEncryption says what travels encrypted between nodes.
+type NodeEncryption struct {
+	// Mode is which packets travel so. Disabled: none but those of IPPools that
+	// require it. Preferred: those to nodes that take them; others get them as the
+	// pool says. Required: all, so that pods reach no pods of nodes that encrypt
+	// nothing, and nothing that such a node sends in clear comes to pods. Default
+	// Disabled.
+	// +optional
+	Mode EncryptionMode `json:"mode,omitempty"`
+
+	// PortIPv4 is the UDP port on which the node listens in IPv4. Default 51820.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	PortIPv4 int32 `json:"portIPv4,omitempty"`
+
+	// PortIPv6 is the one in IPv6. Default 51821.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	PortIPv6 int32 `json:"portIPv6,omitempty"`
+}
+
+// EncryptionMode says which packets travel encrypted.
+//
+// +kubebuilder:validation:Enum=Disabled;Preferred;Required
+type EncryptionMode string
+
+// The modes of encryption.
+const (
+	// EncryptionDisabled: those of pools that require it.
+	EncryptionDisabled EncryptionMode = "Disabled"
+	// EncryptionPreferred: those to nodes that take them.
+	EncryptionPreferred EncryptionMode = "Preferred"
+	// EncryptionRequired: all.
+	EncryptionRequired EncryptionMode = "Required"
+)
 
 // Backend is a data plane that enforces policy.
 //

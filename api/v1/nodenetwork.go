@@ -77,7 +77,8 @@ type NodeNetworkStatus struct {
 	// are in the kernel; Unknown when the agent has not been heard of for some
 	// minutes, and all else is its last word then. Enforced: the wanted backend
 	// enforces policy, and no other does. Established: every wanted BGP session
-	// is up. A lost session does not make a node unready.
+	// is up. Encrypted: every other node is reached encrypted; only there where
+	// encryption is asked for. A lost session does not make a node unready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -115,6 +116,14 @@ type NodeNetworkStatus struct {
 	// +listMapKey=interface
 	// +kubebuilder:validation:MaxItems=8
 	Tunnels []TunnelStatus `json:"tunnels,omitempty"`
+
+	// WireGuard is what other nodes need to know to send to this one encrypted, in
+	// the order of the interfaces. Empty while it encrypts nothing.
+	// +optional
+	// +listType=map
+	// +listMapKey=interface
+	// +kubebuilder:validation:MaxItems=8
+	WireGuard []WireGuardStatus `json:"wireguard,omitempty"`
 
 	// Pools say in what this node sends packets to pods of each pool, in the
 	// order of their names. A pool is here once its routes are in the kernel.
@@ -226,9 +235,9 @@ type TunnelStatus struct {
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
 
-	// Encapsulation is VXLAN or IPIP.
+	// Encapsulation is VXLAN, IPIP or WireGuard.
 	// +required
-	// +kubebuilder:validation:Enum=IPIP;VXLAN
+	// +kubebuilder:validation:Enum=IPIP;VXLAN;WireGuard
 	Encapsulation Encapsulation `json:"encapsulation"`
 
 	// Address is that of the node inside of the tunnel, from a pool that allows
@@ -256,6 +265,28 @@ type TunnelStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	Problem string `json:"problem,omitempty"`
+}
+
+// WireGuardStatus is a node's end of a WireGuard tunnel.
+type WireGuardStatus struct {
+	// Interface is its name on the node: wg4-korat or wg6-korat, after the family
+	// of the packets inside and around.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface"`
+
+	// PublicKey is the node's, in base64. The private one never leaves the node.
+	// +required
+	// +kubebuilder:validation:MinLength=44
+	// +kubebuilder:validation:MaxLength=44
+	PublicKey string `json:"publicKey"`
+
+	// Port is the UDP port on which the node listens.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
 }
 
 // NodePoolStatus is a pool on one node.
@@ -290,18 +321,20 @@ type NodeWayStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	Pool string `json:"pool"`
 
-	// Encapsulation that is in use: None, VXLAN or IPIP.
+	// Encapsulation that is in use: None, VXLAN, IPIP or WireGuard.
 	// +required
-	// +kubebuilder:validation:Enum=None;IPIP;VXLAN
+	// +kubebuilder:validation:Enum=None;IPIP;VXLAN;WireGuard
 	Encapsulation Encapsulation `json:"encapsulation"`
 
 	// Reason is why, in one word. Always: the pool says so. SameSubnet: the
 	// nodes are on one link. OtherSubnet: they are not, by the prefix that this
 	// node's address is configured with. BehindGateway: by that prefix they are,
 	// and the kernel's route leads over a router. Unknown: the kernel has no
-	// route to the node, or has not been asked yet.
+	// route to the node, or has not been asked yet. HasKey: both nodes encrypt.
+	// NoKey: this one does and the others do not; with WireGuard they are not
+	// reached, because encryption is required.
 	// +required
-	// +kubebuilder:validation:Enum=Always;SameSubnet;OtherSubnet;BehindGateway;Unknown
+	// +kubebuilder:validation:Enum=Always;SameSubnet;OtherSubnet;BehindGateway;Unknown;HasKey;NoKey
 	Reason string `json:"reason"`
 
 	// Count is how many nodes are reached so.

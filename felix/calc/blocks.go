@@ -73,6 +73,17 @@ func (b *blocks) mine(p netip.Prefix) bool {
 	return own >= 0 && own >= b.others.narrowest(p)
 }
 
+// around returns the narrowest block of another node that contains p, and that node.
+func (b *blocks) around(p netip.Prefix) (block netip.Prefix, owner string, owned bool) {
+	bits := b.others.narrowest(p)
+	if bits < 0 {
+		return block, "", false
+	}
+	block = netip.PrefixFrom(p.Addr(), bits).Masked()
+	owner, owned = b.owner[block]
+	return block, owner, owned
+}
+
 func (b *blocks) settle() {
 	forget(&b.changed)
 	forget(&b.moved)

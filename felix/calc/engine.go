@@ -111,7 +111,7 @@ func (e *Engine) Flush() desired.Delta {
 	e.learnable.drain(&e.in)
 	e.blocks.drain(&e.in.blocks)
 	e.speaker.drain(&e.in)
-	e.tunnels.drain(&e.in, &e.blocks, &e.speaker) // in what packets reach other nodes
+	e.tunnels.drain(&e.in, &e.settings, &e.blocks, &e.speaker) // in what packets reach other nodes
 	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.tunnels, &e.speaker)
 	e.paths.drain(&e.in, &e.blocks, &e.holders) // what we say to our neighbours
 	d := e.take()
@@ -148,23 +148,24 @@ func (e *Engine) take() desired.Delta {
 	e.complete.say(e.heard&local == local)
 	e.learned.say(e.heard&(local|event.Neighbours) == local|event.Neighbours)
 	return desired.Delta{
-		Endpoints:     e.endpoints.said.take(),
-		HostEndpoints: e.hosts.said.take(),
-		Programs:      e.programs.said.take(),
-		Policies:      e.uses.said.take(),
-		Sets:          e.ranges.take(e.sets.take()),
-		Routes:        e.routes.said.take(),
-		Paths:         union(union(e.paths.said.take(), e.advertised.said.take()), e.offers.said.take()),
-		Tunnels:       e.tunnels.devices.take(),
-		TunnelPeers:   e.tunnels.peers.take(),
-		Ways:          e.tunnels.ways.take(),
-		MTU:           e.tunnels.mtu.take(),
-		Speaker:       e.speaker.said.take(),
-		Closed:        e.speaker.closed.take(),
-		Pools:         e.pools.cidrs.take(),
-		Settings:      e.settings.said.take(),
-		Complete:      e.complete.take() != nil,
-		Learned:       e.learned.take() != nil,
+		Endpoints:      e.endpoints.said.take(),
+		HostEndpoints:  e.hosts.said.take(),
+		Programs:       e.programs.said.take(),
+		Policies:       e.uses.said.take(),
+		Sets:           e.ranges.take(e.sets.take()),
+		Routes:         e.routes.said.take(),
+		Paths:          union(union(e.paths.said.take(), e.advertised.said.take()), e.offers.said.take()),
+		Tunnels:        e.tunnels.devices.take(),
+		TunnelPeers:    e.tunnels.ends.take(),
+		EncryptedPeers: e.tunnels.encrypted.take(),
+		Ways:           e.tunnels.ways.take(),
+		MTU:            e.tunnels.mtu.take(),
+		Speaker:        e.speaker.said.take(),
+		Closed:         e.speaker.closed.take(),
+		Pools:          e.pools.cidrs.take(),
+		Settings:       e.settings.said.take(),
+		Complete:       e.complete.take() != nil,
+		Learned:        e.learned.take() != nil,
 	}
 }
 

@@ -16,22 +16,7 @@ import (
 
 // settings asks every configuration about every field, the strongest first.
 func (o oracle) settings(w *desiredtest.World) {
-	node := all[*event.Node](o.state)[o.node]
-	var mine []*event.NodeConfiguration // the strongest first
-	for _, c := range all[*event.NodeConfiguration](o.state) {
-		if c.Nodes.IsAll() || node != nil && c.Nodes.Matches(node.Labels) {
-			mine = append(mine, c)
-		}
-	}
-	weak := func(c *event.NodeConfiguration) int {
-		if c.Name == "default" {
-			return 1
-		}
-		return 0
-	}
-	slices.SortFunc(mine, func(a, b *event.NodeConfiguration) int {
-		return cmp.Or(cmp.Compare(weak(a), weak(b)), cmp.Compare(b.Name, a.Name))
-	})
+	mine := o.configurations()
 	s := desired.DefaultSettings()
 	s.Backend = strongest(mine, s.Backend, func(c *event.NodeConfiguration) *desired.Backend { return c.Backend })
 	s.Flavour = strongest(mine, s.Flavour, func(c *event.NodeConfiguration) *desired.Flavour { return c.Flavour })
@@ -56,6 +41,39 @@ func (o oracle) settings(w *desiredtest.World) {
 	nodes := strongest(mine, false, func(c *event.NodeConfiguration) *bool { return c.Masquerade.InsideNodes })
 	nets := strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.Masquerade.InsideNets })
 	o.ranges(w, nodes, nets)
+}
+
+// asked is what the configurations say of encryption.
+func (o oracle) asked() encryption {
+	mine := o.configurations()
+	return encryption{
+		mode: strongest(mine, event.Disabled, func(c *event.NodeConfiguration) *event.Encryption { return c.Encryption.Mode }),
+		port: map[bool]uint16{
+			false: strongest(mine, 51820, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port4 }),
+			true:  strongest(mine, 51821, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port6 }),
+		},
+	}
+}
+
+// configurations are those of this node, the strongest first.
+func (o oracle) configurations() []*event.NodeConfiguration {
+	node := all[*event.Node](o.state)[o.node]
+	var mine []*event.NodeConfiguration
+	for _, c := range all[*event.NodeConfiguration](o.state) {
+		if c.Nodes.IsAll() || node != nil && c.Nodes.Matches(node.Labels) {
+			mine = append(mine, c)
+		}
+	}
+	weak := func(c *event.NodeConfiguration) int {
+		if c.Name == "default" {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(mine, func(a, b *event.NodeConfiguration) int {
+		return cmp.Or(cmp.Compare(weak(a), weak(b)), cmp.Compare(b.Name, a.Name))
+	})
+	return mine
 }
 
 // strongest returns the first that is said.
@@ -83,6 +101,7 @@ func (o oracle) ranges(w *desiredtest.World, insideNodes bool, insideNets []neti
 		inside = append(inside, nodes...)
 	}
 	for id, nets := range map[ir.SetID][]netip.Prefix{
+		desired.EncryptedSet:  o.closed(),
 		desired.MasqueradeSet: masquerade, desired.InsideSet: inside, desired.NodesSet: nodes, desired.ServicesSet: o.serviceNets(),
 	} {
 		w.Sets[id] = map[ir.Member]struct{}{}

@@ -20,13 +20,16 @@ func (o oracle) remotes() (out []netip.Prefix) {
 			out = append(out, b.CIDR)
 		}
 	}
-	return out
+	return append(out, o.closed()...)
 }
 
 // remote is the route to p through other nodes or routers, nil if there is none.
 func (o oracle) remote(p netip.Prefix) *desired.Route {
 	if o.mine(p) {
 		return nil
+	}
+	if r, decided := o.encryptedRoute(p); decided {
+		return r
 	}
 	var hops []netip.Addr
 	var weights []uint8
@@ -127,28 +130,42 @@ func (o oracle) isSelf(a netip.Addr) bool {
 	return self != nil && first(self, a.Is4()) == a
 }
 
-// mode is that of the narrowest pool around p.
-func (o oracle) mode(p netip.Prefix) (m desired.Mode, pooled bool) {
+// poolAround is the narrowest pool around p.
+func (o oracle) poolAround(p netip.Prefix) (around *event.Pool, pooled bool) {
 	best, name := -1, ""
 	for n, pool := range all[*event.Pool](o.state) {
 		if bits := pool.CIDR.Bits(); bits <= p.Bits() && pool.CIDR.Contains(p.Addr()) && (bits > best || bits == best && n < name) {
-			m, pooled, best, name = pool.Modes.Sends, true, bits, n
+			around, pooled, best, name = pool, true, bits, n
 		}
+	}
+	return around, pooled
+}
+
+// mode is that of the pool of p.
+func (o oracle) mode(p netip.Prefix) (m desired.Mode, pooled bool) {
+	pool, pooled := o.poolAround(p)
+	if pooled {
+		m = pool.Modes.Sends
 	}
 	return m, pooled
 }
 
-func (o oracle) tunnels(w *desiredtest.World) {
-	w.Tunnels, w.Peers, w.Ways = map[desired.TunnelKind]desired.TunnelDevice{}, map[desired.TunnelEnd]desired.TunnelPeer{}, map[string]desired.PoolWays{}
-	uplink := map[bool][]int{}
+// uplink is the narrowest way to another node in a family.
+func (o oracle) uplink(v6 bool) int {
+	var mtus []int
 	for _, r := range all[*event.Reach](o.state) {
 		for name, n := range all[*event.Node](o.state) {
-			if name != o.node && first(n, r.Addr.Is4()) == r.Addr {
-				uplink[r.Addr.Is6()] = append(uplink[r.Addr.Is6()], r.MTU)
+			if name != o.node && first(n, r.Addr.Is4()) == r.Addr && r.Addr.Is6() == v6 {
+				mtus = append(mtus, r.MTU)
 			}
 		}
 	}
-	w.MTU = desired.MTU{Uplink: smallest(slices.Concat(uplink[false], uplink[true]))}
+	return smallest(mtus)
+}
+
+func (o oracle) tunnels(w *desiredtest.World) {
+	w.Tunnels, w.Peers, w.Ways = map[desired.TunnelKind]desired.TunnelDevice{}, map[desired.TunnelEnd]desired.TunnelPeer{}, map[string]desired.PoolWays{}
+	w.MTU = desired.MTU{Uplink: smallest([]int{o.uplink(false), o.uplink(true)})}
 	self := all[*event.Node](o.state)[o.node]
 	for name, pool := range all[*event.Pool](o.state) {
 		modes := []desired.Mode{pool.Modes.Sends, pool.Modes.Wanted, pool.Modes.Before}
@@ -157,7 +174,7 @@ func (o oracle) tunnels(w *desiredtest.World) {
 			if !ok || self == nil || !first(self, !kind.Is6()).IsValid() {
 				continue
 			}
-			d := desired.TunnelDevice{Kind: kind, Underlay: first(self, !kind.Is6()), MTU: max(0, smallest(uplink[kind.Is6()])-kind.Overhead())}
+			d := desired.TunnelDevice{Kind: kind, Underlay: first(self, !kind.Is6()), MTU: max(0, o.uplink(kind.Is6())-kind.Overhead())}
 			if kind.Encapsulation() == desired.VXLAN {
 				d.MAC = kind.MACOf(o.node)
 				o.ends(w, kind)
@@ -177,21 +194,34 @@ func (o oracle) tunnels(w *desiredtest.World) {
 		ways.Nodes = o.nodesByWay(pool)
 		w.Ways[name] = ways
 	}
+	o.encrypted(w)
 }
 
 func (o oracle) nodesByWay(pool *event.Pool) map[desired.Way][]string {
 	m := pool.Modes.Sends
+	byBGP, encryption := m.Encapsulation == desired.Plain && len(o.speaker().Peers) > 0, o.asked().mode != event.Disabled || len(o.closed()) > 0
 	if m.Encapsulation == desired.Plain {
 		m = desired.Mode{CrossSubnet: true}
-		if len(o.speaker().Peers) > 0 {
-			return nil
-		}
+	}
+	if byBGP && !encryption {
+		return nil
 	}
 	out := map[desired.Way][]string{}
 	for name, n := range all[*event.Node](o.state) {
-		if a := first(n, pool.CIDR.Addr().Is4()); name != o.node && a.IsValid() {
-			out[o.way(m, a)] = append(out[o.way(m, a)], name)
+		a := first(n, pool.CIDR.Addr().Is4())
+		if name == o.node || !a.IsValid() {
+			continue
 		}
+		way := o.way(m, a)
+		switch {
+		case o.encrypts(pool, name):
+			way = desired.Way{Encapsulation: desired.WireGuard, Reason: desired.HasKey}
+		case o.closes(pool):
+			way = desired.Way{Encapsulation: desired.WireGuard, Reason: desired.NoKey}
+		case byBGP:
+			way = desired.Way{Reason: desired.NoKey}
+		}
+		out[way] = append(out[way], name)
 	}
 	for _, names := range out {
 		slices.SortFunc(names, cmp.Compare[string])

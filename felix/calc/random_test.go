@@ -275,14 +275,14 @@ func (d dice) tier() (string, event.Value) {
 func (d dice) pool() (string, event.Value) {
 	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
 	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
-	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Silent: d.chance(20), Modes: d.modes(p.CIDR.Addr().Is6())}
+	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Silent: d.chance(20), Encrypted: d.chance(20), Modes: d.modes(p.CIDR.Addr().Is6())}
 }
 
 var blockCIDRs = []string{"10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/29", "10.0.1.3/32", "fd00:10::/126"}
 
 func (d dice) block() (string, event.Value) {
 	cidr := netip.MustParsePrefix(pick(d, blockCIDRs...))
-	return cidr.String(), &event.Block{Block: ipam.Block{CIDR: cidr, Owner: ipam.Owner{Node: pick(d, "me", "other")}}}
+	return cidr.String(), &event.Block{Block: ipam.Block{CIDR: cidr, Owner: ipam.Owner{Node: pick(d, "me", "n1", "n2", "other")}}}
 }
 
 func (d dice) learned() (string, event.Value) {
@@ -350,6 +350,7 @@ func (d dice) configuration() (string, event.Value) {
 	return c.Name, c
 }
 
+	c.Encryption = d.encryption()
 // state returns a random state of about n things.
 func (d dice) state(n int) state {
 	s := state{}

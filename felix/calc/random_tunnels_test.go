@@ -27,9 +27,32 @@ func (d dice) mode(v6 bool) desired.Mode {
 	return m
 }
 
+func (d dice) encryption() event.EncryptionConfiguration {
+	return event.EncryptionConfiguration{
+		Mode:  sometimes(d, pick(d, event.Disabled, event.Preferred, event.Required)),
+		Port4: sometimes(d, pick[uint16](d, 51820, 4500)), Port6: sometimes(d, pick[uint16](d, 51821, 4500)),
+	}
+}
+
+// ends of WireGuard: now and then two nodes have the same key.
+func (d dice) ends() (ends []event.WireGuardEnd) {
+	for range d.IntN(3) {
+		ends = append(ends, event.WireGuardEnd{EncryptedEnd: d.end(), Port: pick[uint16](d, 51820, 4500)})
+	}
+	return ends
+}
+
+func (d dice) end() desired.EncryptedEnd {
+	return desired.EncryptedEnd{Kind: pick(d, desired.WireGuard4, desired.WireGuard4, desired.WireGuard6), Key: desired.Key{byte(1 + d.IntN(4))}}
+}
+
 // reach is mostly on the link, as far as the kernel is concerned. In between this
-// node gets an address inside of a tunnel.
+// node gets an address inside of a tunnel, or a key.
 func (d dice) reach() (string, event.Value) {
+	if d.chance(20) {
+		k := &event.TunnelKey{EncryptedEnd: d.end()}
+		return k.Kind.Device(), k
+	}
 	if d.chance(20) {
 		kind := pick(d, desired.TunnelKinds[:]...)
 		a := &event.TunnelAddress{Kind: kind, Addr: netip.MustParseAddr(map[bool]string{false: "10.0.1.5", true: "fd00:10::3"}[kind.Is6()])}

@@ -13,11 +13,12 @@ import (
 // desired.MasqueradeSet and those after it. Pools, nodes and nets overlap, so
 // members are counted, as those of other sets are.
 type ranges struct {
-	masquerade, inside, nodes, services *addrSet
+	masquerade, inside, nodes, services, encrypted *addrSet
 
 	said    bool
 	counted inside         // what of settings is in the set
 	served  []netip.Prefix // what of services is
+	closed  []netip.Prefix // what of encrypted is
 	news    map[ir.SetID]*desired.SetChange
 }
 
@@ -25,12 +26,12 @@ func newRanges() ranges {
 	of := func(id ir.SetID) *addrSet { return &addrSet{id: id, kind: ir.Nets, members: map[ir.Member]struct{}{}} }
 	return ranges{
 		masquerade: of(desired.MasqueradeSet), inside: of(desired.InsideSet),
-		nodes: of(desired.NodesSet), services: of(desired.ServicesSet),
+		nodes: of(desired.NodesSet), services: of(desired.ServicesSet), encrypted: of(desired.EncryptedSet),
 	}
 }
 
-func (r *ranges) all() [4]*addrSet {
-	return [...]*addrSet{r.masquerade, r.inside, r.nodes, r.services}
+func (r *ranges) all() [5]*addrSet {
+	return [...]*addrSet{r.masquerade, r.inside, r.nodes, r.services, r.encrypted}
 }
 
 func (r *ranges) drain(in *inputs, settings *settings, advertised *advertised) {
@@ -69,7 +70,25 @@ func (r *ranges) drain(in *inputs, settings *settings, advertised *advertised) {
 		r.services.join(netEnds(advertised.nets...))
 		r.served = advertised.nets
 	}
+	r.close(in, settings.encryption)
 	r.say()
+}
+
+// close takes over which pools never travel in clear. It walks all pools, which are
+// few.
+func (r *ranges) close(in *inputs, w encryptionWays) {
+	var closed []netip.Prefix
+	for _, p := range in.pools.now {
+		if w.closes(p) {
+			closed = append(closed, p.CIDR)
+		}
+	}
+	slices.SortFunc(closed, netip.Prefix.Compare)
+	if !slices.Equal(closed, r.closed) {
+		r.encrypted.leave(netEnds(r.closed...))
+		r.encrypted.join(netEnds(closed...))
+		r.closed = closed
+	}
 }
 
 // follow takes over changed nodes.

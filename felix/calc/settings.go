@@ -16,10 +16,11 @@ const firstConfiguration = "default"
 // settings puts together what the NodeConfigurations that select this node say.
 // While the labels of the node are not known, only those for all nodes count.
 type settings struct {
-	node   string
-	begun  bool
-	inside inside
-	said   words[desired.Settings]
+	node       string
+	begun      bool
+	inside     inside
+	encryption encryptionWays
+	said       words[desired.Settings]
 	// again: in this flush another backend begins, or connections are rechecked
 	// from now on, and who does it has to be told all.
 	again bool
@@ -42,6 +43,7 @@ func (s *settings) drain(in *inputs) {
 		return
 	}
 	now, inside := desired.DefaultSettings(), inside{}
+	encryption := encryptionWays{port4: desired.WireGuardPort4, port6: desired.WireGuardPort6}
 	for _, c := range s.mine(in) { // whole, because there are few and people edit them
 		override(&now.Backend, c.Backend)
 		override(&now.Flavour, c.Flavour)
@@ -60,12 +62,15 @@ func (s *settings) drain(in *inputs) {
 		}
 		override(&inside.nodes, c.Masquerade.InsideNodes)
 		override(&inside.nets, c.Masquerade.InsideNets)
+		override(&encryption.mode, c.Encryption.Mode)
+		override(&encryption.port4, c.Encryption.Port4)
+		override(&encryption.port6, c.Encryption.Port6)
 	}
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
 	was := s.said.last
 	s.again = s.begun && (now.Backend != was.Backend || now.Backend == desired.Auto && proxied || now.Recheck && !was.Recheck)
-	s.begun, s.inside = true, inside
+	s.begun, s.inside, s.encryption = true, inside, encryption
 	s.said.say(now)
 }
 

@@ -18,7 +18,7 @@ import (
 
 // policySets returns the sets that policies ask for.
 func (r *run) policySets() (ids []ir.SetID) {
-	always := []ir.SetID{desired.MasqueradeSet, desired.InsideSet, desired.NodesSet, desired.ServicesSet}
+	always := []ir.SetID{desired.MasqueradeSet, desired.InsideSet, desired.NodesSet, desired.ServicesSet, desired.EncryptedSet}
 	for id := range r.world.Sets {
 		if !slices.Contains(always, id) {
 			ids = append(ids, id)
@@ -100,7 +100,7 @@ func TestAnotherBackendIsToldAll(t *testing.T) {
 	nft := desired.NFTables
 	r.engine.Put(configure("default", func(c *event.NodeConfiguration) { c.Backend = &nft }))
 	d := r.engine.Flush()
-	if len(d.Endpoints) != 1 || len(d.Programs) != 1 || len(d.Sets) != 5 || !d.Complete || d.Settings.Backend != nft {
+	if len(d.Endpoints) != 1 || len(d.Programs) != 1 || len(d.Sets) != 6 || !d.Complete || d.Settings.Backend != nft {
 		t.Errorf("delta is %+v", d)
 	}
 	for id, c := range d.Sets {

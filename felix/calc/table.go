@@ -103,6 +103,7 @@ type inputs struct {
 
 	reach       table[event.Reach]         // by the address's text
 	tunnelAddrs table[event.TunnelAddress] // by interface
+	tunnelKeys  table[event.TunnelKey]     // by interface
 
 	secrets        table[event.Secret]
 	filters        table[event.Filter]
@@ -113,7 +114,7 @@ func newInputs() inputs {
 	return inputs{
 		pods: newTable(func(a, b *event.Pod) bool {
 			return a.Namespace == b.Namespace && a.Name == b.Name && a.UID == b.UID && a.Node == b.Node &&
-				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels) && a.Account == b.Account && slices.Equal(a.Ports, b.Ports)
+				slices.Equal(a.Addrs, b.Addrs) && a.Labels.Equal(b.Labels) && a.Account == b.Account && slices.Equal(a.Ports, b.Ports) && sameFloating(a.Floating, b.Floating)
 		}),
 		namespaces: newTable(func(a, b *event.Namespace) bool { return a.Name == b.Name && a.Labels.Equal(b.Labels) }),
 		// Policies are compared by their outputs: a changed one is compiled anew.
@@ -124,8 +125,10 @@ func newInputs() inputs {
 			return a.Name == b.Name && a.Labels.Equal(b.Labels) && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Others, b.Others) &&
 				a.Draining == b.Draining && a.Cordoned == b.Cordoned
 		}),
-		networks: newTable(identical[event.NodeNetwork]),
-		peers:    newTable(func(a, b *event.Peer) bool { return reflect.DeepEqual(a, b) }),
+		networks: newTable(func(a, b *event.NodeNetwork) bool {
+			return a.Name == b.Name && a.ASN == b.ASN && a.Group == b.Group && a.Reflector == b.Reflector && slices.Equal(a.WireGuard, b.WireGuard)
+		}),
+		peers: newTable(func(a, b *event.Peer) bool { return reflect.DeepEqual(a, b) }),
 		// The one configuration is edited by people.
 		bgp: newTable(func(a, b *event.BGP) bool { return reflect.DeepEqual(a, b) }),
 		endpoints: newTable(func(a, b *event.Endpoint) bool {
@@ -158,6 +161,7 @@ func newInputs() inputs {
 		proxies:        newTable(identical[event.Proxy]),
 		reach:          newTable(identical[event.Reach]),
 		tunnelAddrs:    newTable(identical[event.TunnelAddress]),
+		tunnelKeys:     newTable(identical[event.TunnelKey]),
 		// People edit these.
 		secrets:        newTable(func(a, b *event.Secret) bool { return reflect.DeepEqual(a, b) }),
 		filters:        newTable(func(a, b *event.Filter) bool { return reflect.DeepEqual(a, b) }),
@@ -166,6 +170,10 @@ func newInputs() inputs {
 			return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
 		}),
 	}
+}
+
+func sameFloating(a, b *event.Floating) bool {
+	return a == b || a != nil && b != nil && a.Created == b.Created && slices.Equal(a.Addrs, b.Addrs)
 }
 
 func identical[V comparable](a, b *V) bool { return *a == *b }
@@ -216,6 +224,8 @@ func (in *inputs) put(ev event.Event) {
 		in.reach.put(ev)
 	case event.TunnelAddressKind:
 		in.tunnelAddrs.put(ev)
+	case event.TunnelKeyKind:
+		in.tunnelKeys.put(ev)
 	case event.SecretKind:
 		in.secrets.put(ev)
 	case event.FilterKind:
@@ -235,13 +245,13 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [25]marks {
+func (in *inputs) tables() [26]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
 		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.services, &in.hosts,
 		&in.configurations, &in.interfaces, &in.proxies,
-		&in.reach, &in.tunnelAddrs, &in.secrets, &in.filters, &in.advertisements,
+		&in.reach, &in.tunnelAddrs, &in.tunnelKeys, &in.secrets, &in.filters, &in.advertisements,
 	}
 }
 

@@ -10,10 +10,14 @@ import (
 // route returns the route to p, of which neighbours taught hops, if it is this
 // stage that decides; the route may be nil.
 func (t *tunnels) route(p netip.Prefix, hops []netip.Addr, in *inputs, blocks *blocks) (r *desired.Route, decided bool) {
-	mode, pooled := t.modeOf(p)
-	if !pooled {
+	pool := t.poolOf(p)
+	if pool == nil {
 		return nil, false
 	}
+	if r, decided := t.encryptedRoute(pool, p, in, blocks); decided {
+		return r, true
+	}
+	mode := pool.modes.Sends
 	owner, owned := blocks.owner[p]
 	switch {
 	case mode.Encapsulation == desired.IPIP && t.nodes(hops):
@@ -100,7 +104,7 @@ func (t *tunnels) sayPeers(addrs map[netip.Addr]struct{}) {
 		}
 	}
 	for end, p := range news {
-		t.peers.say(end, p)
+		t.ends.say(end, p)
 	}
 }
 
@@ -108,6 +112,10 @@ func (t *tunnels) sayPeers(addrs map[netip.Addr]struct{}) {
 func (t *tunnels) uses(kind desired.TunnelKind) bool {
 	if k, can := t.kindOf(kind.Encapsulation(), kind.Is6()); !can || k != kind {
 		return false
+	}
+	if kind.Encapsulation() == desired.WireGuard {
+		pooled := func(p poolMode) bool { return p.cidr.Addr().Is6() == kind.Is6() }
+		return t.keyed && t.own[kind] != (desired.Key{}) && slices.ContainsFunc(t.pools, pooled)
 	}
 	for _, pool := range t.pools {
 		for _, m := range pool.taken() {
@@ -143,8 +151,11 @@ func (t *tunnels) sayDevices(in *inputs) {
 		if kind.Is6() {
 			d.Underlay, around = t.self[1], uplink[1]
 		}
-		if kind.Encapsulation() == desired.VXLAN {
+		switch kind.Encapsulation() {
+		case desired.VXLAN:
 			d.MAC = kind.MACOf(t.node)
+		case desired.WireGuard:
+			d.Key, d.Port = t.own[kind], t.encryption.ways.port(kind)
 		}
 		if around > 0 {
 			d.MTU = around - kind.Overhead()

@@ -24,15 +24,17 @@ type tunnels struct {
 	silent bool          // this node has no BGP neighbours
 
 	claims map[netip.Addr]map[string]struct{}       // other nodes by the address that carries tunnels
-	told   map[netip.Addr]desired.TunnelEnd         // what of them is in peers
+	told   map[netip.Addr]desired.TunnelEnd         // what of them is in ends
 	owned  map[string]map[netip.Prefix]struct{}     // blocks by owner
 	byHop  map[netip.Addr]map[netip.Prefix]struct{} // learned prefixes by next hop
 
 	dirty   map[netip.Prefix]struct{} // whose route may be another
 	devices said[desired.TunnelKind, desired.TunnelDevice]
-	peers   said[desired.TunnelEnd, desired.TunnelPeer]
+	ends    said[desired.TunnelEnd, desired.TunnelPeer]
 	ways    said[string, desired.PoolWays]
 	mtu     words[desired.MTU]
+
+	encryption
 }
 
 func newTunnels(node string) tunnels {
@@ -41,35 +43,65 @@ func newTunnels(node string) tunnels {
 		owned: map[string]map[netip.Prefix]struct{}{}, byHop: map[netip.Addr]map[netip.Prefix]struct{}{},
 		dirty:   map[netip.Prefix]struct{}{},
 		devices: newSaid[desired.TunnelKind](identical[desired.TunnelDevice]),
-		peers:   newSaid[desired.TunnelEnd](identical[desired.TunnelPeer]),
+		ends:    newSaid[desired.TunnelEnd](identical[desired.TunnelPeer]),
 		ways:    newSaid[string](sameWays),
 		mtu:     words[desired.MTU]{same: identicalValues[desired.MTU]},
+
+		encryption: newEncryption(),
 	}
 }
 
-func (t *tunnels) drain(in *inputs, blocks *blocks, speaker *speaker) {
+func (t *tunnels) drain(in *inputs, settings *settings, blocks *blocks, speaker *speaker) {
 	touched := t.follow(in, blocks)
 	self := t.selfAddrs(in)
 	silent := len(speaker.said.last.Peers) == 0
-	if whole := len(in.pools.was) > 0 || self != t.self || silent != t.silent; whole {
+	whole := t.followKeys(in) || len(in.pools.was)+len(in.tunnelKeys.was) > 0 || self != t.self || silent != t.silent || settings.encryption != t.encryption.ways
+	if whole {
 		// Whole, because a person edits a pool, or this node has another address.
-		t.self, t.silent = self, silent
-		t.pools = poolModes(&in.pools)
+		t.self, t.silent, t.encryption.ways = self, silent, settings.encryption
+		t.markAll(in, blocks)
+		t.followPools(in)
 		for a := range t.claims {
 			touched[a] = struct{}{}
 		}
-		for p := range blocks.owner {
-			t.dirty[p] = struct{}{}
-		}
-		for _, l := range in.learned.now {
-			t.dirty[l.Prefix] = struct{}{}
-		}
-	} else if len(touched)+len(in.tunnelAddrs.was) == 0 {
+	}
+	turned := t.sayEncrypted(in, blocks)
+	if !whole && !turned && len(touched)+len(in.tunnelAddrs.was) == 0 {
 		return
 	}
 	t.sayPeers(touched)
 	t.sayDevices(in)
 	t.sayWays(in)
+}
+
+// followPools takes over pools, and what they and the settings ask for.
+func (t *tunnels) followPools(in *inputs) {
+	t.pools = poolModes(&in.pools, t.encryption.ways)
+	t.keyed = t.encryption.ways.mode != event.Disabled
+	for _, pool := range t.pools {
+		t.keyed = t.keyed || pool.closed
+		t.dirty[pool.cidr] = struct{}{}
+	}
+	t.own = map[desired.TunnelKind]desired.Key{}
+	for _, k := range in.tunnelKeys.now {
+		t.own[k.Kind] = k.Key
+	}
+}
+
+// markAll marks every route, and every node.
+func (t *tunnels) markAll(in *inputs, blocks *blocks) {
+	for _, pool := range t.pools { // those that were
+		t.dirty[pool.cidr] = struct{}{}
+	}
+	for p := range blocks.owner {
+		t.dirty[p] = struct{}{}
+	}
+	for _, l := range in.learned.now {
+		t.dirty[l.Prefix] = struct{}{}
+	}
+	for name := range in.nodes.now {
+		t.unsure[name] = struct{}{}
+	}
 }
 
 // follow takes over what changed of nodes, blocks and learned next hops, and
@@ -89,6 +121,10 @@ func (t *tunnels) follow(in *inputs, blocks *blocks) map[netip.Addr]struct{} {
 			touched[a] = struct{}{}
 		}
 		t.mark(t.owned[name])
+		t.unsure[name] = struct{}{}
+		for _, e := range endsOf(in.networks.now[name]) {
+			maps.Copy(t.unsure, t.keys[e.EncryptedEnd])
+		}
 	}
 	for name, was := range in.reach.was {
 		for _, r := range []*event.Reach{was, in.reach.now[name]} {
@@ -114,6 +150,7 @@ func (t *tunnels) follow(in *inputs, blocks *blocks) map[netip.Addr]struct{} {
 		t.mark(t.byHop[a])
 		for name := range t.claims[a] {
 			t.mark(t.owned[name])
+			t.unsure[name] = struct{}{}
 		}
 	}
 	return touched
@@ -126,10 +163,12 @@ func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
 	for name, was := range in.blocks.was {
 		if was != nil {
 			drop(t.owned, was.Owner.Node, was.CIDR)
+			t.unsure[was.Owner.Node] = struct{}{}
 			t.markInside(was.CIDR, in)
 		}
 		if is := in.blocks.now[name]; is != nil {
 			add(t.owned, is.Owner.Node, is.CIDR)
+			t.unsure[is.Owner.Node] = struct{}{}
 			t.markInside(is.CIDR, in)
 		}
 	}
@@ -137,9 +176,9 @@ func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
 
 // markInside marks what was learned of parts of a block: whose they are to speak
 // for may be another. It walks all that was learned, and only where packets travel
-// in VXLAN: there a node learns nothing, unless from routers outside.
+// in VXLAN, where a node learns nothing unless from routers outside, or encrypted.
 func (t *tunnels) markInside(block netip.Prefix, in *inputs) {
-	if m, known := t.modeOf(block); !known || m.Encapsulation != desired.VXLAN {
+	if pool := t.poolOf(block); pool == nil || pool.modes.Sends.Encapsulation != desired.VXLAN && !t.keyed {
 		return
 	}
 	for _, l := range in.learned.now {
@@ -194,14 +233,14 @@ func (t *tunnels) kindOf(e desired.Encapsulation, v6 bool) (desired.TunnelKind, 
 	return kind, ok && t.self[0].IsValid()
 }
 
-// modeOf returns the mode of the pool that p belongs to.
-func (t *tunnels) modeOf(p netip.Prefix) (desired.Mode, bool) {
-	for _, pool := range t.pools {
+// poolOf returns the pool that p belongs to, nil if there is none.
+func (t *tunnels) poolOf(p netip.Prefix) *poolMode {
+	for i, pool := range t.pools {
 		if pool.cidr.Bits() <= p.Bits() && pool.cidr.Contains(p.Addr()) {
-			return pool.modes.Sends, true
+			return &t.pools[i]
 		}
 	}
-	return desired.Mode{}, false
+	return nil
 }
 
 func add[K, V comparable](m map[K]map[V]struct{}, k K, v V) {

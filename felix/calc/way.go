@@ -36,17 +36,18 @@ var besideBGP = desired.Mode{Encapsulation: desired.Plain, CrossSubnet: true}
 
 // poolMode is a pool as routes see it.
 type poolMode struct {
-	cidr  netip.Prefix
-	name  string
-	modes event.PoolModes
+	cidr   netip.Prefix
+	name   string
+	modes  event.PoolModes
+	closed bool // nothing of it travels in clear
 }
 
 // poolModes returns all pools, narrow ones first, so that the first that contains
 // an address is the one that it belongs to.
-func poolModes(in *table[event.Pool]) []poolMode {
+func poolModes(in *table[event.Pool], w encryptionWays) []poolMode {
 	out := make([]poolMode, 0, len(in.now))
 	for name, p := range in.now { // whole, because pools are few
-		out = append(out, poolMode{p.CIDR, name, p.Modes})
+		out = append(out, poolMode{p.CIDR, name, p.Modes, w.closes(p)})
 	}
 	slices.SortFunc(out, func(a, b poolMode) int {
 		return cmp.Or(cmp.Compare(b.cidr.Bits(), a.cidr.Bits()), cmp.Compare(a.name, b.name))

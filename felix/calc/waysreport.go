@@ -19,8 +19,8 @@ func (t *tunnels) sayWays(in *inputs) {
 		if mode.Encapsulation == desired.Plain {
 			mode = besideBGP
 		}
-		if mode != besideBGP || t.silent {
-			w.Nodes = t.nodesByWay(mode, pool.cidr.Addr().Is4(), in)
+		if mode != besideBGP || t.silent || t.keyed {
+			w.Nodes = t.nodesByWay(mode, &pool, in)
 		}
 		t.ways.say(pool.name, &w)
 	}
@@ -29,14 +29,24 @@ func (t *tunnels) sayWays(in *inputs) {
 	}
 }
 
-func (t *tunnels) nodesByWay(mode desired.Mode, v4 bool, in *inputs) map[desired.Way][]string {
+func (t *tunnels) nodesByWay(mode desired.Mode, pool *poolMode, in *inputs) map[desired.Way][]string {
 	out := map[desired.Way][]string{}
 	for name, n := range in.nodes.now {
-		a := addrOf(n, v4)
+		a := addrOf(n, pool.cidr.Addr().Is4())
 		if name == t.node || !a.IsValid() {
 			continue
 		}
-		way := wayTo(mode, in.reach.now[a.String()])
+		var way desired.Way
+		switch {
+		case t.encrypts(pool, name, in):
+			way = desired.Way{Encapsulation: desired.WireGuard, Reason: desired.HasKey}
+		case pool.closed:
+			way = desired.Way{Encapsulation: desired.WireGuard, Reason: desired.NoKey}
+		case mode == besideBGP && !t.silent:
+			way = desired.Way{Encapsulation: desired.Plain, Reason: desired.NoKey}
+		default:
+			way = wayTo(mode, in.reach.now[a.String()])
+		}
 		out[way] = append(out[way], name)
 	}
 	for _, names := range out {

@@ -28,9 +28,10 @@ const (
 	ToHost                 // Settings.PodToHost
 	Loop                   // Settings.Loops
 	Router                 // a router advertisement or redirect from a pod
+	Clear                  // a packet of EncryptedSet that travels in clear
 )
 
-var causes = [...]string{"rule", "tier", "default", "unknown", "forged", "tunnel", "invalid", "tohost", "loop", "router"}
+var causes = [...]string{"rule", "tier", "default", "unknown", "forged", "tunnel", "invalid", "tohost", "loop", "router", "clear"}
 
 // String returns a short constant word.
 func (c Cause) String() string { return causes[c] }

@@ -176,14 +176,17 @@ const (
 	OtherSubnet                    // outside of that prefix
 	BehindGateway                  // inside of it, and the kernel's route leads over a router
 	NoRoute                        // no route to the node is known
+	HasKey                         // it takes what is encrypted, and this node encrypts
+	NoKey                          // this node encrypts, and the other takes nothing that is
 )
 
-var wayReasons = [...]string{"Always", "SameSubnet", "OtherSubnet", "BehindGateway", "Unknown"}
+var wayReasons = [...]string{"Always", "SameSubnet", "OtherSubnet", "BehindGateway", "Unknown", "HasKey", "NoKey"}
 
 // String returns the word that users know.
 func (r WayReason) String() string { return wayReasons[r] }
 
-// Way is a kind of way to other nodes.
+// Way is a kind of way to other nodes. WireGuard with NoKey is none: they are not
+// reached, as nothing may travel in clear.
 type Way struct {
 	Encapsulation
 	Reason WayReason

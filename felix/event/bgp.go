@@ -8,7 +8,7 @@ import (
 	"github.com/koratnet/korat/policy/selector"
 )
 
-// NodeNetwork is what the NodeNetwork object's spec says of a node.
+// NodeNetwork is what the NodeNetwork object says of a node.
 type NodeNetwork struct {
 	Name string
 	ASN  uint32 // 0: the cluster's default
@@ -16,6 +16,8 @@ type NodeNetwork struct {
 	// to, invalid: to none yet. Reflector: it is one of them.
 	Group     netip.Addr
 	Reflector bool
+	// WireGuard are the ends of tunnels that its agent has told of.
+	WireGuard []WireGuardEnd
 }
 
 // Peer is a BGPPeer object.

@@ -49,6 +49,7 @@ const (
 	SecretKind
 	FilterKind
 	AdvertisementKind
+	TunnelKeyKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -99,6 +100,13 @@ type Pod struct {
 	// Annotations are those of Korat, by their whole names. The engine does not
 	// look at them.
 	Annotations map[string]string
+	Floating    *Floating // nil: it asks for none, as most
+}
+
+// Floating is what a pod asks for in its annotation of that name.
+type Floating struct {
+	Addrs   []netip.Addr // ascending
+	Created int64        // when the pod was, in seconds since 1970: the older of two has the address
 }
 
 // Namespace is a namespace with its labels.
@@ -141,6 +149,7 @@ type Pool struct {
 	ipam.Pool
 	Masquerade bool // its pods hide behind their node when they leave the cluster
 	Modes      PoolModes
+	Encrypted  bool // packets to and from its pods never travel in clear
 	Deleting   bool // it goes when nobody has an address of it any more
 	Silent     bool // nodes alone are told of it, and peers that an Advertisement names
 }
@@ -199,6 +208,25 @@ type NodeConfiguration struct {
 	Loops                   *policy.Action
 	DropRecords             *bool
 	MTU                     *int
+	Encryption              EncryptionConfiguration
+}
+
+// Encryption says which packets to pods of other nodes are encrypted.
+type Encryption uint8
+
+// The modes: none but those of pools that require it, those to nodes that take
+// them, or all, so that nothing travels in clear.
+const (
+	Disabled Encryption = iota
+	Preferred
+	Required
+)
+
+// EncryptionConfiguration is what a NodeConfiguration says of encryption. Of a field
+// that is nil it says nothing.
+type EncryptionConfiguration struct {
+	Mode         *Encryption
+	Port4, Port6 *uint16 // around packets of IPv4 and of IPv6
 }
 
 // MasqueradeConfiguration is what a NodeConfiguration says of how pods leave the

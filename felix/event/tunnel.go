@@ -32,5 +32,16 @@ type TunnelAddress struct {
 	Addr netip.Addr
 }
 
+// TunnelKey is the public key of this node's end of a WireGuard tunnel. The name of
+// its Key is that of the interface.
+type TunnelKey struct{ desired.EncryptedEnd }
+
+// WireGuardEnd is a node's end of a WireGuard tunnel as the node announces it.
+type WireGuardEnd struct {
+	desired.EncryptedEnd
+	Port uint16
+}
+
 func (*Reach) kind() Kind         { return ReachKind }
 func (*TunnelAddress) kind() Kind { return TunnelAddressKind }
+func (*TunnelKey) kind() Kind     { return TunnelKeyKind }

@@ -20,6 +20,7 @@ func nodeNetwork(obj any) (string, event.Value) {
 		v.Group, _ = netip.ParseAddr(r.ClusterID)
 		v.Reflector = r.Role == koratv1.RoleReflector && v.Group.IsValid()
 	}
+	v.WireGuard = wireGuardEnds(o.Status.WireGuard)
 	return o.Name, v
 }
 

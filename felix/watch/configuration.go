@@ -38,6 +38,9 @@ func nodeConfiguration(obj any) (string, event.Value) {
 		FailsafeIn: failsafes(s.FailsafeInbound), FailsafeOut: failsafes(s.FailsafeOutbound),
 		Loops: meaning(loops, s.ServiceLoopPrevention), DropRecords: meaning(dropRecords, s.DropRecords),
 	}
+	v.Encryption = event.EncryptionConfiguration{
+		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),
+	}
 	v.Masquerade = event.MasqueradeConfiguration{InsideNodes: meaning(insideNodes, nat.Exclude), InsideNets: nets(nat.ExcludeNets)}
 	if nat.Addresses != nil {
 		to := []netip.Addr{}

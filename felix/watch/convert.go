@@ -184,7 +184,7 @@ func pool(obj any) (string, event.Value) {
 	if err != nil {
 		return o.Name, nil
 	}
-	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Silent: o.Spec.Announce == koratv1.SwitchDisabled, Modes: poolModes(o), Deleting: o.DeletionTimestamp != nil, Pool: ipam.Pool{
+	v := &event.Pool{Masquerade: o.Spec.NATOutgoing, Silent: o.Spec.Announce == koratv1.SwitchDisabled, Modes: poolModes(o), Encrypted: poolEncrypted(o.Spec.Encryption), Deleting: o.DeletionTimestamp != nil, Pool: ipam.Pool{
 		Name: o.Name, CIDR: cidr.Masked(), BlockSize: int(o.Spec.BlockSize), MaxBlocks: int(o.Spec.MaxBlocksPerNode),
 		Disabled: o.Spec.Disabled || o.DeletionTimestamp != nil, Manual: o.Spec.Assignment == koratv1.AssignManual,
 	}}

@@ -1,0 +1,190 @@
+package calc
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/event"
+)
+
+// encryption decides which nodes are reached through WireGuard, and with what. It is
+// a part of tunnels: what it decides takes the place of what a pool asks for.
+//
+// A node takes encrypted packets if its agent has announced a key. This node sends
+// them so where a pool requires it, and where it is preferred once it has announced
+// its own key: the others have heard of both by then.
+type encryption struct {
+	ways  encryptionWays
+	keyed bool // something here asks for encryption
+	own   map[desired.TunnelKind]desired.Key
+
+	keys      map[desired.EncryptedEnd]map[string]struct{}           // who announces an end, this node too
+	reached   map[string]map[desired.TunnelKind]desired.EncryptedEnd // what of other nodes is in encrypted
+	unsure    map[string]struct{}                                    // other nodes to look at again
+	encrypted said[desired.EncryptedEnd, desired.EncryptedPeer]
+}
+
+// encryptionWays is what the settings say.
+type encryptionWays struct {
+	mode         event.Encryption
+	port4, port6 uint16
+}
+
+func (w encryptionWays) port(kind desired.TunnelKind) uint16 {
+	if kind.Is6() {
+		return w.port6
+	}
+	return w.port4
+}
+
+// closes reports whether packets to and from the pods of p never travel in clear.
+func (w encryptionWays) closes(p *event.Pool) bool {
+	return w.mode == event.Required || p.Encrypted
+}
+
+func newEncryption() encryption {
+	return encryption{
+		keys:      map[desired.EncryptedEnd]map[string]struct{}{},
+		reached:   map[string]map[desired.TunnelKind]desired.EncryptedEnd{},
+		unsure:    map[string]struct{}{},
+		encrypted: newSaid[desired.EncryptedEnd](samePeer),
+	}
+}
+
+// followKeys takes over which ends of tunnels nodes announce. It reports whether
+// this node's own are others.
+func (t *tunnels) followKeys(in *inputs) (own bool) {
+	for name, was := range in.networks.was {
+		is := in.networks.now[name]
+		if slices.Equal(endsOf(was), endsOf(is)) {
+			continue
+		}
+		own = own || name == t.node
+		for _, e := range endsOf(was) {
+			drop(t.keys, e.EncryptedEnd, name)
+			maps.Copy(t.unsure, t.keys[e.EncryptedEnd])
+		}
+		for _, e := range endsOf(is) {
+			add(t.keys, e.EncryptedEnd, name)
+			maps.Copy(t.unsure, t.keys[e.EncryptedEnd])
+		}
+		t.unsure[name] = struct{}{}
+	}
+	return own
+}
+
+func endsOf(n *event.NodeNetwork) []event.WireGuardEnd {
+	if n == nil {
+		return nil
+	}
+	return n.WireGuard
+}
+
+// sayEncrypted tells of the ends of the nodes that are to be looked at again, and
+// reports whether one is reached now that was not, or the other way round. What goes
+// is settled before what comes: a key may have moved.
+func (t *tunnels) sayEncrypted(in *inputs, blocks *blocks) (turned bool) {
+	news := map[desired.EncryptedEnd]*desired.EncryptedPeer{}
+	before := map[string]map[desired.TunnelKind]desired.EncryptedEnd{}
+	for name := range t.unsure {
+		before[name] = t.reached[name]
+		for _, end := range t.reached[name] {
+			news[end] = nil
+		}
+		delete(t.reached, name)
+	}
+	for name := range t.unsure {
+		now := map[desired.TunnelKind]desired.EncryptedEnd{}
+		for _, e := range endsOf(in.networks.now[name]) {
+			underlay, ok := t.listens(name, e.EncryptedEnd, in)
+			if _, twice := now[e.Kind]; !ok || twice {
+				continue
+			}
+			now[e.Kind] = e.EncryptedEnd
+			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, e.Kind, blocks)}
+		}
+		if len(now) > 0 {
+			t.reached[name] = now
+		}
+		if !maps.Equal(now, before[name]) {
+			turned = true
+			t.mark(t.owned[name])
+			for p := range t.owned[name] {
+				t.markInside(p, in)
+			}
+		}
+	}
+	for end, p := range news {
+		t.encrypted.say(end, p)
+	}
+	forget(&t.unsure)
+	return turned
+}
+
+// listens returns the address at which another node takes what is encrypted for
+// its key. Of several nodes with one key the first by name counts, and none if this
+// node is among them: a disk was copied, and packets for one would be read by all.
+func (t *tunnels) listens(name string, end desired.EncryptedEnd, in *inputs) (underlay netip.Addr, ok bool) {
+	n := in.nodes.now[name]
+	if n == nil || name == t.node || !t.uses(end.Kind) || end.Key == t.own[end.Kind] {
+		return underlay, false
+	}
+	for other := range t.keys[end] {
+		if other == t.node || other < name && in.nodes.now[other] != nil {
+			return underlay, false
+		}
+	}
+	underlay = addrOf(n, !end.Kind.Is6())
+	holder, held := t.holder(underlay)
+	return underlay, held && holder == name
+}
+
+// prefixes are the blocks of a node that packets of a family are for. The node's own
+// address inside of the tunnel is in one of them.
+func (t *tunnels) prefixes(name string, kind desired.TunnelKind, blocks *blocks) (out []netip.Prefix) {
+	for p := range t.owned[name] {
+		if p.Addr().Is6() == kind.Is6() && blocks.owner[p] == name {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
+// encrypts reports whether this node sends encrypted to another one for a pool.
+func (t *tunnels) encrypts(pool *poolMode, name string, in *inputs) bool {
+	kind, _ := desired.TunnelOf(desired.WireGuard, pool.cidr.Addr().Is6())
+	if _, reached := t.reached[name][kind]; !reached {
+		return false
+	}
+	own := func(e event.WireGuardEnd) bool { return e.Kind == kind }
+	return pool.closed || slices.ContainsFunc(endsOf(in.networks.now[t.node]), own)
+}
+
+// encryptedRoute returns the route to p if it is encryption that decides: into the
+// tunnel, or nowhere where nothing may travel in clear. A pool as a whole leads
+// nowhere then, so that nothing else takes what no block's route does, also while an
+// interface is away.
+func (t *tunnels) encryptedRoute(pool *poolMode, p netip.Prefix, in *inputs, blocks *blocks) (r *desired.Route, decided bool) {
+	if !t.keyed {
+		return nil, false
+	}
+	block, owner, owned := blocks.around(p)
+	through := owned && t.encrypts(pool, owner, in)
+	switch {
+	case through && block == p:
+		kind, _ := desired.TunnelOf(desired.WireGuard, p.Addr().Is6())
+		return &desired.Route{Prefix: p, Kind: desired.Tunneled, Interface: kind.Device()}, true
+	case through:
+		return nil, true // nobody else speaks for a part of it
+	case pool.closed && (owned && block == p || p == pool.cidr):
+		return &desired.Route{Prefix: p, Kind: desired.Unreachable}, true
+	}
+	return nil, pool.closed
+}
+
+func samePeer(a, b *desired.EncryptedPeer) bool {
+	return a.Endpoint == b.Endpoint && slices.Equal(a.Prefixes, b.Prefixes)
+}
