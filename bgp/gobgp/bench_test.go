@@ -53,13 +53,13 @@ func measuredRouters() []measured {
 		{"bird", func(t testing.TB, ns *kerneltest.Namespace, f fan, reflects bool) running {
 			r := bird(t, ns, fanBIRD(f, reflects))
 			return running{pid: r.run.Process.Pid, learned: func() int {
-				var n, networks int
-				for line := range strings.Lines(r.birdc("show", "route", "count")) {
-					if _, err := fmt.Sscanf(line, "%d of %d routes for %d networks in table master4", &n, &n, &networks); err == nil {
-						return networks
+				var shown, all int
+				for line := range strings.Lines(r.birdc("show", "route", "where", "source = RTS_BGP", "count")) {
+					if _, err := fmt.Sscanf(line, "%d of %d routes", &shown, &all); err == nil {
+						break
 					}
 				}
-				return 0
+				return shown
 			}}
 		}},
 		{"frr", func(t testing.TB, ns *kerneltest.Namespace, f fan, reflects bool) running {

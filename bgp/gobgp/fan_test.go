@@ -62,15 +62,16 @@ func (f fan) run(out io.Writer) error {
 	start := time.Now()
 	var up, heard sync.WaitGroup
 	errs := make(chan error, f.Peers)
+	calls := make(chan struct{}, atOnce)
 	up.Add(f.Peers)
 	heard.Add(f.Peers)
 	for i := range f.Peers {
 		go func() {
 			begun := false
-			err := f.peer(i, &begun, &up, &heard)
+			err := f.peer(i, calls, &begun, &up, &heard)
 			for n := 0; err != nil && !begun && n < 50; n++ { // the router may not have begun with this peer
 				<-time.After(100 * time.Millisecond)
-				err = f.peer(i, &begun, &up, &heard)
+				err = f.peer(i, calls, &begun, &up, &heard)
 			}
 			if err != nil {
 				errs <- fmt.Errorf("neighbour %s: %w", fanAddr(i), err)
@@ -96,13 +97,22 @@ func (f fan) run(out io.Writer) error {
 	return nil
 }
 
-// peer is the session of neighbour i; begun tells that it came up.
-func (f fan) peer(i int, begun *bool, up, heard *sync.WaitGroup) error {
+// atOnce is how many neighbours call at once. BIRD has room for 8 calls that it did
+// not take yet: more of them would measure how long TCP waits before it calls again.
+const atOnce = 4
+
+// peer is the session of neighbour i; calls is filled by those who call, begun
+// tells that it came up.
+func (f fan) peer(i int, calls chan struct{}, begun *bool, up, heard *sync.WaitGroup) error {
+	calls <- struct{}{}
+	answered := sync.OnceFunc(func() { <-calls })
+	defer answered()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: fanAddr(i).AsSlice()}, Timeout: 30 * time.Second}
 	conn, err := d.Dial("tcp", netip.AddrPortFrom(f.Router, 179).String())
 	if err != nil {
 		return err
 	}
+	defer conn.Close()
 	open, err := packet.NewBGPOpenMessage(f.ASN, 240, fanAddr(i), []packet.OptionParameterInterface{
 		packet.NewOptionParameterCapability([]packet.ParameterCapabilityInterface{
 			packet.NewCapMultiProtocol(packet.RF_IPv4_UC), packet.NewCapFourOctetASNumber(uint32(f.ASN)),
@@ -131,6 +141,7 @@ func (f fan) peer(i int, begun *bool, up, heard *sync.WaitGroup) error {
 		if _, err := io.ReadFull(r, header); err != nil {
 			return err
 		}
+		answered()
 		body := make([]byte, int(binary.BigEndian.Uint16(header[16:]))-len(header))
 		if _, err := io.ReadFull(r, body); err != nil {
 			return err
