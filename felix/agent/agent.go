@@ -40,6 +40,7 @@ import (
 	"github.com/koratnet/korat/felix/flow"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
 	"github.com/koratnet/korat/felix/kube"
+	"github.com/koratnet/korat/felix/pathmtu"
 	"github.com/koratnet/korat/felix/peering"
 	"github.com/koratnet/korat/felix/pod"
 	"github.com/koratnet/korat/felix/report"
@@ -129,6 +130,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
+	if node.paths, err = pathmtu.New(func() []pathmtu.Peer { return pathPeers(kernel.reaches) }); err != nil {
+		return err
+	}
 	cni := cniserver.New(cniserver.Config{
 		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
 		Chain: c.CNI.Chain, Status: board, Box: box, Log: c.Log.With("part", "cni"),
@@ -164,6 +168,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return kernel.followNodes(ctx) })
 	g.Go(func() error { return node.tunnels.run(ctx) })
+	g.Go(func() error { return node.paths.Run(ctx) })
 	g.Go(func() error {
 		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/event/mailbox"
+	"github.com/koratnet/korat/felix/pathmtu"
 	"github.com/koratnet/korat/felix/report"
 	"github.com/koratnet/korat/felix/status"
 	"github.com/koratnet/korat/ipam"
@@ -72,6 +73,7 @@ type local struct {
 	books         *journal.Journal
 	ledger        *report.Ledger
 	tunnels       *tunnels
+	paths         *pathmtu.Prober
 	listed        chan struct{} // closed when the API server has told all
 
 	mu     sync.Mutex // guards all below
@@ -199,6 +201,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 		f.Starting = f.Starting || !r.Synced
 	}
 	l.tunnels.report(&f, snap)
+	f.PathMTU = l.paths.Summary()
 	f.Policies, f.LeftOut = l.ledger.Policies(snap)
 	f.Hosts = l.ledger.HostEndpoints(snap)
 	l.board.SetPolicies(l.ledger.Count())

@@ -20,7 +20,7 @@ func (t *tunnels) report(f *report.Facts, board status.Snapshot) {
 	state := t.kernel.State()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.MTU = t.pods
+	f.MTU, f.Overhead = t.pods, t.mtu.Overhead
 	for _, kind := range slices.SortedFunc(maps.Keys(t.wanted), func(a, b desired.TunnelKind) int { return cmp.Compare(a.Device(), b.Device()) }) {
 		f.Tunnels = append(f.Tunnels, t.tunnelStatus(kind, state))
 	}

@@ -52,12 +52,12 @@ func (t *teller) tell(ctx context.Context, n *koratv1.NodeNetwork, now time.Time
 	}
 	t.last = now
 	if len(down) > 0 {
-		if err := t.write(ctx, n, corev1.EventTypeWarning, ReasonSessionsDown, down, now); err != nil {
+		if err := t.sessions(ctx, n, corev1.EventTypeWarning, ReasonSessionsDown, down, now); err != nil {
 			return err
 		}
 	}
 	if len(up) > 0 {
-		return t.write(ctx, n, corev1.EventTypeNormal, ReasonSessionsUp, up, now)
+		return t.sessions(ctx, n, corev1.EventTypeNormal, ReasonSessionsUp, up, now)
 	}
 	return nil
 }
@@ -82,11 +82,15 @@ func (t *teller) changes(sessions []koratv1.SessionStatus) (down, up []string) {
 	return down, up
 }
 
-func (t *teller) write(ctx context.Context, n *koratv1.NodeNetwork, kind, reason string, sessions []string, now time.Time) error {
+func (t *teller) sessions(ctx context.Context, n *koratv1.NodeNetwork, kind, reason string, sessions []string, now time.Time) error {
 	message := strings.Join(sessions[:min(len(sessions), named)], "; ")
 	if more := len(sessions) - named; more > 0 {
 		message += fmt.Sprintf("; and %d more", more)
 	}
+	return t.write(ctx, n, kind, reason, message, now)
+}
+
+func (t *teller) write(ctx context.Context, n *koratv1.NodeNetwork, kind, reason, message string, now time.Time) error {
 	sum := sha256.Sum256(fmt.Append(nil, n.UID, reason, now.UnixNano()))
 	at := metav1.NewTime(now)
 	e := &corev1.Event{

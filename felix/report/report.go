@@ -20,6 +20,7 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/felix/pathmtu"
 	"github.com/koratnet/korat/felix/status"
 )
 
@@ -40,7 +41,9 @@ type Facts struct {
 	Tunnels   []koratv1.TunnelStatus
 	Pools     []koratv1.NodePoolStatus
 	Ways      []koratv1.NodeWayStatus
-	MTU       int   // of pods
+	MTU       int // of pods
+	Overhead  int // what encapsulation adds to their packets, at most
+	PathMTU   pathmtu.Summary
 	LeftOut   int   // policies that are not among these
 	Starting  bool  // not everything has been read yet
 	Problem   error // why the node is not ready; nil while it is
@@ -110,8 +113,9 @@ func (r *Reporter) node(ctx context.Context) error {
 		r.last = nil // changed by somebody else, or gone: read it again
 		return fmt.Errorf("status of NodeNetwork %s: %w", r.Node, err)
 	}
+	was := meta.FindStatusCondition(r.last.Status.Conditions, koratv1.ConditionPathMTU)
 	r.last = next
-	return r.tell(ctx, next, now)
+	return errors.Join(r.tell(ctx, next, now), r.tellPath(ctx, was, next, now))
 }
 
 // live shows that the agent lives, and then reads the NodeNetwork anew: if the
@@ -168,6 +172,7 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
 	meta.SetStatusCondition(&s.Conditions, enforced(f.Enforcement, now))
 	meta.SetStatusCondition(&s.Conditions, established(len(f.Sessions), down, now))
+	meta.SetStatusCondition(&s.Conditions, pathCondition(f, now))
 }
 
 func ready(f Facts, now metav1.Time) metav1.Condition {

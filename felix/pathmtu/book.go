@@ -1,0 +1,115 @@
+package pathmtu
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Finding is a peer that packets of the full size do not reach.
+type Finding struct {
+	Peer
+	Outcome Outcome // BlackHole or Narrow
+	Passes  int     // the size of the largest packet that does
+}
+
+// Summary is what is known of all peers.
+type Summary struct {
+	Peers      int
+	Clear      int       // that packets of the full size reach
+	Unanswered int       // that were tried and cannot be judged
+	Findings   []Finding // in the order of nodes and addresses
+}
+
+// result is what the trials of a peer came to.
+type result struct {
+	peer    Peer
+	outcome Outcome
+	passes  int
+	twice   bool // a second trial in a row found the same kind of trouble
+}
+
+// book has the results of all peers, and says whose turn it is.
+type book struct {
+	ring    []netip.Addr // whose turn is next is first
+	suspect []netip.Addr // peers in trouble, likewise: they are tried more often
+	peers   map[netip.Addr]Peer
+	results map[netip.Addr]result
+}
+
+func newBook() *book {
+	return &book{peers: map[netip.Addr]Peer{}, results: map[netip.Addr]result{}}
+}
+
+// follow takes in who the peers are now. One that is new, or is reached through a link
+// of another size, is tried before those that were.
+func (b *book) follow(peers []Peer) {
+	now := make(map[netip.Addr]Peer, len(peers))
+	var fresh []netip.Addr
+	for _, p := range peers {
+		now[p.Addr] = p
+		if b.peers[p.Addr] != p {
+			fresh = append(fresh, p.Addr)
+			delete(b.results, p.Addr)
+		}
+	}
+	old := func(a netip.Addr) bool { return now[a] != b.peers[a] }
+	b.ring = append(fresh, slices.DeleteFunc(b.ring, old)...)
+	b.suspect = slices.DeleteFunc(b.suspect, old)
+	maps.DeleteFunc(b.results, func(a netip.Addr, _ result) bool { _, still := now[a]; return !still })
+	b.peers = now
+}
+
+// next returns the peers to try now, at most most of them, and as many suspects as
+// others. Their turn comes again when all others had theirs.
+func (b *book) next(most int) []Peer {
+	var out []Peer
+	take := func(from *[]netip.Addr, n int) {
+		n = min(n, len(*from))
+		for _, a := range (*from)[:n] {
+			if p := b.peers[a]; !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+		*from = slices.Concat((*from)[n:], (*from)[:n])
+	}
+	take(&b.suspect, most/2)
+	take(&b.ring, most-len(out))
+	return out
+}
+
+// note writes down what a trial of a peer came to, if it still is one. A peer that does
+// not answer any more keeps what was found.
+func (b *book) note(p Peer, o Outcome, passes int) {
+	was := b.results[p.Addr]
+	if b.peers[p.Addr] != p || o == Unanswered && was.outcome != Unanswered {
+		return
+	}
+	trouble := o == BlackHole || o == Narrow
+	b.results[p.Addr] = result{peer: p, outcome: o, passes: passes, twice: trouble && was.outcome == o}
+	b.suspect = slices.DeleteFunc(b.suspect, func(a netip.Addr) bool { return a == p.Addr })
+	if trouble {
+		b.suspect = append(b.suspect, p.Addr)
+	}
+}
+
+// summary says what is known. Trouble counts when it was found twice: once may be a
+// moment in which much is lost.
+func (b *book) summary() Summary {
+	s := Summary{Peers: len(b.peers)}
+	for _, r := range b.results {
+		switch {
+		case r.outcome == Clear:
+			s.Clear++
+		case r.outcome == Unanswered:
+			s.Unanswered++
+		case r.twice:
+			s.Findings = append(s.Findings, Finding{Peer: r.peer, Outcome: r.outcome, Passes: r.passes})
+		}
+	}
+	slices.SortFunc(s.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Addr.Compare(b.Addr))
+	})
+	return s
+}

@@ -1,0 +1,17 @@
+// Package pathmtu finds out whether packets of the size that the kernel believes in
+// reach the other nodes. felix/agent runs it, and reports what it finds; nothing is
+// changed by it.
+//
+// A router whose link is narrower has to say so. Where it does not, or a firewall
+// swallows what it says, small packets pass and large ones vanish: connections are
+// made and then stand still. So a node sends to each other node, a few at a time, an
+// ICMP echo request as large as its own interface allows, not to be fragmented, and a
+// small one beside it. Only where the small one is answered and the large one is not,
+// again and again, something is wrong; then the largest size that passes is looked for.
+// A node that answers neither is not judged.
+//
+//	ring of nodes ─▶ trial of one (pure) ◀─▶ sockets ─▶ book of findings (pure) ─▶ Summary
+//
+// Each interval costs a node the same, however many there are: a few trials, of which
+// one that finds nothing is two packets.
+package pathmtu

@@ -1,0 +1,96 @@
+package pathmtu
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// every is how often some peers are tried, and atOnce how many of them.
+	every  = 10 * time.Second
+	atOnce = 4
+	// wait is how long answers are waited for.
+	wait = time.Second
+)
+
+// Prober tries the ways to other nodes, over and over.
+type Prober struct {
+	peers func() []Peer
+	wire  *wire
+
+	mu   sync.Mutex // guards book
+	book *book
+}
+
+// New returns a Prober that sends from the network namespace of the calling thread;
+// it needs CAP_NET_RAW. Before each round it asks peers who the other nodes are.
+func New(peers func() []Peer) (*Prober, error) {
+	w, err := open()
+	if err != nil {
+		return nil, fmt.Errorf("path MTU: %w", err)
+	}
+	return &Prober{peers: peers, wire: w, book: newBook()}, nil
+}
+
+// Run tries until ctx ends. It runs once, and closes the sockets.
+func (p *Prober) Run(ctx context.Context) error {
+	var hearing sync.WaitGroup
+	for is6 := range p.wire.conns {
+		hearing.Go(func() { p.wire.listen(is6) })
+	}
+	defer hearing.Wait()
+	defer p.wire.close()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			p.round(ctx, wait)
+		}
+	}
+}
+
+// Summary returns what is known. It is safe for concurrent use.
+func (p *Prober) Summary() Summary {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.book.summary()
+}
+
+// round tries the peers whose turn it is, side by side.
+func (p *Prober) round(ctx context.Context, wait time.Duration) {
+	p.mu.Lock()
+	p.book.follow(p.peers())
+	peers := p.book.next(atOnce)
+	p.mu.Unlock()
+	trials := make([]*trial, len(peers))
+	for i, peer := range peers {
+		trials[i] = newTrial(families[peer.Addr.Is6()].small(), peer.MTU)
+	}
+	for ctx.Err() == nil {
+		var open []int
+		var pairs []pair
+		for i, t := range trials {
+			if !t.over {
+				open, pairs = append(open, i), append(pairs, pair{peers[i].Addr, t.size})
+			}
+		}
+		if len(open) == 0 {
+			break
+		}
+		for i, a := range p.wire.volley(ctx, pairs, wait) {
+			trials[open[i]].hear(a)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, t := range trials {
+		if t.over {
+			p.book.note(peers[i], t.outcome, t.passes)
+		}
+	}
+}
