@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile walks churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -105,6 +105,10 @@ judge: deps ## both data planes against the evaluator: 2,000 random clusters and
 
 hostile: deps ## neighbours send malformed and mutated BGP messages for ten minutes (root)
 	go test ./bgp/gobgp -run Hostile -hostile 10m -count=1 -timeout 20m
+
+WALKS ?= 30
+walks: deps lab-build ## the mode of the pools changes at random under traffic, in both families (WALKS=30; some twenty minutes, root)
+	go test ./e2e/suite -run Walks -walks $(WALKS) -walk-seed $$RANDOM -topology dual-stack -v -count=1 -timeout 60m
 
 CHURN ?= 15m
 churn: deps lab-build ## pods come and go for 15 minutes while agents and the API server do (CHURN=15m)

@@ -29,7 +29,7 @@ type talk struct {
 func talking(t *testing.T, from string, to netip.Addr) *talk {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "socat", "-", "TCP4:"+netip.AddrPortFrom(to, 80).String())
+	cmd := exec.CommandContext(ctx, "socat", "-", "TCP:"+netip.AddrPortFrom(to, 80).String())
 	inRead, in := io.Pipe()
 	outRead, out := io.Pipe()
 	cmd.Stdin, cmd.Stdout = inRead, out

@@ -88,16 +88,20 @@ type flow struct {
 	name string
 	end  func()
 
-	mu      sync.Mutex // guards the rest
-	last    time.Time  // of an answer
-	longest time.Duration
+	mu       sync.Mutex // guards the rest
+	line     []byte     // of which the end has not come yet
+	last     time.Time  // of an answer
+	longest  time.Duration
+	answered map[int]struct{} // numbers of packets
+	highest  int              // of them
 }
 
-func pingFlow(t *testing.T, l *lab.Lab, from string, to netip.Addr) *flow {
+// pingFlow begins a flow, with more options of ping.
+func pingFlow(t *testing.T, l *lab.Lab, from string, to netip.Addr, options ...string) *flow {
 	t.Helper()
-	f := &flow{name: from + " to " + to.String()}
+	f := &flow{name: from + " to " + to.String(), answered: map[int]struct{}{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "ping", "-n", "-i", "0.01", to.String())
+	cmd := exec.CommandContext(ctx, "ping", append(options, "-n", "-i", "0.01", to.String())...)
 	cmd.Stdout = f
 	done := make(chan error, 1)
 	go func() { done <- l.Exec(from, cmd) }()
@@ -106,18 +110,48 @@ func pingFlow(t *testing.T, l *lab.Lab, from string, to netip.Addr) *flow {
 	return f
 }
 
-// Write takes in what ping prints: it does so once an answer.
+// Write takes in what ping prints: a line an answer.
 func (f *flow) Write(p []byte) (int, error) {
-	if bytes.Contains(p, []byte("bytes from")) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		now := time.Now()
-		if !f.last.IsZero() {
-			f.longest = max(f.longest, now.Sub(f.last))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.line = append(f.line, p...)
+	for {
+		line, rest, whole := bytes.Cut(f.line, []byte("\n"))
+		if !whole {
+			return len(p), nil
 		}
-		f.last = now
+		f.line = rest
+		if _, after, is := bytes.Cut(line, []byte("icmp_seq=")); is && bytes.Contains(line, []byte("bytes from")) {
+			var n uint16
+			_, _ = fmt.Sscan(string(after), &n)
+			f.hear(n)
+		}
 	}
-	return len(p), nil
+}
+
+// hear takes in an answer with the number that fits into its packet.
+func (f *flow) hear(n uint16) {
+	number := f.highest + int(int16(n-uint16(f.highest)))
+	f.answered[number] = struct{}{}
+	f.highest = max(f.highest, number)
+	now := time.Now()
+	if !f.last.IsZero() {
+		f.longest = max(f.longest, now.Sub(f.last))
+	}
+	f.last = now
+}
+
+// count returns how many packets were sent before the last that was answered, and
+// which of them were not.
+func (f *flow) count() (sent int, lost []int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n := 1; n < f.highest; n++ {
+		if _, answered := f.answered[n]; !answered {
+			lost = append(lost, n)
+		}
+	}
+	return f.highest, lost
 }
 
 // stop ends the flow and returns for how long it heard nothing at most.

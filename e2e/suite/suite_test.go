@@ -6,6 +6,7 @@ package suite
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -27,6 +28,11 @@ import (
 // bin is where the binaries are.
 var bin = filepath.Join("..", "..", "bin")
 
+var (
+	labName = flag.String("lab", "suite", "name of the lab that is made")
+	plan    = flag.String("topology", "default", "plan of the lab")
+)
+
 // cluster is the lab that the tests share; each leaves it as it found it.
 var cluster *lab.Lab
 
@@ -35,13 +41,18 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	o := lab.Options{Name: "suite", Bin: bin, Progress: os.Stderr}
+	flag.Parse()
+	topo, err := lab.Topology(*plan)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	o := lab.Options{Name: *labName, Bin: bin, Topology: topo, Progress: os.Stderr}
 	defer func() {
 		if err := lab.Down(context.Background(), o); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}()
-	var err error
 	if cluster, err = up(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
