@@ -1,10 +1,9 @@
 package cluster_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/koratnet/korat/e2e/cluster"
 	"github.com/koratnet/korat/e2e/lab"
+	"github.com/koratnet/korat/e2e/lab/machine"
 )
 
 // bin is where `make cluster-build` puts what a cluster is made of.
@@ -68,7 +68,7 @@ func imageTag(t *testing.T) string {
 }
 
 // runPod starts a pod on the node and returns its address.
-func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) string {
+func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) netip.Addr {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod-" + node},
@@ -81,16 +81,18 @@ func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var address string
+	var address netip.Addr
 	err = lab.Eventually(ctx, func(ctx context.Context) error {
 		var p corev1.Pod
 		if err := c.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: pod.Name}, &p); err != nil {
 			return err
 		}
-		if address = p.Status.PodIP; p.Status.Phase != corev1.PodRunning || address == "" {
-			return fmt.Errorf("pod %s: %s, address %q", p.Name, p.Status.Phase, address)
+		if p.Status.Phase != corev1.PodRunning {
+			return fmt.Errorf("pod %s: %s", p.Name, p.Status.Phase)
 		}
-		return nil
+		var err error
+		address, err = netip.ParseAddr(p.Status.PodIP)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,30 +101,18 @@ func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) 
 }
 
 // ping goes from the pod that has the address from on the node.
-func ping(ctx context.Context, t *testing.T, c *cluster.Cluster, node, from, to string) {
+func ping(ctx context.Context, t *testing.T, c *cluster.Cluster, node string, from, to netip.Addr) {
 	t.Helper()
-	m := c.Machine(node)
-	namespaces, err := os.ReadDir(m.Path("/run/netns"))
+	netns, err := c.PodNetns(ctx, node, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, ns := range namespaces {
-		inside := "/run/netns/" + ns.Name()
-		var out bytes.Buffer
-		addr := exec.CommandContext(ctx, "ip", "-4", "-o", "addr")
-		addr.Stdout = &out
-		if err := m.RunIn(addr, inside); err != nil || !strings.Contains(out.String(), from+"/") {
-			continue
-		}
-		err := lab.Eventually(ctx, func(ctx context.Context) error {
-			return m.RunIn(exec.CommandContext(ctx, "ping", "-c", "1", "-W", "2", to), inside)
-		})
-		if err != nil {
-			t.Errorf("ping from %s on %s to %s: %v", from, node, to, err)
-		}
-		return
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
+		return machine.InNetns(netns, exec.CommandContext(ctx, "ping", "-c", "1", "-W", "2", to.String()).Run)
+	})
+	if err != nil {
+		t.Errorf("ping from %s on %s to %s: %v", from, node, to, err)
 	}
-	t.Errorf("no pod of %s has the address %s", node, from)
 }
 
 func TestDownAfterAnUpThatWasBrokenOff(t *testing.T) {

@@ -1,14 +1,12 @@
 package measure
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -26,49 +24,36 @@ const (
 	giveUp     = 30 * time.Second
 )
 
-// enforce creates a policy that closes the pod on the node to, and returns how long
-// after that a packet from the other pod came through for the last time. Each
-// packet is a connection of its own, or conntrack would let it pass.
-func (r *run) enforce(ctx context.Context, from, to string) (time.Duration, error) {
-	target, err := r.address(ctx, to)
-	if err != nil {
-		return 0, err
-	}
-	addr, err := netip.ParseAddr(target)
-	if err != nil {
-		return 0, err
-	}
-	receiver, err := r.netns(ctx, to)
-	if err != nil {
-		return 0, err
-	}
-	sender, err := r.netns(ctx, from)
-	if err != nil {
-		return 0, err
-	}
+// enforce creates a policy that closes the pod to, and returns how long after that a
+// packet from the other pod came through for the last time. Each packet is a
+// connection of its own, or conntrack would let it pass.
+func (r *run) enforce(ctx context.Context, from, to pod) (time.Duration, error) {
 	p := &probe{}
-	if err := p.listen(receiver); err != nil {
+	if err := p.listen(to.netns); err != nil {
 		return 0, err
 	}
 	defer p.conn.Close()
 	ctx, stop := context.WithTimeout(ctx, giveUp)
 	defer stop()
 	sent := make(chan error, 1)
-	go func() { sent <- machine.InNetns(sender, func() error { return p.send(ctx, addr) }) }()
-	d, err := r.createAndWait(ctx, p, to)
+	go func() {
+		err := machine.InNetns(from.netns, func() error { return p.send(ctx, to.addr) })
+		stop() // nobody waits for packets that nobody sends
+		sent <- err
+	}()
+	d, err := r.createAndWait(ctx, p, to.name)
 	stop()
-	<-sent
-	return d, err
+	return d, errors.Join(err, <-sent)
 }
 
-func (r *run) createAndWait(ctx context.Context, p *probe, to string) (time.Duration, error) {
+func (r *run) createAndWait(ctx context.Context, p *probe, pod string) (time.Duration, error) {
 	if err := p.wait(ctx, func() bool { return p.lastCame().After(time.Now().Add(-20 * time.Millisecond)) }); err != nil {
 		return 0, fmt.Errorf("no packet comes through before there is a policy: %w", err)
 	}
 	policy := &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "close"},
 		Spec: networkingv1.NetworkPolicySpec{
-			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"probe": to}},
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{probeLabel: pod}},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 		},
 	}
@@ -127,14 +112,18 @@ func (p *probe) listen(netns string) error {
 // send runs on a thread of its own in the sender's namespace.
 func (p *probe) send(ctx context.Context, to netip.Addr) error {
 	sa := &unix.SockaddrInet4{Port: probePort, Addr: to.As4()}
-	for tick := time.NewTicker(probeEvery); ; {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		now := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
-		unix.Sendto(fd, now, 0, sa) // refused packets are what we wait for
-		unix.Close(fd)
+		err = unix.Sendto(fd, now, 0, sa) // a packet that policy drops on its way is no error
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return fmt.Errorf("probe to %s: %w", to, err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -144,7 +133,9 @@ func (p *probe) send(ctx context.Context, to netip.Addr) error {
 }
 
 func (p *probe) wait(ctx context.Context, is func() bool) error {
-	for tick := time.NewTicker(5 * time.Millisecond); !is(); {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -152,27 +143,4 @@ func (p *probe) wait(ctx context.Context, is func() bool) error {
 		}
 	}
 	return nil
-}
-
-// netns finds the network namespace of the probe's pod by its address.
-func (r *run) netns(ctx context.Context, node string) (string, error) {
-	want, err := r.address(ctx, node)
-	if err != nil {
-		return "", err
-	}
-	m := r.Machine(node)
-	all, err := os.ReadDir(m.Path("/run/netns"))
-	if err != nil {
-		return "", err
-	}
-	for _, ns := range all {
-		path := "/run/netns/" + ns.Name()
-		var out bytes.Buffer
-		cmd := exec.CommandContext(ctx, "ip", "-4", "-o", "addr")
-		cmd.Stdout = &out
-		if m.RunIn(cmd, path) == nil && bytes.Contains(out.Bytes(), []byte(" "+want+"/")) {
-			return m.Path(path), nil
-		}
-	}
-	return "", fmt.Errorf("no pod of %s has the address %s", node, want)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,12 +61,14 @@ func (r *run) all(ctx context.Context) error {
 	if len(nodes) < 2 {
 		return errors.New("measure: want two nodes")
 	}
-	from, to := nodes[0].Name, nodes[1].Name
-	for _, n := range []string{from, to} {
-		if _, err := r.startPod(ctx, "probe-"+n, n, map[string]string{"probe": n}); err != nil {
+	var ends [2]pod
+	for i := range ends {
+		var err error
+		if ends[i], err = r.startProbe(ctx, nodes[i].Name); err != nil {
 			return err
 		}
 	}
+	from, to := ends[0], ends[1]
 	if err := r.times(ctx, from, to, 0); err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func (r *run) loadPolicy(i int) *networkingv1.NetworkPolicy {
 	}
 }
 
-func (r *run) times(ctx context.Context, from, to string, policies int) error {
+func (r *run) times(ctx context.Context, from, to pod, policies int) error {
 	var enforced, ready []time.Duration
 	for i := range r.Rounds {
 		d, err := r.enforce(ctx, from, to)
@@ -106,7 +109,7 @@ func (r *run) times(ctx context.Context, from, to string, policies int) error {
 		}
 		enforced = append(enforced, d)
 		name := fmt.Sprintf("ready-%d-%d", policies, i)
-		if d, err = r.startPod(ctx, name, from, nil); err != nil {
+		if d, err = r.startPod(ctx, name, from.node, nil); err != nil {
 			return err
 		}
 		ready = append(ready, d)
@@ -119,18 +122,47 @@ func (r *run) times(ctx context.Context, from, to string, policies int) error {
 	report("policy created to in force", enforced)
 	report("pod created to Ready", ready)
 	for _, n := range r.Topology.Nodes() {
-		kb, err := r.resident(n.Name)
-		if err != nil {
-			return err
+		for _, part := range []string{"agent", "speaker"} {
+			kb, err := r.resident(n.Name, part)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(r.out, "%4d other policies: %s resident on %s: %d MB\n", policies, part, n.Name, kb/1024)
 		}
-		fmt.Fprintf(r.out, "%4d other policies: resident on %s: %d MB\n", policies, n.Name, kb/1024)
 	}
 	return nil
 }
 
+// pod is one end of what enforce measures.
+type pod struct {
+	name, node string
+	addr       netip.Addr
+	netns      string // path on this machine
+}
+
+// probeLabel has a probe's own name as value.
+const probeLabel = "probe"
+
+func (r *run) startProbe(ctx context.Context, node string) (pod, error) {
+	p := pod{name: "probe-" + node, node: node}
+	if _, err := r.startPod(ctx, p.name, node, map[string]string{probeLabel: p.name}); err != nil {
+		return p, err
+	}
+	var o corev1.Pod
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: p.name}, &o)
+	if err != nil {
+		return p, err
+	}
+	if p.addr, err = netip.ParseAddr(o.Status.PodIP); err != nil {
+		return p, fmt.Errorf("pod %s: %w", p.name, err)
+	}
+	p.netns, err = r.PodNetns(ctx, node, p.addr)
+	return p, err
+}
+
 // startPod returns how long the pod took from its creation until it was Ready.
 func (r *run) startPod(ctx context.Context, name, node string, labels map[string]string) (time.Duration, error) {
-	pod := &corev1.Pod{
+	o := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
 		Spec: corev1.PodSpec{
 			NodeName: node, TerminationGracePeriodSeconds: new(int64),
@@ -140,16 +172,18 @@ func (r *run) startPod(ctx context.Context, name, node string, labels map[string
 	var start time.Time
 	err := lab.Eventually(ctx, func(ctx context.Context) error { // the namespace needs its service account
 		start = time.Now()
-		return r.Client.Create(ctx, pod)
+		return r.Client.Create(ctx, o)
 	})
 	if err != nil {
 		return 0, err
 	}
-	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
 			return 0, err
 		}
-		for _, c := range pod.Status.Conditions {
+		for _, c := range o.Status.Conditions {
 			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
 				return time.Since(start), nil
 			}
@@ -162,35 +196,28 @@ func (r *run) startPod(ctx context.Context, name, node string, labels map[string
 	}
 }
 
-// address is that of a probe's pod.
-func (r *run) address(ctx context.Context, node string) (string, error) {
-	var p corev1.Pod
-	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: "probe-" + node}, &p)
-	return p.Status.PodIP, err
-}
-
-// resident sums the resident memory of Korat's processes on the node, in KiB.
-func (r *run) resident(node string) (int, error) {
+// resident returns the resident memory of Korat's part on the node, in KiB.
+func (r *run) resident(node, part string) (int, error) {
 	status, err := filepath.Glob(r.Machine(node).Path("/proc/[0-9]*/status"))
 	if err != nil {
 		return 0, err
 	}
-	sum := 0
 	for _, path := range status {
-		cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline")) // the process may have ended
 		args := strings.Split(string(cmdline), "\x00")
-		if len(args) < 2 || !strings.HasSuffix(args[0], "/korat") || args[1] == "controller" {
+		if len(args) < 2 || !strings.HasSuffix(args[0], "/korat") || args[1] != part {
 			continue
 		}
-		text, _ := os.ReadFile(path)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return 0, err
+		}
 		_, rest, _ := strings.Cut(string(text), "VmRSS:")
 		var kb int
-		if _, err := fmt.Sscan(rest, &kb); err == nil {
-			sum += kb
+		if _, err := fmt.Sscan(rest, &kb); err != nil {
+			return 0, fmt.Errorf("memory of the %s on %s: %w", part, node, err)
 		}
+		return kb, nil
 	}
-	if sum == 0 {
-		return 0, fmt.Errorf("no agent runs on %s", node)
-	}
-	return sum, nil
+	return 0, fmt.Errorf("no %s runs on %s", part, node)
 }
