@@ -22,6 +22,9 @@ import (
 	"github.com/koratnet/korat/felix/cniserver/wire"
 )
 
+// Plugin is the name of our program, among those of other networks.
+const Plugin = "korat-cni"
+
 // Name is the file's. Runtimes take the first of their directory, by name.
 const Name = "10-korat.conflist"
 
@@ -48,6 +51,7 @@ type Installer struct {
 	Config
 	asked   map[string]plugin
 	missing string // what was last told about the chain
+	before  string // and about networks that come first
 }
 
 // New returns an Installer.
@@ -63,7 +67,7 @@ func (i *Installer) Run(ctx context.Context) error {
 	defer soon.Stop()
 	for {
 		there, err := i.Keep(ctx)
-		if err != nil {
+		if err = errors.Join(err, i.tellFirst()); err != nil {
 			i.Log.Warn("network configuration for the container runtime", "error", err)
 		}
 		wait := tick.C
@@ -100,6 +104,37 @@ func (i *Installer) Keep(ctx context.Context) (there bool, err error) {
 	return true, nil
 }
 
+// tellFirst says when the container runtime takes another network for new pods.
+func (i *Installer) tellFirst() error {
+	before, err := i.first()
+	if err != nil || before == i.before {
+		return err
+	}
+	if i.before = before; before == "" {
+		i.Log.Info("no network comes before ours any more")
+		return nil
+	}
+	i.Log.Warn("the container runtime uses another network for new pods: remove its file when the node is to have ours", "file", filepath.Join(i.Dir, before))
+	return nil
+}
+
+// first returns the name of the file that the runtime takes, empty: ours.
+func (i *Installer) first() (string, error) {
+	all, err := os.ReadDir(i.Dir) // by name, as runtimes do
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	for _, f := range all {
+		switch filepath.Ext(f.Name()) {
+		case ".conf", ".conflist", ".json":
+			if f.Name() < Name {
+				return f.Name(), nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // list is a network configuration list. CNIVersion is for runtimes that do not
 // know CNIVersions, of which others take the newest that they speak.
 type list struct {
@@ -116,7 +151,7 @@ var spoken = []string{"0.3.1", "0.4.0", safe, "1.1.0"}
 const safe = "1.0.0"
 
 func (i *Installer) content(ctx context.Context) ([]byte, error) {
-	l := list{CNIVersions: spoken, Name: wire.DefaultNetwork, Plugins: []map[string]any{{"type": "korat-cni", "socket": i.Socket}}}
+	l := list{CNIVersions: spoken, Name: wire.DefaultNetwork, Plugins: []map[string]any{{"type": Plugin, "socket": i.Socket}}}
 	missing := ""
 	for _, name := range i.Chain {
 		versions, err := i.speaks(ctx, name)

@@ -1,6 +1,7 @@
 package conflist_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -159,4 +160,42 @@ func TestADirectoryThatCannotBeWrittenIsToldAndLeavesNothingBehind(t *testing.T)
 	if there, err := n.installer().Keep(t.Context()); err == nil || there {
 		t.Errorf("there: %v, error %v", there, err)
 	}
+}
+
+// TestAnotherNetworkIsToldOf: while its file comes first, ours does nothing.
+func TestAnotherNetworkIsToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.ready = nil
+		var told bytes.Buffer
+		i := n.installer()
+		i.Log = slog.New(slog.NewTextHandler(&told, nil))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- i.Run(ctx) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		other := filepath.Join(n.conf, "10-flannel.conflist")
+		if bytes.Contains(told.Bytes(), []byte("another network")) {
+			t.Errorf("told of a network that is not there:\n%s", &told)
+		}
+		if err := os.WriteFile(other, []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if c := bytes.Count(told.Bytes(), []byte("file="+other)); c != 1 {
+			t.Errorf("told %d times of %s, want once:\n%s", c, other, &told)
+		}
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !bytes.Contains(told.Bytes(), []byte("any more")) {
+			t.Errorf("not told that it is gone:\n%s", &told)
+		}
+		stop()
+		<-ended
+	})
 }
