@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -63,7 +64,7 @@ func (c *Cluster) settle(u *unstructured.Unstructured, tag string) error {
 				container["image"] = charts.Image + ":" + tag
 			}
 			if container["name"] == "controller" {
-				container["args"] = c.controllerArgs()
+				container["args"] = c.withPools(container["args"].([]any))
 			}
 		}
 		if err := unstructured.SetNestedSlice(u.Object, containers, path...); err != nil {
@@ -73,12 +74,14 @@ func (c *Cluster) settle(u *unstructured.Unstructured, tag string) error {
 	return nil
 }
 
-func (c *Cluster) controllerArgs() []any {
-	out := []any{"controller"}
+// withPools returns a controller's arguments with the pools of the cluster.
+func (c *Cluster) withPools(args []any) []any {
+	const flag = "--default-pool="
+	args = slices.DeleteFunc(args, func(a any) bool { return strings.HasPrefix(a.(string), flag) })
 	for _, p := range c.pools() {
-		out = append(out, "--default-pool="+p)
+		args = append(args, flag+p)
 	}
-	return out
+	return args
 }
 
 // UseBackend makes all nodes use a data plane, and returns when they do.
