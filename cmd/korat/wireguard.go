@@ -1,0 +1,33 @@
+package main
+
+import (
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/koratnet/korat/felix/kernel/wireguard"
+)
+
+// wireguardCommand encrypts for the agent of the same run directory.
+func wireguardCommand() *cobra.Command {
+	c := wireguard.ServeConfig{Version: version}
+	cmd := &cobra.Command{
+		Use: "wireguard", Short: "Encrypt for the agent of this node where the kernel cannot", Args: cobra.NoArgs,
+		Long: "Encrypt what leaves by one interface and decrypt what comes, as the agent of this node says, where the kernel knows no WireGuard.\nThe agent starts it and hands it what it needs. It goes on without the agent, and ends with SIGTERM, or when its socket or the interface is removed.",
+	}
+	logger := logFlag(cmd)
+	cmd.Flags().StringVar(&c.Device, "device", "", "name of the interface")
+	cmd.Flags().StringVar(&c.RunDir, "run-dir", "/run/korat", "the agent's run directory; must not survive reboots")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		// Log lines go to the agent's standard error. When that is gone they are lost,
+		// and nothing else.
+		signal.Ignore(syscall.SIGPIPE)
+		if c.Log, err = logger(); err != nil {
+			return err
+		}
+		c.Log = c.Log.With("part", "wireguard")
+		return wireguard.Serve(cmd.Context(), c)
+	}
+	return cmd
+}

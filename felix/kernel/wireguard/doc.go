@@ -1,0 +1,18 @@
+// Package wireguard keeps this node's ends of WireGuard tunnels as desired: the
+// interfaces, their keys and ports, and for each other node what may go to it and
+// come from it. felix/apply calls it. What leads packets into the tunnels are routes,
+// which felix/kernel/route keeps; packets around them go to addresses of nodes, which
+// are not routed into tunnels.
+//
+// The kernel encrypts where it can. Where it has no WireGuard, a process of its own
+// does (Serve), which has no privilege at all: the interface is a persistent tun that
+// is the process's own, so that interface, addresses and routes outlive it, and what
+// goes there meanwhile is dropped rather than sent in clear.
+//
+//	agent:  Reconciler ──netlink──▶ wg4-korat, in the kernel
+//	   or:  Reconciler ──unix socket──▶ Serve ──▶ wg4-korat, a tun
+//
+// Ours are the interfaces of desired.TunnelKinds of WireGuard with owned.Alias; all
+// peers of them are ours too. Private keys are made here and kept in a file (Ring);
+// they leave the package for the kernel or the process alone.
+package wireguard

@@ -1,0 +1,187 @@
+package wireguard
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/koratnet/korat/detached"
+)
+
+// ServeConfig is what a process in user space is told by flags.
+type ServeConfig struct {
+	Device  string // a tun of the user that the process runs as
+	RunDir  string // the agent's
+	Version string
+	Log     *slog.Logger
+}
+
+// server is a process in user space.
+type server struct {
+	cfg    ServeConfig
+	device *device.Device
+	events chan<- tun.Event
+	stop   context.CancelFunc
+}
+
+// Serve encrypts what goes into the tun and decrypts what comes from others, as it
+// is told on its socket, until ctx ends, the tun is removed, or somebody takes the
+// socket away. It needs no privilege. It knows nothing when it begins.
+func Serve(ctx context.Context, c ServeConfig) error {
+	if err := seal(); err != nil {
+		return err
+	}
+	unlock, err := detached.Lock(ctx, filepath.Join(dirOf(c.RunDir), c.Device+".lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	inside, err := openTun(c.Device)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", c.Device, err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	s := &server{cfg: c, events: inside.events, stop: stop}
+	s.device = device.NewDevice(inside, conn.NewDefaultBind(), &device.Logger{
+		Verbosef: func(format string, args ...any) { c.Log.Debug("wireguard", "says", fmt.Sprintf(format, args...)) },
+		Errorf:   func(format string, args ...any) { c.Log.Warn("wireguard", "says", fmt.Sprintf(format, args...)) },
+	})
+	defer s.device.Close()
+	return s.serve(ctx)
+}
+
+// seal makes sure that nobody, not even a process of the same user, reads the keys
+// out of this process, and that it never gets more privilege than it has.
+func seal() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid privileges: %w", err)
+	}
+	return nil
+}
+
+func (s *server) serve(ctx context.Context) error {
+	socket := socketOf(s.cfg.RunDir, s.cfg.Device)
+	_ = os.Remove(socket) // of one that was killed: we hold the lock
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // it may be another's by then
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.stop()
+	wg.Go(func() { // ends when nobody wants this process
+		if detached.Gone(ctx, socket) {
+			s.cfg.Log.Info("the socket was taken away, so this process ends", "socket", socket)
+			s.stop()
+		}
+	})
+	wg.Go(func() { // ends when the interface was removed
+		select {
+		case <-ctx.Done():
+		case <-s.device.Wait():
+			s.cfg.Log.Info("the interface was removed, so this process ends", "interface", s.cfg.Device)
+			s.stop()
+		}
+	})
+	context.AfterFunc(ctx, func() { l.Close() })
+	for {
+		c, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("socket: %w", err)
+		}
+		wg.Go(func() { s.talk(c) })
+	}
+}
+
+// talk serves one connection. It looks at the interface's MTU afterwards.
+func (s *server) talk(c *net.UnixConn) {
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(answerWithin)); err != nil {
+		return
+	}
+	lines := bufio.NewReader(c)
+	first, err := lines.ReadString('\n')
+	if err != nil {
+		return
+	}
+	if first != greeting+s.cfg.Version+"\n" {
+		s.cfg.Log.Info("an agent of another version asks, so this process ends", "version", s.cfg.Version)
+		s.stop()
+		return
+	}
+	// From the first connection on: a port that is taken is an error of who names it.
+	if err := s.device.Up(); err != nil {
+		s.cfg.Log.Warn("wireguard does not begin", "interface", s.cfg.Device, "error", err)
+		return
+	}
+	s.device.IpcHandle(begun{c, lines})
+	select {
+	case s.events <- tun.EventMTUUpdate:
+	case <-s.device.Wait():
+	}
+}
+
+// begun is a connection of which something was read.
+type begun struct {
+	net.Conn
+	rest io.Reader
+}
+
+// Read reads what was not read yet.
+func (b begun) Read(p []byte) (int, error) { return b.rest.Read(p) }
+
+// inside is the tun. What happens to it is not asked of the kernel, which takes
+// privilege: whoever changes it talks to the process afterwards.
+type inside struct {
+	tun.Device
+	events chan tun.Event
+}
+
+// Events tells what happened to the tun.
+func (i inside) Events() <-chan tun.Event { return i.events }
+
+// tunFD is the descriptor of the device of tuns, which root alone may open, in a
+// process in user space.
+const tunFD = 3
+
+// openTun opens a tun that is there: it needs privilege to make one.
+func openTun(name string) (inside, error) {
+	if _, err := net.InterfaceByName(name); err != nil {
+		return inside{}, err
+	}
+	const fd = tunFD
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	}
+	if err != nil {
+		return inside{}, errors.Join(err, unix.Close(fd))
+	}
+	device, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		return inside{}, errors.Join(err, unix.Close(fd))
+	}
+	return inside{device, make(chan tun.Event)}, nil
+}
