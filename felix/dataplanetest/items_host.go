@@ -103,8 +103,8 @@ func (w *world) failsafes() {
 // alive checks that a node talks through its failsafe ports and no others.
 func (w *world) alive(is6, out bool) {
 	w.t.Helper()
-	in := []shot{w.shot("out0", "host", is6, policy.TCP, 22), w.shot("out1", "host1", is6, policy.TCP, 10250), w.shot("node0", "host", is6, policy.UDP, 68)}
-	own := []shot{w.shot("host", "out0", is6, policy.UDP, 53), w.shot("host1", "out1", is6, policy.TCP, 6443)}
+	in := []shot{w.shot("out0", "host", is6, policy.TCP, 22), w.shot("out1", "host1", is6, policy.TCP, 10250), w.shot("node0", "host", is6, policy.UDP, 68), w.shot("out0", "host", is6, policy.UDP, 3784)}
+	own := []shot{w.shot("host", "out0", is6, policy.UDP, 53), w.shot("host", "out0", is6, policy.UDP, 4784), w.shot("host1", "out1", is6, policy.TCP, 6443)}
 	w.all(true, append(in, own...))
 	w.all(true, []shot{w.reversed(in[2]), w.reversed(own[0])})
 	w.all(false, []shot{w.shot("out0", "host", is6, policy.TCP, 23), w.shot("out1", "host", is6, policy.UDP, 22), w.shot("out0", "host", is6, echo(is6), 0)})

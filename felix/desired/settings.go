@@ -115,11 +115,13 @@ func DefaultSettings() Settings {
 	for _, port := range []uint16{22, 179, 2379, 2380, 6443, 10250} {
 		s.FailsafeIn = append(s.FailsafeIn, Failsafe{Protocol: policy.TCP, Port: port})
 	}
-	s.FailsafeIn = append(s.FailsafeIn, Failsafe{Protocol: policy.UDP, Port: 68})
+	for _, port := range []uint16{68, 3784, 4784} { // BFD is what BGP's 179 is: without it neighbours leave the node
+		s.FailsafeIn = append(s.FailsafeIn, Failsafe{Protocol: policy.UDP, Port: port})
+	}
 	for _, port := range []uint16{53, 179, 2379, 2380, 6443} {
 		s.FailsafeOut = append(s.FailsafeOut, Failsafe{Protocol: policy.TCP, Port: port})
 	}
-	for _, port := range []uint16{53, 67} {
+	for _, port := range []uint16{53, 67, 3784, 4784} {
 		s.FailsafeOut = append(s.FailsafeOut, Failsafe{Protocol: policy.UDP, Port: port})
 	}
 	return s
