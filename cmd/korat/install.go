@@ -8,12 +8,13 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-)
 
-const plugin = "korat-cni"
+	"github.com/koratnet/korat/felix/conflist"
+)
 
 func installCommand() *cobra.Command {
 	var to string
+	const plugin = conflist.Plugin
 	cmd := &cobra.Command{
 		Use: "install-cni", Short: "Put the CNI plugin where the container runtime finds it", Args: cobra.NoArgs,
 		Long: "Put the CNI plugin, " + plugin + " beside this program, where the container runtime finds it.\nA pod of the agent does it before the agent starts.",
@@ -36,7 +37,7 @@ func install(from, to string) error {
 		return fmt.Errorf("install: %w", err)
 	}
 	defer in.Close()
-	out, err := os.CreateTemp(filepath.Dir(to), "."+plugin+"-*")
+	out, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*")
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}

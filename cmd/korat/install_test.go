@@ -4,10 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/koratnet/korat/felix/conflist"
 )
 
 func TestInstallReplacesAPluginAndLeavesNothingElse(t *testing.T) {
-	from, to := filepath.Join(t.TempDir(), plugin), filepath.Join(t.TempDir(), plugin)
+	from, to := filepath.Join(t.TempDir(), conflist.Plugin), filepath.Join(t.TempDir(), conflist.Plugin)
 	for _, content := range []string{"old", "new"} {
 		if err := os.WriteFile(from, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -25,7 +27,7 @@ func TestInstallReplacesAPluginAndLeavesNothingElse(t *testing.T) {
 	if files, _ := os.ReadDir(filepath.Dir(to)); len(files) != 1 {
 		t.Errorf("%d files: want the plugin alone", len(files))
 	}
-	if err := install(from, filepath.Join(t.TempDir(), "missing", plugin)); err == nil {
+	if err := install(from, filepath.Join(t.TempDir(), "missing", conflist.Plugin)); err == nil {
 		t.Error("no error for a directory that is not there")
 	}
 }

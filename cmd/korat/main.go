@@ -26,7 +26,7 @@ func main() {
 		Use: "korat", Short: "Container networking by plain IP routing", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(agentCommand(), speakerCommand(), wireguardCommand(), controllerCommand(), dropsCommand(), bgpCommand(), installCommand())
+	root.AddCommand(agentCommand(), speakerCommand(), wireguardCommand(), controllerCommand(), dropsCommand(), bgpCommand(), installCommand(), uninstallCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "korat:", err)
 		os.Exit(1)
