@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +92,7 @@ func TestValuesAreChecked(t *testing.T) {
 		"image.digest=latest":                  "digest",
 		"agent.unknown=1":                      "unknown",
 		"metrics.serviceMonitor.interval=soon": "interval",
+		"uninstall.cutPods=maybe":              "cutPods",
 	} {
 		if _, err := helm(t, "template", "k", "korat", "--set", value); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("--set %s: error %v, want one that names %s", value, err, name)
@@ -112,6 +115,52 @@ func TestEverythingCanBeSwitchedOn(t *testing.T) {
 	} {
 		if have[name] == nil {
 			t.Errorf("%s is missing among %v", name, slices.Sorted(maps.Keys(have)))
+		}
+	}
+}
+
+// TestUninstallTakesThePlaceOfTheAgents: both on one node would undo what the other does.
+func TestUninstallTakesThePlaceOfTheAgents(t *testing.T) {
+	out, err := helm(t, "template", "k", "korat", "--namespace", "kube-system", "--set", "uninstall.enabled=true,uninstall.cutPods=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := objects(t, out)
+	if have["DaemonSet/kube-system/korat-agent"] != nil {
+		t.Error("the agents are still there")
+	}
+	if have["Deployment/kube-system/korat-controller"] == nil {
+		t.Error("the controllers are gone, without which no IPPool can be deleted")
+	}
+	var u appsv1.DaemonSet
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(have["DaemonSet/kube-system/korat-uninstall"].Object, &u); err != nil {
+		t.Fatal(err)
+	}
+	c := u.Spec.Template.Spec.Containers[0]
+	if want := []corev1.Capability{"NET_ADMIN", "NET_RAW"}; !slices.Equal(c.SecurityContext.Capabilities.Add, want) {
+		t.Errorf("it may do %v, want %v", c.SecurityContext.Capabilities.Add, want)
+	}
+	if !slices.Contains(c.Args, "--cut-pods") || slices.Contains(c.Args, "--keep-state") {
+		t.Errorf("arguments %v do not follow the values", c.Args)
+	}
+}
+
+// TestAddressesOfEitherFamilyCanBeListenedOn: $(NODE_IP) is known on the node alone.
+func TestAddressesOfEitherFamilyCanBeListenedOn(t *testing.T) {
+	out, err := helm(t, "template", "k", "korat", "--set", "agent.httpAddress=$(NODE_IP),controller.httpAddress=$(NODE_IP)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`--http-address=(\S+)`).FindAllStringSubmatch(out, -1)
+	if len(found) != 2 {
+		t.Fatalf("addresses %v, want one of agents and one of controllers", found)
+	}
+	for _, f := range found {
+		for _, address := range []string{"127.0.0.1", "::1"} {
+			host, _, err := net.SplitHostPort(strings.Replace(f[1], "$(NODE_IP)", address, 1))
+			if err != nil || host != address {
+				t.Errorf("%s on %s listens on %q, %v", f[1], address, host, err)
+			}
 		}
 	}
 }

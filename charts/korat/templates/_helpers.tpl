@@ -17,6 +17,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* Of a component's values. $(NODE_IP) may turn out to be IPv6; brackets do no harm around others. */}}
+{{- define "korat.httpAddress" -}}
+[{{ .httpAddress }}]:{{ .httpPort }}
+{{- end }}
+
 {{/* A probe of a path, where the values of a component say that it answers. */}}
 {{- define "korat.probe" -}}
 httpGet: {host: {{ ternary "" .values.httpAddress (eq .values.httpAddress "$(NODE_IP)") | quote }}, port: {{ .values.httpPort }}, path: {{ .path }}}
