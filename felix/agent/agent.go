@@ -39,6 +39,7 @@ import (
 	"github.com/koratnet/korat/felix/event/mailbox"
 	"github.com/koratnet/korat/felix/flow"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
 	"github.com/koratnet/korat/felix/kube"
 	"github.com/koratnet/korat/felix/pathmtu"
 	"github.com/koratnet/korat/felix/peering"
@@ -122,11 +123,18 @@ func Run(ctx context.Context, c Config) (err error) {
 	allocator := assign.New(books, blocks, time.Now, c.Log.With("part", "ipam"))
 	var neighbours *apply.Loop
 	speaker := child.NewClient(c.RunDir, func() { neighbours.Poke(apply.Poke{Lost: true}) })
-	kernel, err := newKernel(board, box.Post, c.Log)
+	ring, err := wireguard.OpenRing(c.StateDir)
+	if err != nil {
+		return err
+	}
+	tellKeys(ring, box.Post)
+	encryption := wireguard.Config{Ring: ring, RunDir: c.RunDir, Version: c.Version, Command: []string{"korat", "wireguard"}}
+	kernel, err := newKernel(board, encryption, box.Post, c.Log)
 	if err != nil {
 		return err
 	}
 	defer kernel.close()
+	registry.MustRegister(encryptionMetrics{kernel.encrypted})
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))

@@ -3,16 +3,19 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/backend"
 	"github.com/koratnet/korat/felix/bandwidth"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/link"
 	"github.com/koratnet/korat/felix/kernel/route"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
 	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/felix/status"
 )
@@ -23,6 +26,7 @@ type kernel struct {
 	links       *link.Reconciler
 	routes      *route.Reconciler
 	tunnels     *tunnel.Reconciler
+	encrypted   *wireguard.Reconciler
 	reaches     *netmon.Reaches
 	connections *connections
 	bandwidth   *bandwidth.Reconciler
@@ -34,7 +38,7 @@ type kernel struct {
 // newKernel makes the reconcilers, and posts the interfaces that there are. The
 // order of the phases is a promise: no rule before its set, no route before its
 // rules, no set removed before the rules that used it.
-func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger) (*kernel, error) {
+func newKernel(board *status.Board, encryption wireguard.Config, post func(...event.Event), log *slog.Logger) (*kernel, error) {
 	links, err := link.New()
 	if err != nil {
 		return nil, err
@@ -44,6 +48,10 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	tunnels, err := tunnel.New()
+	if err != nil {
+		return nil, err
+	}
+	encrypted, err := wireguard.New(encryption)
 	if err != nil {
 		return nil, err
 	}
@@ -71,15 +79,22 @@ func newKernel(board *status.Board, post func(...event.Event), log *slog.Logger)
 		return nil, err
 	}
 	phases := make([]apply.Phase, backend.Removed+1) // those of data planes come when settings are known
-	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels, limits}
+	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels, encrypted, limits}
 	phases[backend.Routes] = apply.Phase{routes}
 	connections.enter(phases)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, encrypted: encrypted, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
 	k.lookForProxy(post)
 	return k, nil
+}
+
+// tunnelState returns the wanted tunnels, each with what is wrong with it.
+func (k *kernel) tunnelState() map[desired.TunnelKind]error {
+	state := k.tunnels.State()
+	maps.Copy(state, k.encrypted.State())
+	return state
 }
 
 // proxyEvery is how often somebody looks whether kube-proxy has changed its mode:
@@ -130,6 +145,7 @@ func (k *kernel) close() {
 	k.links.Close()
 	k.routes.Close()
 	k.tunnels.Close()
+	k.encrypted.Close()
 	k.reaches.Close()
 	k.connections.close()
 	k.bandwidth.Close()

@@ -17,13 +17,14 @@ var errNotThere = errors.New("not set up yet")
 
 // report says what there is to tell of tunnels, pools and ways.
 func (t *tunnels) report(f *report.Facts, board status.Snapshot) {
-	state := t.kernel.State()
+	state := t.state()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.MTU, f.Overhead = t.pods, t.mtu.Overhead
 	for _, kind := range slices.SortedFunc(maps.Keys(t.wanted), func(a, b desired.TunnelKind) int { return cmp.Compare(a.Device(), b.Device()) }) {
 		f.Tunnels = append(f.Tunnels, t.tunnelStatus(kind, state))
 	}
+	f.WireGuard, f.Encryption = t.announced(state), encryption(t.ways)
 	for _, name := range slices.Sorted(maps.Keys(t.ways)) {
 		f.Pools = append(f.Pools, t.poolStatus(name, state, board))
 		f.Ways = append(f.Ways, waysStatus(name, t.ways[name].Nodes)...)

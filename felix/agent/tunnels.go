@@ -12,7 +12,6 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
-	"github.com/koratnet/korat/felix/kernel/tunnel"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/assign"
@@ -27,7 +26,7 @@ type tunnels struct {
 	allocator *assign.Allocator
 	books     *journal.Journal
 	reaches   *netmon.Reaches
-	kernel    *tunnel.Reconciler
+	state     func() map[desired.TunnelKind]error // of those that are wanted, as the kernel has them
 	post      func(...event.Event)
 	log       *slog.Logger
 	wake      chan struct{}
@@ -51,7 +50,7 @@ type tunnels struct {
 // an interface that loses its last one loses its routes too.
 func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
 	t := &tunnels{
-		node: node, allocator: allocator, books: books, reaches: k.reaches, kernel: k.tunnels, post: post, log: log,
+		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, post: post, log: log,
 		wake: make(chan struct{}, 1), begun: make(chan struct{}), pools: map[string]*event.Pool{},
 		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ways: map[string]desired.PoolWays{},
 		since: map[string]uint64{}, sends: map[string]desired.Mode{},
@@ -178,7 +177,7 @@ func (t *tunnels) run(ctx context.Context) error {
 func (t *tunnels) keep(ctx context.Context, kind desired.TunnelKind) error {
 	h := ipam.TunnelHandle(kind.Device())
 	at, known := t.books.Find(h)
-	_, wanted := t.state(kind)
+	wanted := t.wants(kind)
 	if known && (!wanted || t.leaving(at.Addrs)) {
 		t.post(event.Gone(event.TunnelAddressKind, kind.Device()))
 		rest := t.allocator.Rest(h, at.Addrs, 0)
@@ -210,11 +209,11 @@ func (t *tunnels) keep(ctx context.Context, kind desired.TunnelKind) error {
 	return nil
 }
 
-func (t *tunnels) state(kind desired.TunnelKind) (desired.TunnelDevice, bool) {
+func (t *tunnels) wants(kind desired.TunnelKind) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	d, wanted := t.wanted[kind]
-	return d, wanted
+	_, wanted := t.wanted[kind]
+	return wanted
 }
 
 // leaving reports whether the pool of addrs is being deleted.
@@ -229,15 +228,15 @@ func (t *tunnels) leaving(addrs []netip.Addr) bool {
 	return false
 }
 
-// request asks for an address of a pool whose packets travel in the same tunnel:
-// answers to it then come back through it.
+// request asks for an address of a pool whose packets travel in the same tunnel, as
+// those of all do that are encrypted: answers to it then come back through it.
 func (t *tunnels) request(kind desired.TunnelKind) (r ipam.Request, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(t.pools)) {
 		p := t.pools[name]
-		travels := p.Modes.Sends.Encapsulation == kind.Encapsulation() || p.Modes.Wanted.Encapsulation == kind.Encapsulation()
+		travels := slices.Contains([]desired.Encapsulation{desired.WireGuard, p.Modes.Sends.Encapsulation, p.Modes.Wanted.Encapsulation}, kind.Encapsulation())
 		if p.CIDR.Addr().Is6() == kind.Is6() && travels && !p.Disabled && p.Allows(ipam.Tunnel) && (p.Nodes == nil || p.Nodes.Matches(t.labels)) {
 			names = append(names, name)
 		}

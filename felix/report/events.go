@@ -26,7 +26,7 @@ const (
 	// quiet is the least time between two Events: what happens meanwhile is in the
 	// next one. A cluster whose router flaps writes no more than that for each node.
 	quiet = 30 * time.Second
-	// named is how many sessions an Event names.
+	// named is how many of many are named.
 	named = 5
 	// agent is who says it.
 	agent = "korat-agent"
@@ -83,11 +83,16 @@ func (t *teller) changes(sessions []koratv1.SessionStatus) (down, up []string) {
 }
 
 func (t *teller) sessions(ctx context.Context, n *koratv1.NodeNetwork, kind, reason string, sessions []string, now time.Time) error {
-	message := strings.Join(sessions[:min(len(sessions), named)], "; ")
-	if more := len(sessions) - named; more > 0 {
-		message += fmt.Sprintf("; and %d more", more)
+	return t.write(ctx, n, kind, reason, listed(sessions), now)
+}
+
+// listed names some of many.
+func listed(names []string) string {
+	text := strings.Join(names[:min(len(names), named)], "; ")
+	if more := len(names) - named; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
 	}
-	return t.write(ctx, n, kind, reason, message, now)
+	return text
 }
 
 func (t *teller) write(ctx context.Context, n *koratv1.NodeNetwork, kind, reason, message string, now time.Time) error {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,27 +30,33 @@ const Interval = 5 * time.Second
 
 // Facts are what there is to tell about the node.
 type Facts struct {
-	Addresses []netip.Prefix // what it speaks BGP from, with the length of the subnet
-	ASN       uint32
-	Draining  bool   // traffic is led away
-	Version   string // of the agent
-	Endpoints int
-	Blocks    int
-	Sessions  []bgp.Session // in the order of their addresses
-	Policies  []koratv1.NodePolicyStatus
-	Hosts     []koratv1.NodeHostEndpointStatus
-	Tunnels   []koratv1.TunnelStatus
-	Pools     []koratv1.NodePoolStatus
-	Ways      []koratv1.NodeWayStatus
-	MTU       int // of pods
-	Overhead  int // what encapsulation adds to their packets, at most
-	PathMTU   pathmtu.Summary
-	LeftOut   int   // policies that are not among these
-	Starting  bool  // not everything has been read yet
-	Problem   error // why the node is not ready; nil while it is
+	Addresses  []netip.Prefix // what it speaks BGP from, with the length of the subnet
+	ASN        uint32
+	Draining   bool   // traffic is led away
+	Version    string // of the agent
+	Endpoints  int
+	Blocks     int
+	Sessions   []bgp.Session // in the order of their addresses
+	Policies   []koratv1.NodePolicyStatus
+	Hosts      []koratv1.NodeHostEndpointStatus
+	Tunnels    []koratv1.TunnelStatus
+	Pools      []koratv1.NodePoolStatus
+	Ways       []koratv1.NodeWayStatus
+	WireGuard  []koratv1.WireGuardStatus // nil: not known yet, what was said before holds
+	Encryption *Encryption               // nil: nothing asks for it
+	MTU        int                       // of pods
+	Overhead   int                       // what encapsulation adds to their packets, at most
+	PathMTU    pathmtu.Summary
+	LeftOut    int   // policies that are not among these
+	Starting   bool  // not everything has been read yet
+	Problem    error // why the node is not ready; nil while it is
 
 	Enforcement status.Enforcement
 }
+
+// Encryption is which other nodes are not reached encrypted, by name: not at all,
+// because it is required, and in clear, because it is not.
+type Encryption struct{ Closed, Clear []string }
 
 // Config is what a Reporter needs; every field is required.
 type Config struct {
@@ -168,10 +175,18 @@ func fill(s *koratv1.NodeNetworkStatus, f Facts, now metav1.Time) {
 	}
 	s.Policies, s.PoliciesLeftOut, s.HostEndpoints = f.Policies, int32(f.LeftOut), f.Hosts
 	s.Tunnels, s.Pools, s.Ways, s.MTU = f.Tunnels, f.Pools, f.Ways, int32(f.MTU)
+	if f.WireGuard != nil {
+		s.WireGuard = f.WireGuard
+	}
 	s.SessionSummary = fmt.Sprintf("%d/%d", up, len(f.Sessions))
 	meta.SetStatusCondition(&s.Conditions, ready(f, now))
 	meta.SetStatusCondition(&s.Conditions, enforced(f.Enforcement, now))
 	meta.SetStatusCondition(&s.Conditions, established(len(f.Sessions), down, now))
+	if f.Encryption == nil {
+		meta.RemoveStatusCondition(&s.Conditions, koratv1.ConditionEncrypted)
+	} else {
+		meta.SetStatusCondition(&s.Conditions, encrypted(*f.Encryption, now))
+	}
 	meta.SetStatusCondition(&s.Conditions, pathCondition(f, now))
 }
 
@@ -209,6 +224,21 @@ func enforced(e status.Enforcement, now metav1.Time) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, koratv1.ReasonInForce, fmt.Sprintf("%s: %s", e.Wanted, e.Why)
 	}
 	c.Message = koratv1.Shorten(c.Message, koratv1.MaxMessage)
+	return c
+}
+
+func encrypted(e Encryption, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{Type: koratv1.ConditionEncrypted, Status: metav1.ConditionTrue, Reason: koratv1.ReasonAllEncrypted, LastTransitionTime: now}
+	var parts []string
+	if len(e.Closed) > 0 {
+		parts = append(parts, "no packets to pods of nodes that encrypt nothing: "+listed(e.Closed))
+	}
+	if len(e.Clear) > 0 {
+		parts = append(parts, "packets in clear to pods of nodes that encrypt nothing: "+listed(e.Clear))
+	}
+	if len(parts) > 0 {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonPeersWithoutKey, koratv1.Shorten(strings.Join(parts, "; "), koratv1.MaxMessage)
+	}
 	return c
 }
 
