@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -50,9 +51,10 @@ func (p Process) Start() (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// Directory makes dir, which root and the user uid alone may enter, and gives it and
-// what a process of another user left there to uid.
-func Directory(dir string, uid int) error {
+// Directory makes dir, which root and the group gid alone may enter and write to, and
+// gives it and what a process of another group left there to gid. It is root's: an
+// agent that may not enter what is another's, as in a container, can enter it.
+func Directory(dir string, gid int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -60,9 +62,9 @@ func Directory(dir string, uid int) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{os.Chown(dir, uid, uid)}
+	errs := []error{os.Chown(dir, 0, gid), os.Chmod(dir, 0o770)}
 	for _, e := range entries {
-		errs = append(errs, os.Lchown(dir+"/"+e.Name(), uid, uid))
+		errs = append(errs, os.Lchown(filepath.Join(dir, e.Name()), gid, gid))
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,8 +42,9 @@ type server struct {
 // is told on its socket, until ctx ends, the tun is removed, or somebody takes the
 // socket away. It needs no privilege. It knows nothing when it begins.
 func Serve(ctx context.Context, c ServeConfig) error {
-	if err := seal(); err != nil {
-		return err
+	// Nobody, not even a process of the same user, reads keys out of this one.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid dumps: %w", err)
 	}
 	unlock, err := detached.Lock(ctx, filepath.Join(dirOf(c.RunDir), c.Device+".lock"))
 	if err != nil {
@@ -64,18 +66,6 @@ func Serve(ctx context.Context, c ServeConfig) error {
 	return s.serve(ctx)
 }
 
-// seal makes sure that nobody, not even a process of the same user, reads the keys
-// out of this process, and that it never gets more privilege than it has.
-func seal() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid dumps: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid privileges: %w", err)
-	}
-	return nil
-}
-
 func (s *server) serve(ctx context.Context) error {
 	socket := socketOf(s.cfg.RunDir, s.cfg.Device)
 	_ = os.Remove(socket) // of one that was killed: we hold the lock
@@ -83,7 +73,10 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	l.SetUnlinkOnClose(false) // it may be another's by then
+	l.SetUnlinkOnClose(false)                       // it may be another's by then
+	if err := os.Chmod(socket, 0o666); err != nil { // the directory admits the agent alone
+		return fmt.Errorf("socket: %w", err)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer s.stop()
@@ -122,10 +115,11 @@ func (s *server) talk(c *net.UnixConn) {
 	}
 	lines := bufio.NewReader(c)
 	first, err := lines.ReadString('\n')
-	if err != nil {
+	version, ok := strings.CutPrefix(first, greeting)
+	if err != nil || !ok {
 		return
 	}
-	if first != greeting+s.cfg.Version+"\n" {
+	if version != s.cfg.Version+"\n" {
 		s.cfg.Log.Info("an agent of another version asks, so this process ends", "version", s.cfg.Version)
 		s.stop()
 		return

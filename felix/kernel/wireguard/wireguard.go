@@ -167,7 +167,10 @@ func (r *Reconciler) settle(ctx context.Context, e *end) error {
 	if err := r.find(ctx, e); err != nil {
 		return err
 	}
-	if err := errors.Join(r.identify(e), e.push()); err != nil {
+	if err := r.identify(e); err != nil {
+		return err
+	}
+	if err := e.push(); err != nil {
 		return err
 	}
 	if err := errors.Join(owned.SetUp(r.handle, e.link), owned.SetAddr(r.handle, e.link, e.want.Addr, e.kind.Is6())); err != nil {
