@@ -22,6 +22,7 @@ const Alias = "korat tunnel"
 var ErrForeign = errors.New("an interface of this name is there that is not ours: rename or remove it")
 
 // Find returns our interface of that name, nil if there is no interface of the name.
+// With ErrForeign it returns the other's.
 func Find(h *netlink.Handle, name string) (netlink.Link, error) {
 	link, err := h.LinkByName(name)
 	switch {
@@ -30,7 +31,7 @@ func Find(h *netlink.Handle, name string) (netlink.Link, error) {
 	case err != nil:
 		return nil, err
 	case link.Attrs().Alias != Alias:
-		return nil, ErrForeign
+		return link, ErrForeign
 	}
 	return link, nil
 }
@@ -50,10 +51,18 @@ func Create(h *netlink.Handle, fresh netlink.Link) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.LinkSetAlias(link, Alias); err != nil {
-		return nil, errors.Join(fmt.Errorf("set alias: %w", err), h.LinkDel(link))
+	if err := Claim(h, link); err != nil {
+		return nil, errors.Join(err, h.LinkDel(link))
 	}
 	return link, nil
+}
+
+// Claim makes link ours.
+func Claim(h *netlink.Handle, link netlink.Link) error {
+	if err := h.LinkSetAlias(link, Alias); err != nil {
+		return fmt.Errorf("set alias: %w", err)
+	}
+	return nil
 }
 
 // SetMTU sets what link's MTU is; 0 leaves it as it is.
@@ -114,16 +123,8 @@ func SetAddr(h *netlink.Handle, link netlink.Link, addr netip.Addr, v6 bool) err
 	return nil
 }
 
-// Remove takes our interface of that name away. It is no error that there is none,
-// or another's.
-func Remove(h *netlink.Handle, name string) error {
-	link, err := Find(h, name)
-	if errors.Is(err, ErrForeign) || link == nil && err == nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+// Remove takes link away. It is no error that there is none any more.
+func Remove(h *netlink.Handle, link netlink.Link) error {
 	if err := h.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove: %w", err)
 	}

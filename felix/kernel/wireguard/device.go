@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -33,7 +34,7 @@ const (
 func (r *Reconciler) find(ctx context.Context, e *end) (err error) {
 	name := e.kind.Device()
 	e.control = nil
-	if e.link, err = owned.Find(r.handle, name); err != nil {
+	if e.link, err = r.existing(name); err != nil {
 		return err
 	}
 	if e.link == nil {
@@ -50,9 +51,50 @@ func (r *Reconciler) find(ctx context.Context, e *end) (err error) {
 	case "tuntap":
 		e.control, err = r.process(ctx, name)
 	default: // with our alias
-		err = errors.Join(fmt.Errorf("is of type %s: making it anew", e.link.Type()), r.handle.LinkDel(e.link))
+		err = errors.Join(fmt.Errorf("is of type %s: making it anew", e.link.Type()), owned.Remove(r.handle, e.link))
 	}
 	return err
+}
+
+// existing returns the interface of that name, nil if there is none. One that looks
+// as if who made it was killed before saying whose it is becomes ours.
+func (r *Reconciler) existing(name string) (netlink.Link, error) {
+	link, err := owned.Find(r.handle, name)
+	if errors.Is(err, owned.ErrForeign) && r.unfinished(link) {
+		return link, owned.Claim(r.handle, link)
+	}
+	return link, err
+}
+
+// unfinished reports whether link is as create makes it and nobody has used it.
+func (r *Reconciler) unfinished(link netlink.Link) bool {
+	if link.Attrs().Alias != "" || link.Attrs().Flags&net.FlagUp != 0 {
+		return false
+	}
+	switch l := link.(type) {
+	case *netlink.Tuntap:
+		return l.Owner == uid && l.Group == uid
+	case *netlink.Wireguard:
+		c, err := r.kernel(l.Name)
+		if err != nil {
+			return false
+		}
+		d, err := c.read()
+		return err == nil && d.PrivateKey == wgtypes.Key{}
+	}
+	return false
+}
+
+// remove takes the interface of that name away, if it is ours.
+func (r *Reconciler) remove(name string) error {
+	link, err := r.existing(name)
+	if errors.Is(err, owned.ErrForeign) || link == nil && err == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return owned.Remove(r.handle, link)
 }
 
 // create makes the interface in the kernel, or where that knows no WireGuard a tun

@@ -1,7 +1,22 @@
 package wireguard
 
+import (
+	"maps"
+
+	"github.com/koratnet/korat/felix/desired"
+)
+
 // PrivateOf returns a private key of r.
 func PrivateOf(r *Ring) Private { return r.keys[0] }
 
 // Raw returns what p hides.
 func Raw(p Private) [32]byte { return p.reveal() }
+
+// Known reads what an interface knows of other nodes.
+func (r *Reconciler) Known(kind desired.TunnelKind) (map[desired.Key]desired.EncryptedPeer, error) {
+	d, err := r.ends[kind].control.read()
+	if err != nil {
+		return nil, err
+	}
+	return maps.Collect(known(d.Peers)), nil
+}

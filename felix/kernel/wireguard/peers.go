@@ -16,21 +16,29 @@ import (
 
 // resync notes which peers the interface has.
 func (e *end) resync(peers []wgtypes.Peer) {
+	e.peers.Resync(known(peers))
 	e.owner = map[netip.Prefix]desired.Key{}
-	e.peers.Resync(func(yield func(desired.Key, desired.EncryptedPeer) bool) {
+	for k, p := range known(peers) {
+		for _, prefix := range p.Prefixes {
+			e.owner[prefix] = k
+		}
+	}
+}
+
+// known yields the peers that an interface has.
+func known(peers []wgtypes.Peer) iter.Seq2[desired.Key, desired.EncryptedPeer] {
+	return func(yield func(desired.Key, desired.EncryptedPeer) bool) {
 		for _, p := range peers {
 			have := desired.EncryptedPeer{Endpoint: endpoint(p)}
 			for _, a := range p.AllowedIPs {
-				prefix := prefixOf(a)
-				have.Prefixes = append(have.Prefixes, prefix)
-				e.owner[prefix] = desired.Key(p.PublicKey)
+				have.Prefixes = append(have.Prefixes, prefixOf(a))
 			}
 			slices.SortFunc(have.Prefixes, netip.Prefix.Compare)
 			if !yield(desired.Key(p.PublicKey), have) {
 				return
 			}
 		}
-	})
+	}
 }
 
 // push carries out what is pending.

@@ -154,7 +154,7 @@ func (r *Reconciler) Apply(ctx context.Context) error {
 func (r *Reconciler) settle(ctx context.Context, e *end) error {
 	if e.want == nil {
 		if e.control = nil; e.unsure && r.complete {
-			if err := owned.Remove(r.handle, e.kind.Device()); err != nil {
+			if err := r.remove(e.kind.Device()); err != nil {
 				return err
 			}
 			e.unsure = false

@@ -17,16 +17,21 @@ import (
 )
 
 // TestMain makes the test binary a process in user space when a Reconciler starts it
-// as one.
+// as one, and one that is to be killed.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 7 && os.Args[1] == "wireguard" {
-		if err := serve(os.Args[2], os.Args[4], os.Args[6]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch {
+	case len(os.Args) == 7 && os.Args[1] == "wireguard":
+		err = serve(os.Args[2], os.Args[4], os.Args[6])
+	case len(os.Args) == 4 && os.Args[1] == "churn":
+		err = churn(os.Args[2], os.Args[3])
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 func serve(version, device, runDir string) error {

@@ -1,0 +1,186 @@
+package wireguard_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
+)
+
+// churn is a process that changes a node's tunnel for as long as it lives: it says a
+// word for every change.
+func churn(namespace, dir string) error {
+	runtime.LockOSThread()
+	ns, err := netns.GetFromPath(namespace)
+	if err != nil {
+		return err
+	}
+	if err := netns.Set(ns); err != nil {
+		return err
+	}
+	ring, err := wireguard.OpenRing(dir)
+	if err != nil {
+		return err
+	}
+	r, err := wireguard.New(wireguard.Config{Ring: ring, RunDir: dir, Version: version, Command: []string{"korat", "wireguard", version}})
+	if err != nil {
+		return err
+	}
+	if err := r.Resync(context.Background()); err != nil {
+		return err
+	}
+	s := &site{kind: desired.WireGuard4, ring: ring, inside: netip.MustParseAddr("10.0.1.1")}
+	for i := 0; ; i++ {
+		r.Want(s.with(manyNodes(i%7*10, 100)))
+		gone := manyNodes(i%7*10, 10)
+		for end := range gone.EncryptedPeers {
+			gone.EncryptedPeers[end] = nil
+		}
+		if err := r.Apply(context.Background()); err != nil {
+			return err
+		}
+		r.Want(gone)
+		if err := r.Apply(context.Background()); err != nil {
+			return err
+		}
+		fmt.Println("changed")
+	}
+}
+
+// TestWhatWasBegunIsFinishedByTheNext: whoever configures may be killed at any time.
+func TestWhatWasBegunIsFinishedByTheNext(t *testing.T) {
+	_, all := sites(t, desired.WireGuard4, 2)
+	a, b := all[0], all[1]
+	b.apply(t, b.knows(b.own(), a))
+	b.routes(a)
+	for round := range 6 {
+		killChurn(t, a, time.Duration(round*round)*5*time.Millisecond)
+		a.tunnels = a.open(t)
+		d := a.with(manyNodes(500, 20))
+		for end, p := range a.knows(desired.Delta{}, b).EncryptedPeers {
+			d.EncryptedPeers[end] = p
+		}
+		a.apply(t, d)
+		a.has(t, d)
+		a.routes(b)
+		a.reaches(t, b)
+	}
+}
+
+// killChurn kills a process that changes s some time after it began: with no time at
+// all, while it makes the interface.
+func killChurn(t *testing.T, s *site, after time.Duration) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "churn", s.Path(), s.dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kerneltest.Eventually(t, "the interface is there", func() bool {
+		_, err := s.LinkByName(s.kind.Device())
+		return err == nil
+	})
+	<-time.After(after)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if state, _ := cmd.Process.Wait(); state == nil || !strings.Contains(state.String(), "killed") {
+		t.Fatalf("it ended by itself: %v", state)
+	}
+}
+
+// flow sends some hundred echo requests while the test goes on, and returns how many
+// were sent and how many were answered.
+func (s *site) flow(t *testing.T, to netip.Addr) (end func() (sent, answered int)) {
+	t.Helper()
+	var out string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		out, _ = s.Try("ping", "-i", "0.01", "-c", "300", "-W", "5", "-q", to.String()) // fails if something was lost
+	}()
+	return func() (sent, answered int) {
+		<-done
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[2], "transmitted") {
+				sent, _ = strconv.Atoi(f[0])
+				answered, _ = strconv.Atoi(f[3])
+			}
+		}
+		return sent, answered
+	}
+}
+
+// quiet waits until nothing comes out of the tunnel any more.
+func (s *site) quiet(t *testing.T) {
+	t.Helper()
+	var before uint64
+	same := 0
+	kerneltest.Eventually(t, "the tunnel is quiet", func() bool {
+		var now uint64
+		for _, p := range s.status(t).Peers {
+			now += p.Received
+		}
+		if same++; now != before {
+			same = 0
+		}
+		before = now
+		return same > 10
+	})
+}
+
+// TestKeysChangeWithoutLoss: both ends open a second interface with new keys, then
+// each leads its packets there, then the first one goes.
+func TestKeysChangeWithoutLoss(t *testing.T) {
+	wire, all := joined(t, desired.WireGuard4, 2)
+	const second, secondPort = desired.WireGuard6, port + 1 // an interface as any other
+	tap := listen(t, wire, port, secondPort)
+	a, b := all[0], all[1]
+	end := a.flow(t, b.inside)
+	for _, s := range all {
+		if _, err := s.ring.Add(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range all {
+		o := s.others(all)[0]
+		s.apply(t, desired.Delta{
+			Tunnels: map[desired.TunnelKind]*desired.TunnelDevice{second: {Kind: second, Key: s.key(), Port: secondPort, MTU: 1440}},
+			EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{{Kind: second, Key: o.key()}: {
+				Endpoint: netip.AddrPortFrom(o.underlay, secondPort), Prefixes: []netip.Prefix{o.block},
+			}},
+		})
+	}
+	for _, s := range all {
+		s.Run("ip", "route", "replace", s.others(all)[0].block.String(), "dev", second.Device(), "src", s.inside.String())
+	}
+	for _, s := range all {
+		s.quiet(t)
+	}
+	for _, s := range all {
+		o := s.others(all)[0]
+		s.Run("ip", "addr", "add", s.inside.String(), "dev", second.Device())
+		s.apply(t, desired.Delta{
+			Tunnels:        map[desired.TunnelKind]*desired.TunnelDevice{a.kind: nil},
+			EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{{Kind: a.kind, Key: o.ring.Keys()[0]}: nil},
+		})
+		s.reaches(t, o)
+	}
+	if sent, answered := end(); sent != answered || sent != 300 {
+		t.Errorf("%d of %d packets were answered", answered, sent)
+	}
+	tap.check(t)
+	if status, err := a.tunnels.Status(); err != nil || len(status) != 1 || len(status[second].Peers) != 1 {
+		t.Errorf("status is %+v, %v", status, err)
+	}
+}
