@@ -12,13 +12,15 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile walks churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile rolling walks churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
+# GoBGP is built with a few lines changed, of which hack/gobgp.patch tells.
 build: ## build korat, korat-cni, koratctl and the lab into bin/
-	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./cmd/koratctl ./e2e/cmd/...
+	hack/gobgp.sh
+	go build -modfile=bin/src/korat.mod -ldflags "$(LDFLAGS)" -o bin/ ./cmd/korat ./cmd/korat-cni ./cmd/koratctl ./e2e/cmd/...
 
 lab-build: build ## also build the lab's control plane (Kubernetes, long the first time)
 	@[ -x bin/controlplane ] || echo "building a Kubernetes control plane: some minutes the first time"
@@ -76,7 +78,8 @@ unit: ## pure tests: nothing but Go
 # Packages whose tests make network namespaces or start routers.
 KERNEL := felix/(kernel|bandwidth|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded|child)|cmd/korat-cni
 kernel: ## tests against the kernel and real routers, in namespaces of their own (root)
-	go test -p 1 $$(go list ./... | grep -E '$(KERNEL)')
+	hack/gobgp.sh
+	go test -modfile=bin/src/korat.mod -p 1 $$(go list ./... | grep -E '$(KERNEL)')
 
 e2e: ## the lab's scenarios (root)
 	go test -p 1 -count=1 -timeout 20m $$(go list ./e2e/... | grep -v /e2e/cluster$$)
@@ -104,11 +107,15 @@ judge: deps ## both data planes against the evaluator: 2,000 random clusters and
 	go test -p 1 ./felix/nft ./felix/iptables -run 'Law$$|Eval$$|Kill' -clusters 2000 -kills 200 -timeout 90m
 
 hostile: deps ## neighbours send malformed and mutated BGP messages for ten minutes (root)
-	go test ./bgp/gobgp -run Hostile -hostile 10m -count=1 -timeout 20m
+	hack/gobgp.sh
+	go test -modfile=bin/src/korat.mod ./bgp/gobgp -run Hostile -hostile 10m -count=1 -timeout 20m
 
 WALKS ?= 30
 walks: deps lab-build ## the mode of the pools changes at random under traffic, in both families (WALKS=30; some twenty minutes, root)
 	go test ./e2e/suite -run Walks -walks $(WALKS) -walk-seed $$RANDOM -topology dual-stack -v -count=1 -timeout 60m
+
+rolling: deps lab-build ## restart agent and speaker of every node in every layout under 1,000 packets/s (some minutes, root)
+	go test ./e2e/suite -run Item75 -rolling -v -count=1 -timeout 30m
 
 CHURN ?= 15m
 churn: deps lab-build ## pods come and go for 15 minutes while agents and the API server do (CHURN=15m)

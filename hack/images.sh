@@ -16,6 +16,7 @@ out=${OUT:-bin/images}
 export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath"
 
 mkdir -p "$out"
+hack/gobgp.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -24,7 +25,7 @@ for arch; do
 	mkdir -p "$root/usr/bin" "$root/run" "$root/tmp" "$root/var" "$root/etc"
 	chmod 1777 "$root/tmp"
 	ln -s ../run "$root/var/run" # where containerd says that network namespaces are
-	GOOS=linux GOARCH=$arch go build -ldflags "-s -w -X main.version=$version" \
+	GOOS=linux GOARCH=$arch go build -modfile=bin/src/korat.mod -ldflags "-s -w -X main.version=$version" \
 		-o "$root/usr/bin/" ./cmd/korat ./cmd/korat-cni ./cmd/koratctl
 	hack/image/iptables.sh "$arch" "$root"
 	set -- "$@" "$arch=$root"

@@ -14,7 +14,8 @@ import (
 // life event of the node Sessions reports. It also reads along: some reasons
 // why a session is down are only in GoBGP's log lines.
 //
-// GoBGP's Debug lines are one per message on the wire and go no further.
+// GoBGP's Debug lines are one per message on the wire and go no further; those of a
+// session that is up are not even made.
 type logHandler struct {
 	next     slog.Handler
 	limit    *logLimit
@@ -30,7 +31,7 @@ func newLogHandler(log *slog.Logger, s *sessions, off *atomic.Bool) *logHandler 
 // Enabled implements slog.Handler.
 func (h *logHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	if level < slog.LevelInfo {
-		return h.peer.IsValid()
+		return h.peer.IsValid() && !h.sessions.up(h.peer)
 	}
 	return h.peer.IsValid() || h.next.Enabled(ctx, lowered(level))
 }

@@ -77,7 +77,7 @@ func Materials(root, name, version string) (BOM, error) {
 		add(Component{Type: "application", Name: "/" + rel, Version: version, Hashes: []Hash{{"SHA-256", sum}}})
 		add(Component{Type: "library", Name: "stdlib", Version: info.GoVersion, PURL: "pkg:golang/stdlib@" + strings.TrimPrefix(info.GoVersion, "go")})
 		for _, m := range info.Deps {
-			if m.Replace != nil {
+			if m.Replace != nil && !strings.HasPrefix(m.Replace.Path, ".") { // else it is the same one with a patch of ours
 				m = m.Replace
 			}
 			add(Component{Type: "library", Name: m.Path, Version: m.Version, PURL: "pkg:golang/" + m.Path + "@" + m.Version})
