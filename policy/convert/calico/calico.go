@@ -76,12 +76,12 @@ var kinds = map[string]kindWords{
 	"NetworkSet":                {"NetworkSet", (*conversion).networkSet, "", nil},
 	"GlobalNetworkSet":          {"GlobalNetworkSet", (*conversion).networkSet, "", nil},
 	"HostEndpoint":              {"HostEndpoint", (*conversion).hostEndpoint, "", hostWords},
-	"IPPool":                    {"IPPool", (*conversion).pool, "", poolWords},
+	"IPPool":                    {"IPPool", (*conversion).pool, "", nil},
 	"BGPConfiguration":          {"BGPConfiguration", (*conversion).bgpConfiguration, "", bgpWords},
 	"BGPPeer":                   {"BGPPeer", (*conversion).bgpPeer, "", peerWords},
+	"BGPFilter":                 {"BGPFilter", (*conversion).bgpFilter, "", filterWords},
 
 	"StagedKubernetesNetworkPolicy": {words: "not converted: ask koratctl policy what-if about the NetworkPolicy that it stands for"},
-	"BGPFilter":                     {words: "not converted: there are no filters here; filter on the routers"},
 	"FelixConfiguration":            {words: "not converted: agents have flags, and few of them", fields: felixWords},
 	"Profile":                       {words: "not converted: namespaces and service accounts have no rules of their own here"},
 	"KubeControllersConfiguration":  {words: "not converted: the controller has nothing to configure"},
@@ -169,8 +169,7 @@ func (c *conversion) metadata() {
 // harmless are values that say what holds here anyway.
 var harmless = map[string]string{
 	"spec.ipipMode": "Never", "spec.vxlanMode": "Never", "spec.disableBGPExport": "false",
-	"spec.assignmentMode": "Automatic", "spec.stagedAction": "Set", "spec.keepOriginalNextHop": "false",
-	"spec.nextHopMode": "Auto", "spec.sourceAddress": "UseNodeIP", "spec.namespaceSelector": "all()", "spec.bindMode": "None",
+	"spec.stagedAction": "Set", "spec.keepOriginalNextHop": "false", "spec.bindMode": "None", "spec.reversePeering": "Auto",
 }
 
 // rest tells of everything that nobody took.

@@ -60,6 +60,7 @@ func TestResultsAreOfOurAPI(t *testing.T) {
 		"Tier": func() any { return &v1.Tier{} }, "NetworkSet": func() any { return &v1.NetworkSet{} }, "GlobalNetworkSet": func() any { return &v1.GlobalNetworkSet{} },
 		"HostEndpoint": func() any { return &v1.HostEndpoint{} }, "IPPool": func() any { return &v1.IPPool{} },
 		"BGPConfiguration": func() any { return &v1.BGPConfiguration{} }, "BGPPeer": func() any { return &v1.BGPPeer{} },
+		"BGPFilter": func() any { return &v1.BGPFilter{} },
 	}
 	seen := map[string]bool{}
 	for _, o := range examples(t) {
@@ -182,14 +183,47 @@ func TestConversions(t *testing.T) {
 		"a policy that would select others is not converted": {
 			`{"kind":"GlobalNetworkPolicy","spec":{"selector":"projectcalico.org/orchestrator == 'k8s'"}}`, `null`, "spec.selector; ",
 		},
-		"a plain address of a peer":      {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","asNumber":65001}}`, `{"address":"192.168.1.1","asNumber":65001}`, ""},
-		"an IPv6 address with brackets":  {`{"kind":"BGPPeer","spec":{"peerIP":"[FD00::1]:1179","asNumber":"64512"}}`, `{"address":"fd00::1","asNumber":64512,"port":1179}`, ""},
-		"an AS number that is none":      {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","asNumber":"1.70000"}}`, `{"address":"192.168.1.1"}`, "spec.asNumber"},
-		"a keepalive time that is short": {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","keepaliveTime":"10s"}}`, `{"address":"192.168.1.1","keepaliveTime":"10s"}`, ""},
-		"a keepalive time that is none":  {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","keepaliveTime":"soon"}}`, `{"address":"192.168.1.1"}`, "spec.keepaliveTime"},
-		"a pool given out by hand":       {`{"kind":"IPPool","spec":{"cidr":"10.0.0.1/16","assignmentMode":"Manual"}}`, `{"cidr":"10.0.0.0/16","disabled":true}`, "spec.assignmentMode"},
-		"another BGPConfiguration":       {`{"kind":"BGPConfiguration","metadata":{"name":"node.a"},"spec":{"logSeverityScreen":"Debug"}}`, `null`, "; spec.logSeverityScreen"},
-		"what is no object":              {`{"kind":"NetworkPolicy","spec":{"ingress":["x"],"selector":7}}`, `{"selector":7,"types":["Ingress"]}`, "spec.ingress"},
+		"a plain address of a peer":      {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","asNumber":65001}}`, `{"address":"192.168.1.1","advertise":["Blocks","Services"],"asNumber":65001}`, ""},
+		"an IPv6 address with brackets":  {`{"kind":"BGPPeer","spec":{"peerIP":"[FD00::1]:1179","asNumber":"64512"}}`, `{"address":"fd00::1","advertise":["Blocks","Services"],"asNumber":64512,"port":1179}`, ""},
+		"an AS number that is none":      {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","asNumber":"1.70000"}}`, `{"address":"192.168.1.1","advertise":["Blocks","Services"]}`, "spec.asNumber"},
+		"a keepalive time that is short": {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","keepaliveTime":"10s"}}`, `{"address":"192.168.1.1","advertise":["Blocks","Services"],"keepaliveTime":"10s"}`, ""},
+		"a keepalive time that is none":  {`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","keepaliveTime":"soon"}}`, `{"address":"192.168.1.1","advertise":["Blocks","Services"]}`, "spec.keepaliveTime"},
+		"a pool given out by hand":       {`{"kind":"IPPool","spec":{"cidr":"10.0.0.1/16","assignmentMode":"Manual"}}`, `{"assignment":"Manual","cidr":"10.0.0.0/16"}`, ""},
+		"a pool of some namespaces in tunnels": {
+			`{"kind":"IPPool","spec":{"cidr":"10.0.0.0/16","namespaceSelector":"projectcalico.org/name == 'a'","ipipMode":"CrossSubnet","vxlanMode":"Never","disableBGPExport":true,"allowedUses":["Workload","Tunnel"]}}`,
+			`{"allowedUses":["Pods","Tunnel"],"announce":"Disabled","cidr":"10.0.0.0/16","encapsulation":"IPIPCrossSubnet","namespaceSelector":"kubernetes.io/metadata.name == 'a'"}`, "spec.namespaceSelector",
+		},
+		"a pool of load balancers":               {`{"kind":"IPPool","spec":{"cidr":"192.0.2.0/24","vxlanMode":"Always","allowedUses":["LoadBalancer"]}}`, `{"allowedUses":["LoadBalancer"],"cidr":"192.0.2.0/24","encapsulation":"VXLAN"}`, ""},
+		"a pool whose namespaces cannot be told": {`{"kind":"IPPool","spec":{"cidr":"10.0.0.0/16","namespaceSelector":"pcns.team == 'a'"}}`, `{"cidr":"10.0.0.0/16","disabled":true}`, "spec.namespaceSelector"},
+		"services, one kind without aggregates": {
+			`{"kind":"BGPConfiguration","metadata":{"name":"default"},"spec":{"serviceClusterIPs":[{"cidr":"10.96.0.1/12"}],"serviceLoadBalancerIPs":[{"cidr":"192.0.2.0/24"}],"serviceLoadBalancerAggregation":"Disabled"}}`,
+			`{"serviceClusterIPs":[{"cidr":"10.96.0.0/12"}],"serviceLoadBalancerIPs":[{"aggregation":"Disabled","cidr":"192.0.2.0/24"}]}`, "",
+		},
+		"a password of the mesh": {
+			`{"kind":"BGPConfiguration","metadata":{"name":"default"},"spec":{"nodeMeshPassword":{"secretKeyRef":{"name":"s","key":"k"}}}}`,
+			`{"meshPassword":{"key":"k","name":"s"}}`, "spec.nodeMeshPassword",
+		},
+		"a peer with all that it may have": {
+			`{"kind":"BGPPeer","spec":{"peerIP":"192.168.1.1","asNumber":1,"localASNumber":"1.2","password":{"secretKeyRef":{"name":"s","key":"k"}},"sourceAddress":"None","nextHopMode":"Self","numAllowedLocalASNumbers":2,"maxRestartTime":"1m","ttlSecurity":3,"reachableBy":"192.168.2.1","filters":["a"]}}`,
+			`{"address":"192.168.1.1","advertise":["Blocks","Services"],"allowOwnAS":2,"asNumber":1,"filters":["a"],"gracefulRestart":{"restartTime":"1m"},"localASNumber":65538,"nextHop":"Self","password":{"key":"k","name":"s"},"reachableBy":"192.168.2.1","sourceAddress":"None","ttlSecurity":3}`, "spec.password",
+		},
+		"nodes that are the peer": {
+			`{"kind":"BGPPeer","spec":{"nodeSelector":"has(a)","peerSelector":"has(b)","asNumber":64512,"reversePeering":"Manual","keepOriginalNextHop":true}}`,
+			`{"advertise":["Blocks","Services"],"nextHop":"Keep","nodeSelector":"has(a)","peerSelector":"has(b)"}`, "spec.asNumber; spec.reversePeering",
+		},
+		"a peer that is a pod": {`{"kind":"BGPPeer","spec":{"localWorkloadSelector":"has(a)"}}`, `null`, "; spec.localWorkloadSelector"},
+		"a filter of both families": {
+			`{"kind":"BGPFilter","spec":{"exportV6":[{"action":"Reject","cidr":"fd00::1/8","matchOperator":"Equal"}],"exportV4":[{"action":"Accept","cidr":"10.0.0.0/8","matchOperator":"NotIn","prefixLength":{"max":24}},{"action":"Reject"}]}}`,
+			`{"export":[{"action":"Accept","family":"IPv4","notPrefixes":[{"cidr":"10.0.0.0/8","maxLength":24,"minLength":8}]},{"action":"Reject","family":"IPv4"},{"action":"Reject","family":"IPv6","prefixes":[{"cidr":"fd00::/8"}]}]}`, "",
+		},
+		"operations of a filter, of which the last prepends first": {
+			`{"kind":"BGPFilter","spec":{"importV4":[{"action":"Accept","operations":[{"prependASPath":{"prefix":[1,2]}},{"addCommunity":{"value":"1:2"}},{"prependASPath":{"prefix":["3"]}},{"setPriority":{"value":100}}]}]}}`,
+			`{"import":[{"action":"Accept","family":"IPv4","set":{"addCommunities":["1:2"],"prependASPath":[3,1,2]}}]}`, "spec.importV4[0].operations[3]",
+		},
+		"a rule that accepts by what is not asked here": {`{"kind":"BGPFilter","spec":{"importV4":[{"action":"Accept","priority":512},{"action":"Reject"}]}}`, `{"import":[{"action":"Reject","family":"IPv4"}]}`, "spec.importV4[0]; spec.importV4[0].priority"},
+		"a rule that rejects by what is not asked here": {`{"kind":"BGPFilter","spec":{"importV4":[{"action":"Reject","priority":512,"peerType":"eBGP"}]}}`, `{"import":[{"action":"Reject","family":"IPv4","peerType":"EBGP"}]}`, "spec.importV4[0]; spec.importV4[0].priority"},
+		"another BGPConfiguration":                      {`{"kind":"BGPConfiguration","metadata":{"name":"node.a"},"spec":{"logSeverityScreen":"Debug"}}`, `null`, "; spec.logSeverityScreen"},
+		"what is no object":                             {`{"kind":"NetworkPolicy","spec":{"ingress":["x"],"selector":7}}`, `{"selector":7,"types":["Ingress"]}`, "spec.ingress"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, losses := Convert(parse(t, []byte(c.in)))
