@@ -37,21 +37,6 @@ func established(ctx context.Context, node, address string) (*metav1.Time, error
 	return nil, fmt.Errorf("%s has no session with %s", node, address)
 }
 
-// upSince returns nil when the node tells that its sessions with all addresses
-// came up after t and that it has announced something to the first.
-func upSince(ctx context.Context, node string, t time.Time, addresses []string) error {
-	for _, a := range addresses {
-		since, err := established(ctx, node, a)
-		if err != nil {
-			return err
-		}
-		if since.Time.Before(t.Truncate(time.Second)) {
-			return fmt.Errorf("%s still tells of the session with %s of %s", node, a, since)
-		}
-	}
-	return nil
-}
-
 // A BGPPeer that goes takes its session along, and no other session notices.
 func TestRemovingAPeerLeavesOtherSessionsAlone(t *testing.T) {
 	var peer koratv1.BGPPeer

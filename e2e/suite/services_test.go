@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
-	"github.com/koratnet/korat/e2e/lab"
 )
 
 // balancers is the range of load balancers that the tests of services allow.
@@ -26,34 +25,19 @@ const balancers = "198.51.100.0/24"
 // the routers of both racks.
 func announceServices(t *testing.T, aggregation koratv1.Switch) {
 	t.Helper()
-	update := func(o client.Object, how func()) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // also when the test has ended
-		defer cancel()
-		err := lab.Eventually(ctx, func(ctx context.Context) error {
-			if err := cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
-				return err
-			}
-			how()
-			return cluster.Client.Update(ctx, o)
-		})
-		if err != nil {
-			t.Errorf("change of %s: %v", o.GetName(), err)
-		}
-	}
 	c := &koratv1.BGPConfiguration{ObjectMeta: metav1.ObjectMeta{Name: koratv1.BGPConfigurationName}}
-	update(c, func() {
+	change(t, c, func() {
 		c.Spec.ServiceLoadBalancerIPs = []koratv1.ServiceRange{{CIDR: balancers, Aggregation: aggregation}}
 	})
-	t.Cleanup(func() { update(c, func() { c.Spec.ServiceLoadBalancerIPs = nil }) })
+	t.Cleanup(func() { change(t, c, func() { c.Spec.ServiceLoadBalancerIPs = nil }) })
 	for _, name := range []string{"tor-a", "tor-b"} {
 		p := &koratv1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		var before []koratv1.Advertise
-		update(p, func() {
+		change(t, p, func() {
 			before = slices.Clone(p.Spec.Advertise)
 			p.Spec.Advertise = append(p.Spec.Advertise, koratv1.AdvertiseServices)
 		})
-		t.Cleanup(func() { update(p, func() { p.Spec.Advertise = before }) })
+		t.Cleanup(func() { change(t, p, func() { p.Spec.Advertise = before }) })
 	}
 }
 

@@ -136,6 +136,23 @@ func remove(t *testing.T, l *lab.Lab, o client.Object) {
 	}
 }
 
+// change makes an object what how makes of it, also when the test has ended.
+func change(t *testing.T, o client.Object, how func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := lab.Eventually(ctx, func(ctx context.Context) error {
+		if err := cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+			return err
+		}
+		how()
+		return cluster.Client.Update(ctx, o)
+	})
+	if err != nil {
+		t.Errorf("change of %s: %v", o.GetName(), err)
+	}
+}
+
 // podOn describes a pod that serves TCP and UDP on port 80 on a node.
 func podOn(node, ns, name string, labels map[string]string) *corev1.Pod {
 	return &corev1.Pod{
