@@ -96,7 +96,7 @@ generate: ## regenerate deep copies and CRDs
 check-generated: generate ## fail when generated files are not committed
 	git diff --exit-code -- api charts
 
-test-vm: deps ## the tests that need another kernel, of Debian in QEMU without virtualisation: IP in IP (root, some minutes)
+test-vm: deps ## the tests that need another kernel, of Debian in QEMU without virtualisation: IP in IP and WireGuard (root, some minutes)
 	hack/vm/test.sh
 
 interop: deps ## every cell of docs/bgp-interop.md: Korat with FRR, BIRD and GoBGP's daemon as top of rack and reflector (some minutes, root)

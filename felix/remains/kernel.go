@@ -12,6 +12,7 @@ import (
 	"github.com/koratnet/korat/felix/kernel/nftables"
 	"github.com/koratnet/korat/felix/kernel/route"
 	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
 )
 
 func (r *Remains) findPods(context.Context) ([]string, error) {
@@ -56,7 +57,12 @@ func removeTunnels(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(wantNothing(ctx, r), r.Close())
+	err = errors.Join(wantNothing(ctx, r), r.Close())
+	w, err2 := wireguard.New(wireguard.Config{}) // what is to go needs no key
+	if err2 != nil {
+		return errors.Join(err, err2)
+	}
+	return errors.Join(err, wantNothing(ctx, w), w.Close())
 }
 
 // wantNothing has a reconciler remove all that is ours.

@@ -21,7 +21,7 @@ import (
 	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
-	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/kernel/owned"
 	"github.com/koratnet/korat/felix/remains"
 )
 
@@ -102,7 +102,7 @@ func (n *node) inhabit(t *testing.T) {
 	} {
 		n.must(command)
 	}
-	if err := n.LinkSetAlias(n.Link(device), tunnel.Alias); err != nil {
+	if err := n.LinkSetAlias(n.Link(device), owned.Alias); err != nil {
 		t.Fatal(err)
 	}
 	n.Do(func() {

@@ -1,18 +1,18 @@
 #!/bin/bash
-# test.sh runs the tests that need a kernel with IP in IP, all in one boot. They are
-# compiled here: in the machine that takes fifteen times as long.
+# test.sh runs the tests that need a kernel with IP in IP and WireGuard, all in one
+# boot. They are compiled here: in the machine that takes fifteen times as long.
 set -euo pipefail
 cd "$(dirname "$0")"/../..
-packages="felix/kernel/tunnel"
+declare -A tests=([felix/kernel/tunnel]='IPIP|Several' [felix/kernel/wireguard]='Kernel|OnTheWire|Adopts|Begun|Change')
 bin=$(mktemp -d /tmp/korat-vm-tests.XXXXXX)
 trap 'rm -rf "$bin"' EXIT
-for p in $packages; do
+for p in "${!tests[@]}"; do
 	go test -c -tags vm -o "$bin/$(basename "$p").test" "./$p"
 done
 {
 	echo 'failed=0'
-	for p in $packages; do
-		echo "cd $PWD/$p && $bin/$(basename "$p").test -test.v -test.run 'IPIP|Several' -test.timeout 240s || failed=1"
+	for p in "${!tests[@]}"; do
+		echo "cd $PWD/$p && $bin/$(basename "$p").test -test.v -test.run '${tests[$p]}' -test.timeout 240s || failed=1"
 	done
 	echo 'exit $failed'
 } > "$bin"/all.sh

@@ -1,10 +1,13 @@
 package tunnel
 
 import (
+	"errors"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/owned"
 )
 
 // Present returns the names of our interfaces in the network namespace of the
@@ -17,14 +20,16 @@ func Present() ([]string, error) {
 	defer handle.Close()
 	var names []string
 	for _, kind := range desired.TunnelKinds {
-		link, err := handle.LinkByName(kind.Device())
-		if missing(err) || err == nil && link.Attrs().Alias != Alias {
+		link, err := owned.Find(handle, kind.Device())
+		if errors.Is(err, owned.ErrForeign) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, kind.Device())
+		if link != nil {
+			names = append(names, kind.Device())
+		}
 	}
 	return names, nil
 }

@@ -3,7 +3,7 @@
 // is ever asked on the wire. felix/apply calls it. What leads packets into tunnels
 // are routes, which felix/kernel/route keeps.
 //
-// Ours are the interfaces whose names desired.TunnelKind gives, with Alias; all
+// Ours are the interfaces whose names desired.TunnelKind gives, with owned.Alias; all
 // neighbours and forwarding entries on them are ours too. An interface of such a
 // name without the alias is not touched.
 //
@@ -24,9 +24,6 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
 )
-
-// Alias marks the interfaces that are ours.
-const Alias = "korat tunnel"
 
 // maxErrors bounds the errors that Apply joins.
 const maxErrors = 10
