@@ -8,6 +8,33 @@ import "slices"
 // combination. Else, and wherever something is excluded, the packet carries the
 // answer so far in a mark: every rule that follows may only clear it.
 func (c criteria) rules(m marks, target string) []string {
+	combinations := c.combined()
+	switch {
+	case combinations == nil:
+		return c.marked(m, c.any, nil, target)
+	case len(c.none) > 0:
+		return c.marked(m, nil, combinations, target)
+	}
+	return c.final("", combinations, target)
+}
+
+// ending is rules for the last of a chain: what is excluded leaves the chain, and
+// needs no mark.
+func (c criteria) ending(m marks, target string) []string {
+	combinations := c.combined()
+	if combinations == nil {
+		return c.rules(m, target)
+	}
+	var lines []string
+	for _, excluded := range c.none {
+		lines = append(lines, words(c.proto, excluded, "-j RETURN"))
+	}
+	return append(lines, c.final("", combinations, target)...)
+}
+
+// combined multiplies the OR-lists out; nil where that makes more rules than a mark
+// does.
+func (c criteria) combined() [][]string {
 	combinations, block := [][]string{nil}, 1
 	for _, list := range c.any {
 		var longer [][]string
@@ -18,13 +45,10 @@ func (c criteria) rules(m marks, target string) []string {
 		}
 		combinations, block = longer, block+len(list)+2
 		if len(combinations) > block {
-			return c.marked(m, c.any, nil, target)
+			return nil
 		}
 	}
-	if len(c.none) > 0 {
-		return c.marked(m, nil, combinations, target)
-	}
-	return c.final("", combinations, target)
+	return combinations
 }
 
 // once says c so that at most one of the rules has the target for a packet: it is

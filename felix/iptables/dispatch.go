@@ -17,7 +17,7 @@ func (s style) tries() (from, to trie, nearFrom, nearTo near) {
 	unknown := func(d policy.Direction) verdict { return s.deny(desired.Reason{Cause: desired.Unknown, Direction: d}) }
 	from = trie{fromPodChain, "-i", fromPrefix, unknown(policy.Egress)}
 	to = trie{toPodChain, "-o", toPrefix, unknown(policy.Ingress)}
-	return from, to, near{nearFromChain, "-s", from}, near{nearToChain, "-d", to}
+	return from, to, near{nearFromChain, "-s", s.marks.astray(), from}, near{nearToChain, "-d", s.marks.astray(), to}
 }
 
 // dispatch returns the chains that lead a packet to the chain of its interface:

@@ -15,8 +15,8 @@ func (s style) filter() layer {
 	l := layer{
 		hooks: []hook{
 			newHook("INPUT", true, inputChain),
-			newHook("FORWARD", true, forwardChain),
-			newHook("FORWARD", false, forwardedChain),
+			{"FORWARD", true, newChain("FORWARD", append(s.known(), specs("-j "+forwardChain)...))},
+			{"FORWARD", false, newChain("FORWARD", s.forwarded())},
 		},
 		chains: append(s.markChains(), newChain(inputChain, s.input()), newChain(podToHostChain, s.podToHost())),
 	}
@@ -57,12 +57,11 @@ func (s style) podToHost() []rule {
 		}
 	}
 	rules = append(rules, specs(established+" -j ACCEPT", "-j "+fromPodChain)...)
-	ours := mark(s.marks.accept)
 	switch s.settings.PodToHost {
 	case policy.Allow:
-		return append(rules, specs(ours+" -j ACCEPT", dropNow)...)
+		return append(rules, specs("-j ACCEPT")...)
 	case policy.Pass:
-		return append(rules, specs(ours+" -j RETURN", dropNow)...)
+		return append(rules, specs("-j RETURN")...)
 	}
 	return append(rules, s.deny(desired.Reason{Cause: desired.ToHost, Direction: policy.Egress}).when(""))
 }
@@ -78,42 +77,70 @@ func (s style) output() []rule {
 	return append(rules, s.hostRules(s.normalOut())...)
 }
 
-// forward: the chains behind FORWARD. What belongs to a connection that was let
-// through, most packets, does not go through the tries: that its source is routed
-// back to the interface has been seen in raw, and to an interface that is not
-// known there is no route. Host endpoints stand on both sides of the pods. Where there are
-// none, a packet that has nothing to do with pods meets four tests and is left alone.
+// known lets through what belongs to a connection that was let through, most
+// packets: they meet no other rule. That the source is routed back to the interface
+// has been seen in raw, and to an interface that is not known there is no route.
+func (s style) known() []rule {
+	rules := specs("-i "+anyPod+" "+established+" -j ACCEPT", "! -i "+anyPod+" -o "+anyPod+" "+established+" -j ACCEPT")
+	if lost, ok := s.lost(); ok {
+		return append([]rule{lost.when(established + " " + unserved(s.family))}, rules...)
+	}
+	return rules
+}
+
+// forward: the chains behind FORWARD. Host endpoints stand on both sides of the
+// pods. Where there are none, a packet that has nothing to do with pods meets a few
+// tests and is left alone. What came from a pod was asked there whether conntrack
+// can place it.
 func (s style) forward() []chain {
-	before, after := s.lost()
-	rules := append(before, specs("-i "+anyPod+" "+established+" -j ACCEPT", "-o "+anyPod+" "+established+" -j ACCEPT")...)
-	pods := specs("-i "+anyPod+" -j "+nearFromChain, "-o "+anyPod+" -j "+nearToChain)
-	if !s.forwards() {
-		accept := mark(s.marks.accept) + " -j ACCEPT"
-		verdicts := specs("-i "+anyPod+" "+accept, "-o "+anyPod+" "+accept)
-		return []chain{newChain(forwardChain, slices.Concat(rules, pods, after)), newChain(forwardedChain, verdicts)}
+	var rules []rule
+	var chains []chain
+	if s.forwards() {
+		chains = append(chains, newChain(fromHostChain, s.fromHost()))
+		rules = specs("-j " + fromHostChain)
 	}
-	chains := []chain{
-		newChain(fromHostChain, s.fromHost()),
-		newChain(forwardedChain, s.accepted("-j ACCEPT")), // nobody else's mark has come this far
+	rules = append(rules, s.dispatched("-i "+anyPod, nearFromChain, fromPodChain)...)
+	for _, r := range s.unplaced(policy.Ingress) {
+		r.spec = "! -i " + anyPod + " -o " + anyPod + " " + r.spec
+		rules = append(rules, r)
 	}
-	rules = slices.Concat(rules, specs("-j "+fromHostChain), pods)
+	rules = append(rules, s.dispatched("-o "+anyPod, nearToChain, toPodChain)...)
 	if out := s.hostRules(s.forwardOut()); len(out) > 0 {
 		rules = append(rules, specs("-j "+toHostChain)...)
 		chains = append(chains, newChain(toHostChain, append(specs("-o "+anyPod+" -j RETURN"), out...)))
 	}
-	return append(chains, newChain(forwardChain, append(rules, after...)))
+	if lost, ok := s.lost(); ok {
+		rules = append(rules, lost.when(unserved(s.family)))
+	}
+	return append(chains, newChain(forwardChain, rules))
+}
+
+// dispatched leads packets to the chains of pods: by their address, and the few for
+// which that leads nowhere by the interface.
+func (s style) dispatched(pods, near, trie string) []rule {
+	return specs(pods+" -j "+near, pods+" "+mark(s.marks.astray())+" -j "+trie)
+}
+
+// forwarded accepts at the tail of FORWARD: chains of pods either drop or return. Of
+// what has nothing to do with pods, what host endpoints let through; nobody else's
+// mark has come this far then.
+func (s style) forwarded() []rule {
+	rules := specs("-i "+anyPod+" -j ACCEPT", "-o "+anyPod+" -j ACCEPT")
+	if s.forwards() {
+		rules = append(rules, s.accepted("-j ACCEPT")...)
+	}
+	return rules
 }
 
 // lost denies packets to addresses of services that nobody serves, whatever
 // connection they belong to: after policy, and before those pass that policy is
-// not asked about.
-func (s style) lost() (before, after []rule) {
-	if !s.services || s.settings.Loops != policy.Deny {
-		return nil, nil
-	}
-	v := s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress})
-	unserved := "-m set --match-set " + desired.SetName(desired.ServicesSet, s.family) + " dst"
-	return []rule{v.when(established + " " + unserved)}, []rule{v.when(unserved)}
+// not asked about. It reports whether that is wanted.
+func (s style) lost() (verdict, bool) {
+	return s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress}), s.services && s.settings.Loops == policy.Deny
+}
+
+func unserved(f ir.Family) string {
+	return "-m set --match-set " + desired.SetName(desired.ServicesSet, f) + " dst"
 }
 
 // forwards reports whether host endpoints decide about what the node passes on.

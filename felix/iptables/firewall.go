@@ -162,7 +162,7 @@ func (f *Firewall) restyle() {
 // lay gives the tables what is neither a pod's nor a policy's.
 func (f *Firewall) lay() {
 	for t, l := range map[*table]layer{f.raw: f.style.raw(), f.mangle: f.style.mangle(), f.filter: f.style.filter(), f.nat: f.style.nat()} {
-		t.hooks = l.hooks
+		t.hook(l.hooks)
 		t.replace("layer", l.chains)
 		if library := f.libraries[t]; library != nil {
 			library.lend(hostUser, f.style.hosts.programs(l.points...), f.render)

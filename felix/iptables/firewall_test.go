@@ -237,12 +237,13 @@ func TestNothingIsRemovedBeforeAllIsKnown(t *testing.T) {
 func TestForeignEditsOfOurRulesAreUndone(t *testing.T) {
 	edits := map[string][]string{
 		"a rule above our jump": {"-I", "FORWARD", "1", "-j", "ACCEPT"},
-		"our jump twice":        {"-I", "FORWARD", "1", "-j", forwardChain, "-m", "comment", "--comment", "korat:0123456789ab"},
+		"our jump twice":        {"-I", "FORWARD", "1", "-m", "mark", "!", "--mark", "0x1234567/0x0", "-j", forwardChain},
 		"a rule in our chain":   {"-I", podToHostChain, "1", "-j", "ACCEPT"},
 		"a rule behind ours":    {"-A", allowChain, "-j", "DROP"},
 		"our chain emptied":     {"-F", fromPodChain},
+		"a rule between ours":   {"-I", "FORWARD", "2", "-j", "ACCEPT"},
 		"everything emptied":    {"-F"},
-		"a jump we do not make": {"-A", "OUTPUT", "-j", allowChain, "-m", "comment", "--comment", "korat:0123456789ab"},
+		"a jump we do not make": {"-A", "OUTPUT", "-m", "mark", "!", "--mark", "0x1234567/0x0", "-j", allowChain},
 	}
 	eachFlavour(t, func(t *testing.T, w *world) {
 		want := w.saved("filter")
@@ -252,7 +253,7 @@ func TestForeignEditsOfOurRulesAreUndone(t *testing.T) {
 			}
 			w.resync()
 			got := w.saved("filter")
-			if name == "a rule above our jump" {
+			if name == "a rule above our jump" || name == "a rule between ours" {
 				if i, j := strings.Index(got, "-j "+forwardChain), strings.Index(got, "-A FORWARD -j ACCEPT"); i < 0 || j < i {
 					t.Errorf("%s: our jump is not first:\n%s", name, got)
 				}

@@ -205,12 +205,13 @@ func (t tool) restore(ctx context.Context, script []byte) error {
 	return err
 }
 
-// head returns the comment of the first rule of a chain; not of legacy.
-func (t tool) head(table, chain string) (string, error) {
+// head returns the hashes of ours at the head of a chain; not of legacy.
+func (t tool) head(table, chain string) ([]string, error) {
 	n, err := xtables.OpenNFT(t.family)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer n.Close()
-	return n.Head(table, chain)
+	rules, err := n.Rules(table, chain)
+	return leading(hashesOf(rules)), err
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // marks are the bits of the packet mark that our rules use. Between one of our
-// rules and the next they carry what was decided so far; KORAT-ALLOW clears all
+// rules and the next they carry what was decided so far; what allows clears all
 // but accept. Only accept crosses from table to table: what a rule before
 // connection tracking or translation has let in or out is not asked again.
 type marks struct {
@@ -40,6 +40,11 @@ func newMarks(mask uint32) (marks, error) {
 	}
 	return marks{accept: next(), pass: next(), block: next(), every: next()}, nil
 }
+
+// astray is set on a packet whose address leads to no pod's chain. Its bit is that
+// of block, which nothing between the two looks at; where another program has set
+// it, the packet is asked twice, and answers the same.
+func (m marks) astray() uint32 { return m.block }
 
 func (m marks) all() uint32 { return m.accept | m.pass | m.block | m.every }
 

@@ -30,7 +30,11 @@ func (c *criteria) everything() bool {
 // family leave no trace.
 func (s style) programRules(p *ir.Program) []rule {
 	var rules []rule
-	for _, r := range p.Rules {
+	for i, r := range p.Rules {
+		say := criteria.rules
+		if i == len(p.Rules)-1 {
+			say = criteria.ending
+		}
 		for _, proto := range protocols(r) {
 			r.Protocol = proto
 			c, ok := criteriaOf(r, s.family)
@@ -42,7 +46,7 @@ func (s style) programRules(p *ir.Program) []rule {
 				continue
 			}
 			v := s.verdict(p.ID, r)
-			for _, line := range c.rules(s.marks, v.target) {
+			for _, line := range say(c, s.marks, v.target) {
 				rules = append(rules, rule{spec: line, tag: v.tag})
 			}
 			if c.everything() {

@@ -21,7 +21,6 @@ const (
 	postroutingChain = "KORAT-POSTROUTING"
 
 	podSourceChain   = "KORAT-POD-SOURCE"
-	forwardedChain   = "KORAT-FORWARDED"
 	podToHostChain   = "KORAT-POD-TO-HOST"
 	fromPodChain     = "KORAT-FROM-POD" // roots of the tries; children add the
 	toPodChain       = "KORAT-TO-POD"   // characters that led to them

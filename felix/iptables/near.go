@@ -9,11 +9,14 @@ import (
 
 // near is a shorter way to the chain of a pod than the trie over the names of all
 // interfaces: the pod's address leads to a few interfaces, one of which is its
-// own. A packet that none of them matches goes to the trie, which alone knows what
-// is unknown. To compare a part of an address costs nf_tables a fraction of what
+// own. A packet that none of them matches returns with a mark, and is led to the
+// trie, which alone knows what is unknown. No leaf leads to the trie itself: after a
+// change of anything, nf_tables walks through all that packets can reach, in each
+// way in which they can. To compare a part of an address costs it a fraction of what
 // it costs to compare the name of an interface.
 type near struct {
 	root, address string // the first chain; the option that names the address
+	astray        uint32 // the mark
 	trie          trie
 }
 
@@ -24,7 +27,7 @@ type place struct {
 }
 
 // maxNear is how many addresses stand together in one chain.
-const maxNear = 3
+const maxNear = 4
 
 // chains returns the root and the chains below it. places is sorted by address.
 func (n near) chains(places []place) []chain {
@@ -63,7 +66,7 @@ func (n near) leaf(places []place) []rule {
 			rules = append(rules, r)
 		}
 	}
-	return append(rules, rule{spec: "-g " + n.trie.root})
+	return append(rules, rule{spec: setMark(n.astray)})
 }
 
 // prefixID names a prefix in a chain's name.
@@ -78,14 +81,14 @@ type part struct {
 	places []place
 }
 
-// split groups sorted places by the two bits behind those that all have in common.
+// split groups sorted places by the three bits behind those that all have in common.
 func split(places []place) []part {
 	first, last := places[0].address, places[len(places)-1].address
 	shared := 0
 	for shared < first.BitLen() && netip.PrefixFrom(first, shared+1).Contains(last) {
 		shared++
 	}
-	length := min(shared+2, first.BitLen())
+	length := min(shared+3, first.BitLen())
 	var parts []part
 	for _, p := range places {
 		prefix := netip.PrefixFrom(p.address, length).Masked()

@@ -117,6 +117,9 @@ func (w *world) foreign() string {
 	return strings.Join(keep, "\n")
 }
 
+// sealed is in every rule of ours that iptables prints.
+const sealed = "/0x0 "
+
 // everything is a Delta that makes rules in all tables.
 func (w *world) everything() desired.Delta {
 	d := w.guarded("eth0", func(h *desired.HostEndpoint, d desired.Delta) {
@@ -203,14 +206,14 @@ func TestUninstallNeedsNoMemoryAndMayBeRepeated(t *testing.T) {
 		w.restarted()
 		w.apply(w.open()) // both flavours are there now: the other one goes
 		w.flavour = w.flavour.other()
-		if left := rulesWith(w.saved("raw", "mangle", "filter", "nat"), "korat:"); len(left) > 0 {
+		if left := rulesWith(w.saved("raw", "mangle", "filter", "nat"), sealed); len(left) > 0 {
 			t.Errorf("of the other flavour were left: %v", left)
 		}
 		w.restarted()
 		w.uninstall()
 		w.uninstall()
 		for range 2 {
-			if left := rulesWith(w.saved("raw", "mangle", "filter", "nat"), "korat:"); len(left) > 0 {
+			if left := rulesWith(w.saved("raw", "mangle", "filter", "nat"), sealed); len(left) > 0 {
 				t.Errorf("left behind in %s: %v", w.flavour, left)
 			}
 			w.flavour = w.flavour.other()
@@ -229,7 +232,7 @@ func TestTheFlavourChangesWhileItRuns(t *testing.T) {
 		w.apply(w.policed(allowTCP))
 		other := map[Flavour]desired.Flavour{NFT: desired.LegacyFlavour, Legacy: desired.NFTFlavour}[w.flavour]
 		w.apply(set(func(s *desired.Settings) { s.Flavour = other }))
-		if left := rulesWith(w.saved("raw", "filter"), "korat:"); len(left) > 0 {
+		if left := rulesWith(w.saved("raw", "filter"), sealed); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 		for _, f := range []ir.Family{ir.IPv4, ir.IPv6} { // its policy of the test's own would stop everything

@@ -52,7 +52,7 @@ func (s style) fromPod(e *desired.Endpoint) chain {
 	rules := append(s.ownSources(own, s.sources[e.Interface]), s.unplaced(policy.Egress)...)
 	rules = append(rules, s.tunnels()...)
 	for _, a := range own {
-		rules = append(rules, specs("-d "+a.String()+" -g "+allowChain)...)
+		rules = append(rules, specs("-d "+a.String()+" -j RETURN")...)
 	}
 	rules = append(rules, s.podPolicy(e.Egress, policy.Egress)...)
 	return endpointChain(fromPrefix, e, own, rules)
@@ -61,25 +61,31 @@ func (s style) fromPod(e *desired.Endpoint) chain {
 // toPod decides about such packets that go into e's interface.
 func (s style) toPod(e *desired.Endpoint) chain {
 	own := familyAddrs(e, s.family)
-	rules := s.unplaced(policy.Ingress)
+	var rules []rule
 	for _, a := range own {
-		rules = append(rules, specs("-i "+e.Interface+" -d "+a.String()+" -g "+allowChain)...)
+		rules = append(rules, specs("-i "+e.Interface+" -d "+a.String()+" -j RETURN")...)
 	}
 	rules = append(rules, s.podPolicy(e.Ingress, policy.Ingress)...)
 	return endpointChain(toPrefix, e, own, rules)
 }
 
-// podPolicy clears the marks where policies look at them: a packet from another
-// pod of this node still has the accept mark of its egress.
+// podPolicy clears the marks where policies look at them: others may have set them.
+// What is let through returns, so that the other direction is asked too.
 func (s style) podPolicy(c ir.Chain, d policy.Direction) []rule {
+	if len(c.Tiers) == 0 && c.Default != policy.Deny {
+		return nil
+	}
 	var rules []rule
 	if len(c.Tiers) > 0 {
 		rules = specs(clearMark(s.marks.all()))
 	}
-	return append(rules, s.walk(c, podWay(d))...)
+	rules = append(rules, s.walk(c, podWay(d))...)
+	last := &rules[len(rules)-1]
+	last.spec = s.atEnd(last.spec)
+	return rules
 }
 
-// podWay returns with the accept mark, so that the other direction is asked too.
+// podWay returns with the accept mark.
 func podWay(d policy.Direction) way {
 	return way{direction: d, done: "-j RETURN", open: "-g " + allowChain}
 }

@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -182,10 +183,12 @@ func (t *table) writeHooks(ctx context.Context, s *script, sweep bool) error {
 			s.line("", "-D "+builtin+" "+body)
 		}
 		for _, h := range by[builtin] {
-			if h.first {
-				s.line("", "-I "+builtin+" 1 "+h.chain.body(0))
-			} else {
-				s.line("", "-A "+builtin+" "+h.chain.body(0))
+			for i := range h.chain.rules {
+				if h.first {
+					s.line("", fmt.Sprintf("-I %s %d %s", builtin, i+1, h.chain.body(i)))
+				} else {
+					s.line("", "-A "+builtin+" "+h.chain.body(i))
+				}
 			}
 		}
 	}
@@ -198,11 +201,16 @@ func (t *table) writeHooks(ctx context.Context, s *script, sweep bool) error {
 func (t *table) ours(ctx context.Context, builtin string, known []hook) ([]string, error) {
 	var bodies []string
 	for _, hash := range t.have.hooks[builtin].hashes {
-		i := slices.IndexFunc(known, func(h hook) bool { return h.chain.hashes[0] == hash })
-		if i < 0 {
+		body := ""
+		for _, h := range known {
+			if i := slices.Index(h.chain.hashes, hash); i >= 0 {
+				body = h.chain.body(i)
+			}
+		}
+		if body == "" {
 			return t.tool.printed(ctx, t.name, builtin)
 		}
-		bodies = append(bodies, known[i].chain.body(0))
+		bodies = append(bodies, body)
 	}
 	return bodies, nil
 }
@@ -222,9 +230,9 @@ func (t *table) wrote(p plan, chains []chain) {
 	for builtin, hooks := range t.hooksByChain(p.sweep) {
 		h := hooked{}
 		for _, want := range hooks {
-			h.hashes = append(h.hashes, want.chain.hashes[0])
+			h.hashes = append(h.hashes, want.chain.hashes...)
 			if want.first {
-				h.first = want.chain.hashes[0]
+				h.head = want.chain.hashes
 			}
 		}
 		if len(hooks) == 0 {

@@ -10,7 +10,8 @@ import (
 	"github.com/koratnet/korat/policy/ir"
 )
 
-// hook is a rule of ours in a built-in chain.
+// hook are rules of ours in a built-in chain, one behind the other: a jump to a
+// chain of ours, and before it what most packets meet.
 type hook struct {
 	builtin string
 	first   bool // at the head, before everybody; else at the tail
@@ -19,6 +20,12 @@ type hook struct {
 
 func newHook(builtin string, first bool, target string) hook {
 	return hook{builtin, first, newChain(builtin, specs("-j "+target))}
+}
+
+// heads reports whether h is what stands at the head of its chain.
+func (h hook) heads(hashes []string) bool {
+	n := len(h.chain.hashes)
+	return n <= len(hashes) && slices.Equal(hashes[:n], h.chain.hashes)
 }
 
 // ICMPv6 types. A pod may ask for and answer to neighbours, look for routers and
@@ -34,13 +41,15 @@ func icmp6(kind int) string { return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6
 // else's connection. Here host endpoints also decide what is not tracked at all.
 func (s style) raw() layer {
 	in, out := s.untrackedIn(), s.untrackedOut()
-	l := layer{hooks: []hook{newHook("PREROUTING", true, preroutingChain)}}
+	var l layer
 	sources := s.podSources()
 	first, tunnel := s.tunnelsIn()
-	if len(sources) == 1 && !s.hosts.early(policy.Ingress) { // no need for a chain of its own
+	if len(sources) == 1 && !s.hosts.early(policy.Ingress) { // no need for a chain
 		sources[0].spec = "-i " + anyPod + " " + sources[0].spec
-		l.chains = append(tunnel, newChain(preroutingChain, append(first, sources...)))
+		l.hooks = []hook{{"PREROUTING", true, newChain("PREROUTING", append(first, sources...))}}
+		l.chains = tunnel
 	} else {
+		l.hooks = []hook{newHook("PREROUTING", true, preroutingChain)}
 		l.chains = append(tunnel, newChain(preroutingChain, append(first, s.arriving(in)...)), newChain(podSourceChain, sources))
 	}
 	if s.hosts.any(in.pick) {

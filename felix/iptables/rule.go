@@ -2,16 +2,17 @@ package iptables
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
+	"encoding/binary"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // rule is one rule without its chain's name and its comment.
 type rule struct {
 	spec string // matches and target in the words of iptables
-	note string // for people: what the chain is for, printed in the comment
+	note string // for people: what the chain is for, printed in a comment
 	// tag is that of desired.Reason where the rule leads to a chain that drops for
 	// it; such a chain is there while rules lead to it.
 	tag string
@@ -31,11 +32,28 @@ func newChain(name string, rules []rule) chain {
 	last := name
 	for i, r := range rules {
 		sum := sha256.Sum256([]byte(last + "\x00" + r.note + "\x00" + r.spec))
-		last = hex.EncodeToString(sum[:6])
+		last = sealText(max(1, binary.BigEndian.Uint32(sum[:])))
 		c.hashes[i] = last
 	}
 	return c
 }
+
+// sealText is a hash as iptables prints it in a rule, "" for that of a rule which is
+// not ours.
+func sealText(hash uint32) string {
+	if hash == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(hash), 16)
+}
+
+// seal is the match that carries a hash: it compares it with nothing of the
+// packet's mark, and is always true. In a comment it would be longer, and take ten
+// times as long to evaluate where iptables speaks to nf_tables.
+func seal(hash string) string { return "-m mark ! --mark 0x" + hash + "/0x0" }
+
+// sealPattern finds a seal in a rule that iptables has printed.
+var sealPattern = regexp.MustCompile(` -m mark ! --mark 0x([0-9a-f]+)/0x0 `)
 
 // closedChain is what stands for a chain that cannot be as it should: nothing passes.
 func closedChain(name, why string) chain {
@@ -56,17 +74,16 @@ func (c chain) tags() []string {
 	return tags
 }
 
-// body returns rule i as it stands after "-A chain ". The comment stands behind
-// the matches: the kernel evaluates it like one of them.
+// body returns rule i as it stands after "-A chain ". The kernel evaluates seal and
+// comment like matches: behind the others.
 func (c chain) body(i int) string {
 	r := c.rules[i]
-	note := ""
+	comment := ""
 	if r.note != "" {
-		note = " " + printable(r.note)
+		comment = `-m comment --comment "` + printable(r.note) + `"`
 	}
-	comment := fmt.Sprintf(`-m comment --comment "%s%s%s"`, hashPrefix, c.hashes[i], note)
 	matches, target := r.split()
-	return words(matches, comment, target)
+	return words(matches, seal(c.hashes[i]), comment, target)
 }
 
 // split returns the matches and the target.
@@ -78,9 +95,6 @@ func (r rule) split() (matches, target string) {
 	}
 	return r.spec, ""
 }
-
-// hashPrefix begins the comment of every rule of ours.
-const hashPrefix = "korat:"
 
 // printable makes note fit into a comment (256 bytes) and safe between quotes,
 // whatever a pod or policy may be called.
@@ -95,25 +109,12 @@ func printable(note string) string {
 	return note[:min(len(note), 200)]
 }
 
-// commentHash returns the hash in the comment of a rule, or "" when the rule is
-// not ours.
-func commentHash(comment string) string {
-	rest, ok := strings.CutPrefix(comment, hashPrefix)
-	if !ok {
-		return ""
-	}
-	hash, _, _ := strings.Cut(rest, " ")
-	return hash
-}
-
 // ruleHash returns the hash in a rule that iptables printed, or "".
 func ruleHash(line string) string {
-	_, rest, ok := strings.Cut(line, " --comment ")
-	if !ok {
-		return ""
+	if found := sealPattern.FindStringSubmatch(line); found != nil {
+		return found[1]
 	}
-	text, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
-	return commentHash(text)
+	return ""
 }
 
 // words joins the parts of a spec that are not empty.

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,33 +18,30 @@ type content struct {
 
 // hooked are our rules in one built-in chain.
 type hooked struct {
-	first  string   // hash of the chain's first rule, "" if that is not ours
-	hashes []string // of ours
+	head   []string // hashes of those at the head, before the first that is not ours
+	hashes []string // of all
+}
+
+func (h hooked) equal(o hooked) bool {
+	return slices.Equal(h.head, o.head) && slices.Equal(h.hashes, o.hashes)
 }
 
 func contentOf(chains []xtables.Chain) content {
 	c := content{chains: map[string][]string{}, hooks: map[string]hooked{}}
 	for _, x := range chains {
-		hashes := make([]string, len(x.Comments))
-		for i, text := range x.Comments {
-			hashes[i] = commentHash(text)
-		}
+		hashes := hashesOf(x.Rules)
 		switch {
 		case !x.Builtin:
 			c.chains[x.Name] = hashes
-			if x.Name == allowChain && len(x.Comments) > 0 {
-				c.marks = notedMarks(x.Comments[0])
+			if x.Name == passChain && len(x.Rules) > 0 {
+				c.marks = notedMarks(x.Rules[0].Comment)
 			}
 		default:
-			h := hooked{}
-			for i, hash := range hashes {
-				if hash == "" {
-					continue
+			h := hooked{head: leading(hashes)}
+			for _, hash := range hashes {
+				if hash != "" {
+					h.hashes = append(h.hashes, hash)
 				}
-				if i == 0 {
-					h.first = hash
-				}
-				h.hashes = append(h.hashes, hash)
 			}
 			if len(h.hashes) > 0 {
 				c.hooks[x.Name] = h
@@ -51,6 +49,22 @@ func contentOf(chains []xtables.Chain) content {
 		}
 	}
 	return c
+}
+
+func hashesOf(rules []xtables.Rule) []string {
+	hashes := make([]string, len(rules))
+	for i, r := range rules {
+		hashes[i] = sealText(r.Seal)
+	}
+	return hashes
+}
+
+// leading returns the hashes before the first rule that is not ours.
+func leading(hashes []string) []string {
+	if i := slices.Index(hashes, ""); i >= 0 {
+		return hashes[:i]
+	}
+	return hashes
 }
 
 // marksNote tells a later life of the agent which marks the rules use.

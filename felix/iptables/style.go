@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
@@ -37,8 +38,8 @@ func (s style) accepted(target string) []rule {
 // markChains are where rules go to that let a packet through or leave the tier.
 func (s style) markChains() []chain {
 	return []chain{
-		newChain(allowChain, []rule{{spec: s.marks.only(s.marks.accept), note: marksNote(s.marks)}}),
-		newChain(passChain, specs(s.marks.only(s.marks.pass))),
+		newChain(allowChain, specs(s.marks.only(s.marks.accept))),
+		newChain(passChain, []rule{{spec: s.marks.only(s.marks.pass), note: marksNote(s.marks)}}), // fewer go there
 	}
 }
 
@@ -104,6 +105,19 @@ func (s style) programOf(id ir.ProgramID, p *ir.Program) chain {
 	rules := s.programRules(p)
 	if len(rules) > 0 {
 		rules[0].note = id.Policy.String()
+		last := &rules[len(rules)-1]
+		last.spec = s.atEnd(last.spec)
 	}
 	return newChain(name, rules)
+}
+
+// atEnd says what the last rule of a chain says in one step less: behind it the
+// chain returns by itself.
+func (s style) atEnd(spec string) string {
+	for chain, bit := range map[string]uint32{allowChain: s.marks.accept, passChain: s.marks.pass} {
+		if matches, ok := strings.CutSuffix(spec, "-g "+chain); ok {
+			return matches + s.marks.only(bit)
+		}
+	}
+	return spec
 }

@@ -26,13 +26,14 @@ type table struct {
 	// inherited are the chains that an earlier life of the agent left. Until all is
 	// known they are better than what we would write, and stay.
 	inherited map[string]struct{}
-	writes    int // transactions that the kernel took
+	left      map[string]hooked // likewise our rules in built-in chains
+	writes    int               // transactions that the kernel took
 }
 
 func newTable(name string, t *tool) *table {
 	return &table{
 		name: name, tool: t, want: map[string]chain{}, groups: map[string][]string{}, drops: map[string]int{},
-		dirty: map[string]struct{}{}, refused: map[string]error{}, inherited: map[string]struct{}{},
+		dirty: map[string]struct{}{}, refused: map[string]error{}, inherited: map[string]struct{}{}, left: map[string]hooked{},
 	}
 }
 
@@ -42,11 +43,7 @@ func (t *table) set(c chain) {
 		return
 	}
 	t.want[c.name] = c
-	for _, tag := range c.tags() {
-		if t.drops[tag]++; t.drops[tag] == 1 {
-			t.set(dropFor(tag))
-		}
-	}
+	t.hold(c)
 	t.letGo(old)
 	delete(t.refused, c.name)
 	t.compare(c.name)
@@ -58,6 +55,27 @@ func (t *table) unset(name string) {
 	t.letGo(old)
 	delete(t.refused, name)
 	t.compare(name)
+}
+
+// hook sets our rules in built-in chains.
+func (t *table) hook(hooks []hook) {
+	before := t.hooks
+	t.hooks = hooks
+	for _, h := range hooks {
+		t.hold(h.chain)
+	}
+	for _, h := range before {
+		t.letGo(h.chain)
+	}
+}
+
+// hold makes the chains that drop for the reasons which c has.
+func (t *table) hold(c chain) {
+	for _, tag := range c.tags() {
+		if t.drops[tag]++; t.drops[tag] == 1 {
+			t.set(dropFor(tag))
+		}
+	}
 }
 
 // letGo forgets the chains that drop for reasons which only c had.
@@ -126,9 +144,13 @@ func (t *table) inherit() {
 			t.inherited[name] = struct{}{}
 		}
 	}
+	maps.Copy(t.left, t.have.hooks)
 }
 
-func (t *table) release() { clear(t.inherited) }
+func (t *table) release() {
+	clear(t.inherited)
+	clear(t.left)
+}
 
 // frozen reports whether a chain stays as an earlier life of the agent left it:
 // if nobody else has changed it since. The chains of an endpoint do while they
@@ -158,8 +180,8 @@ func (t *table) hooked(sweep bool) bool {
 		have := t.have.hooks[builtin]
 		var hashes []string
 		for _, h := range want {
-			hashes = append(hashes, h.chain.hashes[0])
-			if h.first && have.first != h.chain.hashes[0] {
+			hashes = append(hashes, h.chain.hashes...)
+			if h.first && !h.heads(have.head) {
 				return false
 			}
 		}
@@ -171,7 +193,8 @@ func (t *table) hooked(sweep bool) bool {
 }
 
 // hooksByChain returns the jumps that built-in chains shall have: in a sweep none
-// is for chains in which we want none and had some.
+// is for chains in which we want none and had some. Those that are as an earlier
+// life of the agent left them stay so, and are no part of it.
 func (t *table) hooksByChain(sweep bool) map[string][]hook {
 	by := map[string][]hook{}
 	if sweep {
@@ -180,7 +203,9 @@ func (t *table) hooksByChain(sweep bool) map[string][]hook {
 		}
 	}
 	for _, h := range t.hooks {
-		by[h.builtin] = append(by[h.builtin], h)
+		if left, ok := t.left[h.builtin]; !ok || !left.equal(t.have.hooks[h.builtin]) {
+			by[h.builtin] = append(by[h.builtin], h)
+		}
 	}
 	return by
 }
@@ -254,16 +279,18 @@ func (t *table) check() error {
 	if t.tool.flavour == Legacy {
 		return nil
 	}
-	for _, h := range t.hooks {
-		if !h.first {
-			continue
-		}
-		head, err := t.tool.head(t.name, h.builtin)
-		if err != nil {
-			return fmt.Errorf("table %s: %w", t.name, err)
-		}
-		if commentHash(head) != h.chain.hashes[0] {
-			t.known = false
+	for builtin, hooks := range t.hooksByChain(false) {
+		for _, h := range hooks {
+			if !h.first {
+				continue
+			}
+			head, err := t.tool.head(t.name, builtin)
+			if err != nil {
+				return fmt.Errorf("table %s: %w", t.name, err)
+			}
+			if !h.heads(head) {
+				t.known = false
+			}
 		}
 	}
 	return nil

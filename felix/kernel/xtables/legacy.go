@@ -135,7 +135,7 @@ func (l layout) parse(info, entries []byte) ([]Chain, error) {
 			return nil, errBroken
 		default:
 			c := &chains[len(chains)-1]
-			c.Comments = append(c.Comments, comment(rest[l.entry:target]))
+			c.Rules = append(c.Rules, legacyRule(rest[l.entry:target]))
 		}
 		at += next
 	}
@@ -149,28 +149,27 @@ func withoutPolicies(chains []Chain) ([]Chain, error) {
 	}
 	chains = chains[:len(chains)-1]
 	for i := range chains {
-		n := len(chains[i].Comments)
+		n := len(chains[i].Rules)
 		if n == 0 {
 			return nil, errBroken
 		}
-		chains[i].Comments = chains[i].Comments[:n-1]
+		chains[i].Rules = chains[i].Rules[:n-1]
 	}
 	return chains, nil
 }
 
-// comment returns what the comment match among matches says.
-func comment(matches []byte) string {
+// legacyRule reads the matches of a rule.
+func legacyRule(matches []byte) Rule {
+	var r Rule
 	for len(matches) >= matchSize {
 		size := int(binary.NativeEndian.Uint16(matches))
 		if size < matchSize || size > len(matches) {
-			return ""
+			break
 		}
-		if text(matches[2:31]) == "comment" {
-			return text(matches[matchSize:size])
-		}
+		r.match(text(matches[2:31]), matches[matchSize:size])
 		matches = matches[size:]
 	}
-	return ""
+	return r
 }
 
 // text is what stands before the first NUL.

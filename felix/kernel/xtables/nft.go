@@ -68,36 +68,25 @@ func (n *NFT) Table(table string, own func(chain string) bool) ([]Chain, error) 
 	}
 	for i := range chains {
 		c := &chains[i]
-		err := n.rules(table, c.Name, func() { c.Comments = nil }, func(comment string) { c.Comments = append(c.Comments, comment) })
-		if err != nil {
+		if c.Rules, err = n.Rules(table, c.Name); err != nil {
 			return nil, err
 		}
 	}
 	return chains, nil
 }
 
-// Head returns the comment of the first rule of a chain, "" if there is none.
-func (n *NFT) Head(table, chain string) (string, error) {
-	head, seen := "", false
-	err := n.rules(table, chain, func() { head, seen = "", false }, func(comment string) {
-		if !seen {
-			head, seen = comment, true
-		}
-	})
-	return head, err
-}
-
-// rules tells the comments of the rules of a chain. One that is gone has none.
-func (n *NFT) rules(table, chain string, forget func(), visit func(comment string)) error {
+// Rules reads the rules of a chain. One that is not there has none.
+func (n *NFT) Rules(table, chain string) ([]Rule, error) {
+	var rules []Rule
 	request := n.request(unix.NFT_MSG_GETRULE).String(unix.NFTA_RULE_TABLE, table).String(unix.NFTA_RULE_CHAIN, chain)
-	err := n.conn.Dump(request, forget, func(_ uint16, body []byte) error {
-		visit(commentOf(body))
+	err := n.conn.Dump(request, func() { rules = nil }, func(_ uint16, body []byte) error {
+		rules = append(rules, nftRule(body))
 		return nil
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("list rules of chain %s of table %s: %w", chain, table, err)
+		return nil, fmt.Errorf("list rules of chain %s of table %s: %w", chain, table, err)
 	}
-	return nil
+	return rules, nil
 }
 
 // chains lists the built-in chains of a table and those that are own, without rules.
@@ -131,55 +120,101 @@ func attributes(body []byte) iter.Seq2[uint16, []byte] {
 	return nlsock.Attrs(body[min(4, len(body)):])
 }
 
-// commentOf reads the comment of a rule. Where it is depends on the version of the
-// program that wrote it: an expression, or the user data.
-func commentOf(rule []byte) string {
-	found := ""
-	for kind, value := range attributes(rule) {
+// nftRule reads a rule. Where comment and seal are depends on the version of the
+// program that wrote it: in matches of the older flavour, or in user data and in
+// the expressions that stand for a mark match.
+func nftRule(body []byte) Rule {
+	var r Rule
+	for kind, value := range attributes(body) {
 		switch kind {
 		case unix.NFTA_RULE_EXPRESSIONS:
-			for _, expression := range nlsock.Attrs(value) {
-				if c, ok := commentMatch(expression); ok {
-					found = c
-					break
-				}
-			}
+			r.expressions(value)
 		case unix.NFTA_RULE_USERDATA:
 			if c, ok := commentData(value); ok {
-				found = c
+				r.Comment = c
 			}
 		}
 	}
-	return found
+	return r
 }
 
-// commentMatch reads the expression that stands for "-m comment".
-func commentMatch(expression []byte) (string, bool) {
-	isMatch := false
-	for kind, value := range nlsock.Attrs(expression) {
-		switch {
-		case kind == unix.NFTA_EXPR_NAME:
-			isMatch = nlsock.Text(value) == "match"
-		case kind == unix.NFTA_EXPR_DATA && isMatch:
-			return matchInfo(value)
+// expressions takes in those of a rule. A number that is compared with what an
+// empty mask has left is a seal.
+func (r *Rule) expressions(list []byte) {
+	masked := false
+	for _, expression := range nlsock.Attrs(list) {
+		name, data := "", []byte(nil)
+		for kind, value := range nlsock.Attrs(expression) {
+			switch kind {
+			case unix.NFTA_EXPR_NAME:
+				name = nlsock.Text(value)
+			case unix.NFTA_EXPR_DATA:
+				data = value
+			}
 		}
+		switch {
+		case name == "match":
+			r.nftMatch(data)
+		case name == "cmp" && masked:
+			if number := unequal(data); number != 0 {
+				r.Seal = number
+			}
+		}
+		masked = name == "bitwise" && emptyMask(data)
 	}
-	return "", false
 }
 
-func matchInfo(data []byte) (string, bool) {
-	isComment := false
+// nftMatch takes in a match of the older flavour.
+func (r *Rule) nftMatch(data []byte) {
+	name := ""
 	for kind, value := range nlsock.Attrs(data) {
-		switch {
-		case kind == unix.NFTA_MATCH_NAME:
-			if isComment = nlsock.Text(value) == "comment"; !isComment {
-				return "", false
-			}
-		case kind == unix.NFTA_MATCH_INFO && isComment:
-			return nlsock.Text(value), true
+		switch kind {
+		case unix.NFTA_MATCH_NAME:
+			name = nlsock.Text(value)
+		case unix.NFTA_MATCH_INFO:
+			r.match(name, value)
 		}
 	}
-	return "", false
+}
+
+// emptyMask reports whether a bitwise expression leaves nothing of a number.
+func emptyMask(data []byte) bool {
+	for kind, value := range nlsock.Attrs(data) {
+		if kind == unix.NFTA_BITWISE_MASK {
+			mask := dataValue(value)
+			return len(mask) == 4 && binary.NativeEndian.Uint32(mask) == 0
+		}
+	}
+	return false
+}
+
+// unequal returns the number that a comparison demands not to find, else 0.
+func unequal(data []byte) uint32 {
+	number, not := uint32(0), false
+	for kind, value := range nlsock.Attrs(data) {
+		switch kind {
+		case unix.NFTA_CMP_OP:
+			not = len(value) == 4 && binary.BigEndian.Uint32(value) == unix.NFT_CMP_NEQ
+		case unix.NFTA_CMP_DATA:
+			if v := dataValue(value); len(v) == 4 {
+				number = binary.NativeEndian.Uint32(v)
+			}
+		}
+	}
+	if !not {
+		return 0
+	}
+	return number
+}
+
+// dataValue returns the bytes in nested data, nil if there are none.
+func dataValue(nested []byte) []byte {
+	for kind, value := range nlsock.Attrs(nested) {
+		if kind == unix.NFTA_DATA_VALUE {
+			return value
+		}
+	}
+	return nil
 }
 
 // userComment is the kind of user data that is a comment (libnftnl's

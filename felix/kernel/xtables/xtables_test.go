@@ -23,13 +23,14 @@ const script = `*filter
 -A mine -m comment --comment "a:1 \"quoted\"" -j RETURN
 -A mine -j DROP
 -A theirs -m comment --comment "theirs" -j DROP
--A mine -m comment --comment "last" -j LOG --log-prefix "x"
+-A mine -m mark --mark 0x1/0x1 -m comment --comment "last" -m mark ! --mark 0xfedcba98/0x0 -j LOG --log-prefix "x"
+-A mine -m mark ! --mark 0x5/0x5 -j MARK --set-xmark 0x0/0x0
 COMMIT
 `
 
 var want = map[string]xtables.Chain{
-	"INPUT": {Name: "INPUT", Builtin: true, Comments: []string{"first of INPUT", ""}},
-	"mine":  {Name: "mine", Comments: []string{`a:1 "quoted"`, "", "last"}},
+	"INPUT": {Name: "INPUT", Builtin: true, Rules: []xtables.Rule{{Comment: "first of INPUT"}, {}}},
+	"mine":  {Name: "mine", Rules: []xtables.Rule{{Comment: `a:1 "quoted"`}, {}, {Comment: "last", Seal: 0xfedcba98}, {}}},
 	"empty": {Name: "empty"},
 }
 
@@ -38,10 +39,10 @@ var want = map[string]xtables.Chain{
 func index(chains []xtables.Chain) map[string]xtables.Chain {
 	by := map[string]xtables.Chain{}
 	for _, c := range chains {
-		if len(c.Comments) == 0 {
-			c.Comments = nil
+		if len(c.Rules) == 0 {
+			c.Rules = nil
 		}
-		if c.Comments != nil || !c.Builtin {
+		if c.Rules != nil || !c.Builtin {
 			by[c.Name] = c
 		}
 	}
@@ -85,7 +86,7 @@ func read(t testing.TB, ns *kerneltest.Namespace, f ir.Family, flavour, table st
 	return chains
 }
 
-func TestChainsAndCommentsAreReadInBothFlavoursAndFamilies(t *testing.T) {
+func TestChainsCommentsAndSealsAreReadInBothFlavoursAndFamilies(t *testing.T) {
 	for f := range programs {
 		for _, flavour := range []string{"nft", "legacy"} {
 			t.Run(fmt.Sprintf("%s/IPv%d", flavour, f), func(t *testing.T) {
@@ -122,7 +123,7 @@ func TestReadingMakesNoTable(t *testing.T) {
 	}
 }
 
-func TestTheHeadAndTheGenerationTellOfChanges(t *testing.T) {
+func TestRulesAndTheGenerationTellOfChanges(t *testing.T) {
 	ns := kerneltest.New(t)
 	restore(t, ns, ir.IPv6, "nft", script)
 	ns.Do(func() {
@@ -138,18 +139,18 @@ func TestTheHeadAndTheGenerationTellOfChanges(t *testing.T) {
 		if again, _ := n.Generation(); again != before {
 			t.Errorf("generation %d, then %d, without a change", before, again)
 		}
-		if head, err := n.Head("filter", "INPUT"); err != nil || head != "first of INPUT" {
-			t.Errorf("head of INPUT: %q, %v", head, err)
+		if rules, err := n.Rules("filter", "INPUT"); err != nil || len(rules) != 2 || rules[0].Comment != "first of INPUT" {
+			t.Errorf("rules of INPUT: %v, %v", rules, err)
 		}
-		if head, err := n.Head("filter", "nosuch"); err != nil || head != "" {
-			t.Errorf("head of a chain that is not there: %q, %v", head, err)
+		if rules, err := n.Rules("filter", "nosuch"); err != nil || len(rules) != 0 {
+			t.Errorf("rules of a chain that is not there: %v, %v", rules, err)
 		}
 		ns.Run("ip6tables-nft", "-I", "INPUT", "1", "-j", "ACCEPT")
 		if after, _ := n.Generation(); after == before {
 			t.Error("the generation is the same after a change")
 		}
-		if head, err := n.Head("filter", "INPUT"); err != nil || head != "" {
-			t.Errorf("head of INPUT after an insertion: %q, %v", head, err)
+		if rules, err := n.Rules("filter", "INPUT"); err != nil || len(rules) != 3 || rules[0].Comment != "" {
+			t.Errorf("rules of INPUT after an insertion: %v, %v", rules, err)
 		}
 	})
 }
