@@ -127,6 +127,27 @@ type NodeConfigurationSpec struct {
 	// +kubebuilder:validation:Maximum=65535
 	MTU int32 `json:"mtu,omitempty"`
 
+	// TCPMSSClamp tells both ends of TCP connections of pods, when they begin, not
+	// to send segments larger than the node knows the way to take. For networks
+	// that swallow what routers say of packets that are too large. Default
+	// Disabled.
+	// +optional
+	TCPMSSClamp Switch `json:"tcpMSSClamp,omitempty"`
+
+	// PodTunnels lets pods send packets that carry packets: IP in IP, and UDP to
+	// port 4789. A pod that may do so can have what it sends look as if it came
+	// from elsewhere, behind the end of its tunnel. Default Disabled.
+	// +optional
+	PodTunnels Switch `json:"podTunnels,omitempty"`
+
+	// ExternalTunnelSources are addresses beside those of nodes that may put
+	// packets into the node's tunnels: who has one is believed whatever source the
+	// packets inside have. At most 64. Default: none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	ExternalTunnelSources []Net `json:"externalTunnelSources,omitzero"`
+
 	// Encryption of packets from pods to pods of other nodes, by WireGuard.
 	// +optional
 	Encryption NodeEncryption `json:"encryption,omitzero"`

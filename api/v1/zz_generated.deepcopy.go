@@ -1526,6 +1526,11 @@ func (in *NodeConfigurationSpec) DeepCopyInto(out *NodeConfigurationSpec) {
 		copy(*out, *in)
 	}
 	in.NATOutgoing.DeepCopyInto(&out.NATOutgoing)
+	if in.ExternalTunnelSources != nil {
+		in, out := &in.ExternalTunnelSources, &out.ExternalTunnelSources
+		*out = make([]Net, len(*in))
+		copy(*out, *in)
+	}
 	out.Encryption = in.Encryption
 }
 

@@ -28,6 +28,9 @@ func (o oracle) settings(w *desiredtest.World) {
 	s.FailsafeOut = strongest(mine, s.FailsafeOut, func(c *event.NodeConfiguration) *[]desired.Failsafe { return c.FailsafeOut })
 	s.Loops = strongest(mine, s.Loops, func(c *event.NodeConfiguration) *policy.Action { return c.Loops })
 	s.DropRecords = strongest(mine, s.DropRecords, func(c *event.NodeConfiguration) *bool { return c.DropRecords })
+	s.ClampMSS = strongest(mine, s.ClampMSS, func(c *event.NodeConfiguration) *bool { return c.ClampMSS })
+	s.PodTunnels = strongest(mine, s.PodTunnels, func(c *event.NodeConfiguration) *bool { return c.PodTunnels })
+	s.TunnelSources = strongest(mine, s.TunnelSources, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.TunnelSources })
 	s.MTU = strongest(mine, s.MTU, func(c *event.NodeConfiguration) *int { return c.MTU })
 	s.Masquerade.Ports = strongest(mine, s.Masquerade.Ports, func(c *event.NodeConfiguration) *ir.PortRange { return c.Masquerade.Ports })
 	for _, a := range strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Addr { return c.Masquerade.To }) {

@@ -347,6 +347,7 @@ func (d dice) configuration() (string, event.Value) {
 	c.Masquerade.To = sometimes(d, d.addrs())
 	c.Masquerade.InsideNodes = sometimes(d, d.chance(50))
 	c.Masquerade.InsideNets = sometimes(d, d.nets())
+	c.ClampMSS, c.PodTunnels, c.TunnelSources = sometimes(d, d.chance(50)), sometimes(d, d.chance(50)), sometimes(d, d.nets())
 	return c.Name, c
 }
 

@@ -57,6 +57,9 @@ func (s *settings) drain(in *inputs) {
 		override(&now.Loops, c.Loops)
 		override(&now.DropRecords, c.DropRecords)
 		override(&now.MTU, c.MTU)
+		override(&now.ClampMSS, c.ClampMSS)
+		override(&now.PodTunnels, c.PodTunnels)
+		override(&now.TunnelSources, c.TunnelSources)
 		if c.Masquerade.To != nil {
 			now.Masquerade.To4, now.Masquerade.To6 = byFamily(*c.Masquerade.To)
 		}

@@ -56,6 +56,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		FailsafeOut: []desired.Failsafe{{Protocol: policy.UDP, Port: 2}},
 		Masquerade:  desired.Masquerade{To4: to4, To6: to6, Ports: ir.PortRange{First: 3, Last: 4}},
 		Loops:       policy.Pass, MTU: 1400, DropRecords: false,
+		ClampMSS: true, PodTunnels: true, TunnelSources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 	}
 	defaults := reflect.ValueOf(desired.DefaultSettings())
 	for i := range defaults.NumField() {
@@ -67,6 +68,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.Backend, c.Flavour, c.Marks, c.PodToHost, c.Invalid, c.Recheck = &want.Backend, &want.Flavour, &want.Marks, &want.PodToHost, &want.Invalid, &want.Recheck
 		c.FailsafeIn, c.FailsafeOut, c.Loops, c.DropRecords, c.MTU = &want.FailsafeIn, &want.FailsafeOut, &want.Loops, &want.DropRecords, &want.MTU
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
+		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
 	}))
 	if diff := cmp.Diff(want, r.world.Settings, compare); diff != "" {
 		t.Error(diff)

@@ -23,9 +23,9 @@ func Attacks(t *testing.T, b Backend) {
 		{"forged sources", (*world).forgedSources},
 		{"sources that only one pod may use", (*world).furtherSources},
 		{"a forged packet of an open connection", (*world).forgedEstablished},
-		{"tunnels that a pod builds", (*world).tunnelsOfPods},
-		{"tunnels that a stranger builds", (*world).tunnelsOfStrangers},
-		{"Item81: what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
+		{"Item71: tunnels that a pod builds", (*world).tunnelsOfPods},
+		{"Item71: tunnels that a stranger builds", (*world).tunnelsOfStrangers},
+		{"Items 72 and 81: what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
 		{"Item88: router messages", (*world).routerMessages},
 		{"packets of no connection", (*world).invalidPackets},
 		{"fragments", (*world).fragments},
@@ -117,6 +117,16 @@ func (w *world) tunnelsOfPods() {
 			w.all(false, []shot{w.shot("a", to, is6, policy.UDP, 4789), w.shot("a", to, is6, ipInIP, 0)})
 		}
 	}
+	d := w.open()
+	d.Settings.PodTunnels = true
+	w.apply(d)
+	for _, is6 := range bothFamilies {
+		for _, to := range []string{"b", "out0", "rem1"} {
+			w.all(true, []shot{w.shot("a", to, is6, policy.UDP, 4789), w.shot("a", to, is6, ipInIP, 0)})
+		}
+	}
+	w.apply(w.open())
+	w.all(false, []shot{w.shot("a", "b", false, policy.UDP, 4789), w.shot("a", "b", true, ipInIP, 0)})
 }
 
 // tunnelsOfStrangers: nobody but a node that is known may put a packet inside of

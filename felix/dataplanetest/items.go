@@ -27,6 +27,7 @@ func Items(t *testing.T, b Backend) {
 		{"Item41TheOwnNodeReachesItsPodsAndOthersAskPolicy", (*world).ownNode},
 		{"Item42APodReachesItselfThroughAService", (*world).itself},
 		{"Item46ErrorsAboutAConnectionPassAndPingsAskPolicy", (*world).errors},
+		{"SegmentsOfTCPFitTheWayWhereThatIsAskedFor", (*world).clamped},
 		{"Item80PodsHideWhenTheyLeaveTheCluster", (*world).masquerade},
 		{"Item82RulesStayWithoutAnAgentAndGoWhenAsked", (*world).stay},
 		{"Item83NothingGoesBeforeEverythingIsKnown", (*world).keep},

@@ -6,7 +6,7 @@ import "github.com/koratnet/korat/policy/eval"
 // becomes of it.
 func (s Settings) Rules() eval.HostRules {
 	return eval.HostRules{
-		PodToHost: s.PodToHost, Invalid: s.Invalid, Loops: s.Loops,
+		PodToHost: s.PodToHost, Invalid: s.Invalid, Loops: s.Loops, PodTunnels: s.PodTunnels,
 		FailsafeIn: failsafes(s.FailsafeIn), FailsafeOut: failsafes(s.FailsafeOut),
 	}
 }

@@ -75,6 +75,13 @@ type Settings struct {
 	MTU int
 	// DropRecords: denied packets are told to NFLOG group DropGroup.
 	DropRecords bool
+	// ClampMSS: when TCP connections of pods begin, both ends are told not to send
+	// segments larger than the way takes.
+	ClampMSS bool
+	// PodTunnels: pods may send packets that carry packets, to VXLANPort and in IP.
+	PodTunnels bool
+	// TunnelSources may put packets into the node's tunnels, beside NodesSet.
+	TunnelSources []netip.Prefix
 }
 
 // Equal reports whether s and o are the same. It reflects, so that no field can

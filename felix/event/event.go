@@ -208,6 +208,8 @@ type NodeConfiguration struct {
 	Loops                   *policy.Action
 	DropRecords             *bool
 	MTU                     *int
+	ClampMSS, PodTunnels    *bool
+	TunnelSources           *[]netip.Prefix
 	Encryption              EncryptionConfiguration
 }
 

@@ -142,7 +142,8 @@ func (f *Firewall) restyle() {
 	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {
 		s.formerly = f.style.marks.accept
 	}
-	everywhere := s.marks != f.style.marks || s.settings.DropRecords != f.style.settings.DropRecords || s.settings.Invalid != f.style.settings.Invalid
+	everywhere := s.marks != f.style.marks || s.settings.DropRecords != f.style.settings.DropRecords ||
+		s.settings.Invalid != f.style.settings.Invalid || s.settings.PodTunnels != f.style.settings.PodTunnels
 	f.style = s
 	f.lay()
 	if !everywhere {

@@ -42,6 +42,10 @@ func (s style) mangle() layer {
 	if len(l.points) > 0 {
 		l.chains = append(l.chains, s.markChains()...)
 	}
+	if s.settings.ClampMSS {
+		l.hooks = append(l.hooks, newHook("FORWARD", true, forwardChain))
+		l.chains = append(l.chains, newChain(forwardChain, clamped()))
+	}
 	return l
 }
 

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy/ir"
@@ -32,21 +33,40 @@ func (s style) nat() layer {
 // connections that choose the same at the same time lose one.
 func (s style) hide() []rule {
 	m := s.settings.Masquerade
-	behind, ports := "-j MASQUERADE --random-fully", " --to-ports %d-%d"
-	to := m.To(s.family)
-	if to.IsValid() {
-		behind = "-j SNAT --to-source " + to.String() + " --random-fully"
-	}
-	if m.Ports == (ir.PortRange{}) {
-		return specs(behind)
-	}
-	within := "-j MASQUERADE" + fmt.Sprintf(ports, m.Ports.First, m.Ports.Last) + " --random-fully"
-	if to.IsValid() {
-		host := to.String()
-		if s.family == ir.IPv6 {
-			host = "[" + host + "]"
+	var rules []rule
+	for _, p := range []struct {
+		name  string
+		ports ir.PortRange
+	}{{"tcp", m.Ports}, {"udp", m.UDPPorts(s.tunnelEnds)}} {
+		if p.ports != (ir.PortRange{}) {
+			rules = append(rules, specs("-p "+p.name+" "+s.behind(m.To(s.family), p.ports))...)
 		}
-		within = fmt.Sprintf("-j SNAT --to-source %s:%d-%d --random-fully", host, m.Ports.First, m.Ports.Last)
 	}
-	return specs("-p tcp "+within, "-p udp "+within, behind)
+	return append(rules, specs(s.behind(m.To(s.family), ir.PortRange{}))...)
+}
+
+// behind is the target that gives packets the source to, or the address of the
+// interface, and one of some ports, or any.
+func (s style) behind(to netip.Addr, ports ir.PortRange) string {
+	target, host := "-j MASQUERADE", ""
+	if to.IsValid() {
+		target, host = "-j SNAT --to-source ", to.String()
+	}
+	switch {
+	case ports == (ir.PortRange{}):
+		target += host
+	case !to.IsValid():
+		target += fmt.Sprintf(" --to-ports %d-%d", ports.First, ports.Last)
+	default:
+		target += fmt.Sprintf("%s:%d-%d", bracketed(to), ports.First, ports.Last)
+	}
+	return target + " --random-fully"
+}
+
+// bracketed is how an address before a port is written.
+func bracketed(a netip.Addr) string {
+	if a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
 }

@@ -40,6 +40,9 @@ func familyNets(nets []netip.Prefix, f ir.Family) []netip.Prefix {
 const vxlanPort = 4789
 
 func (s style) tunnels() []rule {
+	if s.settings.PodTunnels {
+		return nil
+	}
 	v := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Egress})
 	return []rule{v.when("-p 4"), v.when(fmt.Sprintf("-p udp -m udp --dport %d", vxlanPort))}
 }

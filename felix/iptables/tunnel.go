@@ -39,13 +39,10 @@ func (f *Firewall) ends() []desired.TunnelDevice {
 
 // around matches what carries the packets of a tunnel.
 func around(d desired.TunnelDevice) string {
-	switch d.Kind.Encapsulation() {
-	case desired.IPIP:
-		return "-p 4"
-	case desired.WireGuard:
-		return fmt.Sprintf("-p udp -m udp --dport %d", d.Port)
+	if port, udp := d.UDPPort(); udp {
+		return fmt.Sprintf("-p udp -m udp --dport %d", port)
 	}
-	return fmt.Sprintf("-p udp -m udp --dport %d", desired.VXLANPort)
+	return "-p 4"
 }
 
 // node matches a node at an end of the packet, "src" or "dst".
@@ -63,7 +60,16 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 		rules = append(rules, specs(around(d)+" -m addrtype --dst-type LOCAL -g "+tunnelChain)...)
 	}
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress}).when("")
-	known := specs(s.node("src")+" -j CT --notrack", s.node("src")+" -j RETURN")
+	sources := []string{s.node("src")}
+	for _, p := range s.settings.TunnelSources {
+		if s.family.Is(p.Addr()) {
+			sources = append(sources, "-s "+p.String())
+		}
+	}
+	var known []rule
+	for _, from := range sources {
+		known = append(known, specs(from+" -j CT --notrack", from+" -j RETURN")...)
+	}
 	return rules, []chain{newChain(tunnelChain, append(known, stranger))}
 }
 

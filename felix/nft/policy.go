@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"net/netip"
 	"strconv"
 
 	"github.com/google/nftables/expr"
@@ -47,6 +48,9 @@ type style struct {
 	// no rule has to ask.
 	families []ir.Family
 	ends     tunnels // of this node
+	// podTunnels and sources are of the Settings: PodTunnels and TunnelSources.
+	podTunnels bool
+	sources    []netip.Prefix
 }
 
 func styleOf(s desired.Settings) style {
@@ -57,7 +61,7 @@ func styleOf(s desired.Settings) style {
 	if len(bits) < 3 {
 		panic("bug: Settings with less than 4 bits of the mark")
 	}
-	return style{allowed: bits[0], passed: bits[1], waved: bits[2], records: s.DropRecords, families: bothFamilies}
+	return style{allowed: bits[0], passed: bits[1], waved: bits[2], records: s.DropRecords, families: bothFamilies, podTunnels: s.PodTunnels, sources: s.TunnelSources}
 }
 
 // snapLength is how much of a denied packet is told: the headers.

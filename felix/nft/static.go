@@ -149,6 +149,9 @@ const (
 // tunnels are asked for by all new packets of pods: the port stands first, because
 // few have it.
 func (s style) tunnels() []nftables.Rule {
+	if s.podTunnels {
+		return nil
+	}
 	reason := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Egress})
 	return []nftables.Rule{
 		rule(ofProtocol(ipInIP), reason),
@@ -199,14 +202,17 @@ func (s style) podToHost(set desired.Settings) nftables.Chain {
 
 // masquerade returns the chain that hides pods behind the node's address when
 // they leave the cluster.
-func masquerade(m desired.Masquerade) nftables.Chain {
+func (s style) masquerade(m desired.Masquerade) nftables.Chain {
 	var rules []nftables.Rule
 	for _, f := range bothFamilies {
 		from := append(ofFamily(f), source.inSet(f, desired.SetName(desired.MasqueradeSet, f), false)...)
 		match := append(from, destination.inSet(f, desired.SetName(desired.InsideSet, f), true)...)
-		if m.Ports != (ir.PortRange{}) {
-			for _, p := range []policy.Protocol{policy.TCP, policy.UDP} {
-				rules = append(rules, rule(ofProtocol(p), match, translate(f, m.To(f), m.Ports)))
+		for _, p := range []struct {
+			policy.Protocol
+			ports ir.PortRange
+		}{{policy.TCP, m.Ports}, {policy.UDP, m.UDPPorts(s.ends.of(f))}} {
+			if p.ports != (ir.PortRange{}) {
+				rules = append(rules, rule(ofProtocol(p.Protocol), match, translate(f, m.To(f), p.ports)))
 			}
 		}
 		rules = append(rules, rule(match, translate(f, m.To(f), ir.PortRange{})))

@@ -43,6 +43,11 @@ func (t tunnels) sorted() []desired.TunnelDevice {
 	return slices.SortedFunc(maps.Values(t), func(a, b desired.TunnelDevice) int { return cmp.Compare(a.Kind, b.Kind) })
 }
 
+// of returns the ends whose packets are of a family.
+func (t tunnels) of(f ir.Family) []desired.TunnelDevice {
+	return slices.DeleteFunc(t.sorted(), func(d desired.TunnelDevice) bool { return family(d.Kind) != f })
+}
+
 func family(kind desired.TunnelKind) ir.Family {
 	if kind.Is6() {
 		return ir.IPv6
@@ -52,12 +57,9 @@ func family(kind desired.TunnelKind) ir.Family {
 
 // around matches what carries the packets of a tunnel.
 func around(d desired.TunnelDevice) word {
-	port := uint16(desired.VXLANPort)
-	switch d.Kind.Encapsulation() {
-	case desired.IPIP:
+	port, udp := d.UDPPort()
+	if !udp {
 		return append(ofFamily(family(d.Kind)), ofProtocol(ipInIP)...)
-	case desired.WireGuard:
-		port = d.Port
 	}
 	return slices.Concat(ofProtocol(policy.UDP), destination.at(port), ofFamily(family(d.Kind)))
 }
@@ -89,7 +91,13 @@ func (t tunnels) chains(s style) []nftables.Chain {
 	var in, leave, nat []nftables.Rule
 	for _, d := range t.sorted() {
 		f, is := family(d.Kind), around(d)
-		in = append(in, rule(is, toHere(), fromNodes(f), word{&expr.Notrack{}}, accept), rule(is, toHere(), stranger))
+		in = append(in, rule(is, toHere(), fromNodes(f), word{&expr.Notrack{}}, accept))
+		for _, p := range s.sources {
+			if f.Is(p.Addr()) {
+				in = append(in, rule(is, toHere(), source.within(p, expr.CmpOpEq), word{&expr.Notrack{}}, accept))
+			}
+		}
+		in = append(in, rule(is, toHere(), stranger))
 		leave = append(leave, rule(is, toNodes(f), word{&expr.Notrack{}}))
 		if d.Addr.IsValid() {
 			nat = append(nat, rule(out(d.Kind.Device()), not(d.Addr), fromHere(), translate(f, netip.Addr{}, ir.PortRange{})))

@@ -160,7 +160,8 @@ func (f *Firewall) writeStatics() {
 	f.writeTunnels()
 	// A base chain costs every packet something, so these are there only with a
 	// purpose.
-	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), masquerade(f.settings.Masquerade))
+	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), f.style.masquerade(f.settings.Masquerade))
+	f.chains.wantIf(f.settings.ClampMSS, clamping())
 	f.chains.wantIf(f.sets.any(desired.ServicesSet) && f.settings.Loops == policy.Deny, f.style.unserved())
 }
 

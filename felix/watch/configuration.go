@@ -16,7 +16,7 @@ var (
 	invalid     = map[koratv1.InvalidConnections]policy.Action{koratv1.InvalidAllow: policy.Allow}
 	loops       = map[koratv1.Switch]policy.Action{koratv1.SwitchDisabled: policy.Pass}
 	recheck     = map[koratv1.EstablishedConnections]bool{koratv1.ConnectionsRecheck: true}
-	dropRecords = map[koratv1.Switch]bool{koratv1.SwitchEnabled: true}
+	enabled     = map[koratv1.Switch]bool{koratv1.SwitchEnabled: true}
 	insideNodes = map[koratv1.NATExclusion]bool{koratv1.ExcludePoolsAndNodes: true}
 	protocols   = map[string]policy.Protocol{"": policy.TCP, "TCP": policy.TCP, "UDP": policy.UDP, "SCTP": policy.SCTP}
 )
@@ -36,7 +36,8 @@ func nodeConfiguration(obj any) (string, event.Value) {
 		PodToHost: meaning(podToHost, s.PodToHost), Invalid: meaning(invalid, s.InvalidConnections),
 		Recheck:    meaning(recheck, s.EstablishedConnections),
 		FailsafeIn: failsafes(s.FailsafeInbound), FailsafeOut: failsafes(s.FailsafeOutbound),
-		Loops: meaning(loops, s.ServiceLoopPrevention), DropRecords: meaning(dropRecords, s.DropRecords),
+		Loops: meaning(loops, s.ServiceLoopPrevention), DropRecords: meaning(enabled, s.DropRecords),
+		ClampMSS: meaning(enabled, s.TCPMSSClamp), PodTunnels: meaning(enabled, s.PodTunnels), TunnelSources: nets(s.ExternalTunnelSources),
 	}
 	v.Encryption = event.EncryptionConfiguration{
 		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),

@@ -217,7 +217,7 @@ func (c *crossing) fromPod(p Packet) {
 	d := c.host.Evaluator.Chain(c.host.pod(c.way.In, p).Egress, p)
 	switch {
 	case d.Cause == ByState:
-	case p.Protocol == ipInIP || p.Protocol == policy.UDP && p.DstPort == vxlan:
+	case !c.host.Rules.PodTunnels && (p.Protocol == ipInIP || p.Protocol == policy.UDP && p.DstPort == vxlan):
 		d = c.by(ByTunnel, policy.Deny)
 	case c.hairpin(p):
 		d = c.by(ByItself, policy.Allow)

@@ -68,6 +68,8 @@ type HostRules struct {
 	Invalid policy.Action
 	// Loops: Deny drops what is passed on to an address of Services.
 	Loops policy.Action
+	// PodTunnels: pods may build tunnels.
+	PodTunnels bool
 	// FailsafeIn, by destination port of what comes in, and FailsafeOut, by that of
 	// what goes out, pass host endpoints but for their Forward chains. AtUntracked
 	// the other direction of these connections does too. So do the messages by which
