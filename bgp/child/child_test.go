@@ -45,7 +45,7 @@ func speak(runDir string) error {
 	}
 	return child.Run(context.Background(), child.Config{
 		RunDir: runDir, Version: version, Log: log,
-		New: func(restarted bool) child.Speaker {
+		New: func(restarted bool) reconcile.SpeakCloser {
 			return gobgp.New(gobgp.Options{Log: log, Restarted: restarted})
 		},
 	})
@@ -57,7 +57,7 @@ const version = "v1"
 func TestAClientFulfilsTheContract(t *testing.T) {
 	worlds := map[string]*speakertest.World{} // by subtest: contracts do not share networks
 	var mu sync.Mutex
-	over := func(t *testing.T, _ bool) speakertest.Speaker {
+	over := func(t *testing.T, _ bool) reconcile.SpeakCloser {
 		mu.Lock()
 		defer mu.Unlock()
 		if worlds[t.Name()] == nil {
@@ -80,14 +80,14 @@ type served struct {
 // Close ends the server.
 func (s served) Close() error { return s.end() }
 
-func serve(t *testing.T, runDir string, speaker child.Speaker) served {
+func serve(t *testing.T, runDir string, speaker reconcile.SpeakCloser) served {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- child.Run(ctx, child.Config{
 			RunDir: runDir, Version: version, Log: slog.New(slog.DiscardHandler),
-			New: func(bool) child.Speaker { return speaker },
+			New: func(bool) reconcile.SpeakCloser { return speaker },
 		})
 	}()
 	s := served{child.NewClient(runDir, func() {}), func() error {
@@ -326,7 +326,7 @@ func TestASpeakerEndsWithItsSocket(t *testing.T) {
 	go func() {
 		ended <- child.Run(t.Context(), child.Config{
 			RunDir: dir, Version: version, Log: slog.New(slog.DiscardHandler),
-			New: func(bool) child.Speaker { return new(speakertest.World).Speaker() },
+			New: func(bool) reconcile.SpeakCloser { return new(speakertest.World).Speaker() },
 		})
 	}()
 	wait(t, "it listens", func() bool { _, err := os.Stat(child.Socket(dir)); return err == nil })
@@ -341,14 +341,14 @@ func TestASpeakerEndsWithItsSocket(t *testing.T) {
 
 // slow is a speaker that takes its time to end, as one does that says goodbye.
 type slow struct {
-	child.Speaker
+	reconcile.SpeakCloser
 	ending, end chan struct{}
 }
 
 func (s slow) Close() error {
 	close(s.ending)
 	<-s.end
-	return s.Speaker.Close()
+	return s.SpeakCloser.Close()
 }
 
 // TestTheNextSpeakerWaitsForTheOneBefore: it stops answering before it has ended.

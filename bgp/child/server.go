@@ -53,14 +53,6 @@ const (
 	headerVersion = "Korat-Version"
 )
 
-// Speaker is what a Server serves.
-type Speaker interface {
-	reconcile.Speaker
-	// Close ends the speaker so that neighbours keep its paths where graceful
-	// restart was agreed.
-	Close() error
-}
-
 // Config is what a speaker's process is told by flags.
 type Config struct {
 	RunDir  string // the agent's
@@ -68,14 +60,14 @@ type Config struct {
 	Log     *slog.Logger
 	// New makes the speaker. restarted: the kernel still forwards by the routes of
 	// an earlier one.
-	New func(restarted bool) Speaker
+	New func(restarted bool) reconcile.SpeakCloser
 }
 
 // Server is a speaker's process.
 type Server struct {
 	cfg     Config
 	dir     string
-	speaker Speaker
+	speaker reconcile.SpeakCloser
 	stop    context.CancelFunc
 	dirty   chan struct{} // of capacity 1: the state is to be written
 

@@ -5,10 +5,11 @@ import (
 	"testing"
 
 	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/bgp/speakertest"
 )
 
-func speaking(_ *testing.T, restarted bool) speakertest.Speaker {
+func speaking(_ *testing.T, restarted bool) reconcile.SpeakCloser {
 	return gobgp.New(gobgp.Options{Log: slog.New(slog.DiscardHandler), Restarted: restarted})
 }
 

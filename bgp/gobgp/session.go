@@ -149,6 +149,10 @@ func established(ev *apiutil.WatchEventMessage_PeerEvent) bool {
 	return ev.Peer.State.SessionState == packet.BGP_FSM_ESTABLISHED
 }
 
+// Established reports whether the session with the peer at addr is up. It waits
+// for nothing.
+func (s *Speaker) Established(addr netip.Addr) bool { return s.sessions.up(addr) }
+
 // Sessions returns the state of every peer of the last Configure that could be
 // set up, ordered by address.
 func (s *Speaker) Sessions(ctx context.Context) ([]bgp.Session, error) {

@@ -60,6 +60,23 @@ func (r *routers) of(name string) (netip.Addr, string) {
 	}
 }
 
+// Unnumbered returns the addresses of those unnumbered peers whose router was heard
+// on their link, by Peer.Name.
+func (s *Speaker) Unnumbered() map[string]netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]netip.Addr{}
+	for _, p := range s.cfg.Peers {
+		if p.Interface == "" {
+			continue
+		}
+		if addr, _ := s.routers.of(p.Interface); addr.IsValid() {
+			out[p.Name] = addr
+		}
+	}
+	return out
+}
+
 // listen listens on exactly these links.
 func (r *routers) listen(names []string) {
 	r.mu.Lock()

@@ -16,7 +16,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -29,10 +28,13 @@ import (
 
 // Inner is the speaker that is guarded.
 type Inner interface {
-	reconcile.Speaker
-	// Close ends the speaker so that neighbours keep its paths where graceful
-	// restart was agreed.
-	Close() error
+	reconcile.SpeakCloser
+	// Established reports whether the session with the peer at addr is up. It is
+	// asked when every millisecond counts, and waits for nothing.
+	Established(addr netip.Addr) bool
+	// Unnumbered returns the addresses of those unnumbered peers that were found on
+	// their links, by Peer.Name.
+	Unnumbered() map[string]netip.Addr
 }
 
 // breakTime is how long the speaker may take to end one session.
@@ -110,10 +112,7 @@ func (s *Speaker) Close() error {
 
 // set makes the BFD sessions. The caller holds mu.
 func (s *Speaker) set(ctx context.Context) error {
-	addrs, err := s.unnumbered(ctx)
-	if err != nil {
-		return err // what runs goes on: without their addresses sessions would be ended
-	}
+	addrs := s.Unnumbered()
 	var sessions []bfd.Session
 	for _, p := range s.peers {
 		if p.Interface != "" {
@@ -137,23 +136,6 @@ func session(p bgp.Peer) bfd.Session {
 		},
 		MinTTL: p.BFD.MinTTL,
 	}
-}
-
-// unnumbered returns the addresses of those unnumbered peers that the speaker has
-// found, by name.
-func (s *Speaker) unnumbered(ctx context.Context) (map[string]netip.Addr, error) {
-	if !s.haveUnnumbered() {
-		return nil, nil
-	}
-	sessions, err := s.Inner.Sessions(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("addresses of unnumbered neighbours: %w", err)
-	}
-	out := map[string]netip.Addr{}
-	for _, one := range sessions {
-		out[one.Peer] = one.Addr
-	}
-	return out, nil
 }
 
 func (s *Speaker) haveUnnumbered() bool {
@@ -193,31 +175,15 @@ func (s *Speaker) changed(ctx context.Context, c bfd.Change) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, breakTime)
 	defer cancel()
-	if !c.Independent && !s.established(ctx, c.Peer) {
+	// Where the session ended before BFD noticed anything, the neighbour's connection
+	// was closed by its kernel: its control plane restarts, and takes along a BFD that
+	// is not independent of it. Graceful restart then goes on (RFC 5882 section 4.3.2).
+	// A neighbour that vanishes closes nothing, and BFD notices first.
+	if !c.Independent && !s.Established(c.Peer) {
 		s.log.Info("bfd failed while the neighbour restarts: its routes are kept", "peer", c.Peer)
 		return
 	}
 	if err := s.Break(ctx, c.Peer, "BFD: "+c.Diag.String()); err != nil && ctx.Err() == nil {
 		s.log.Error("session of a neighbour that failed", "peer", c.Peer, "error", err)
 	}
-}
-
-// established reports whether the BGP session is there still. Where it ended before
-// BFD noticed anything, the neighbour's connection was closed by its kernel: its
-// control plane restarts, and takes along a BFD that is not independent of it.
-// Graceful restart then goes on (RFC 5882 section 4.3.2). A neighbour that vanishes
-// closes nothing, and BFD notices first. Who does not answer the question is taken
-// for established.
-func (s *Speaker) established(ctx context.Context, peer netip.Addr) bool {
-	sessions, err := s.Inner.Sessions(ctx)
-	if err != nil {
-		s.log.Error("sessions beside bfd", "error", err)
-		return true
-	}
-	for _, one := range sessions {
-		if one.Addr == peer {
-			return one.Established
-		}
-	}
-	return false
 }

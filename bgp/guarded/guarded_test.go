@@ -29,10 +29,16 @@ type inner struct {
 }
 
 func (i *inner) Sessions(context.Context) ([]bgp.Session, error) {
+	return []bgp.Session{{Peer: "tor", Addr: there, Established: i.Established(there)}}, nil
+}
+
+func (i *inner) Established(netip.Addr) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return []bgp.Session{{Peer: "tor", Addr: there, Established: i.established}}, nil
+	return i.established
 }
+
+func (i *inner) Unnumbered() map[string]netip.Addr { return nil }
 
 func (i *inner) Break(_ context.Context, peer netip.Addr, why string) error {
 	i.mu.Lock()

@@ -53,6 +53,14 @@ type Speaker interface {
 	Break(ctx context.Context, addr netip.Addr, why string) error
 }
 
+// SpeakCloser is a Speaker in the hands of who ends it.
+type SpeakCloser interface {
+	Speaker
+	// Close ends the speaker so that neighbours keep its paths where graceful
+	// restart was agreed.
+	Close() error
+}
+
 // Lasting is a Speaker that outlives the agent: what it was told may be the words
 // of an earlier one. bgp/child makes one of a Speaker.
 type Lasting interface {

@@ -10,17 +10,10 @@ import (
 	"github.com/koratnet/korat/bgp/reconcile"
 )
 
-// Speaker is what the Contract is about.
-type Speaker interface {
-	reconcile.Speaker
-	// Close ends the speaker as the end of its process would.
-	Close() error
-}
-
 // Maker makes a speaker, silent yet. restarted ones follow on a closed one whose
 // routes are still in force. The speakers have addresses in 127/8 and ports of
 // their own.
-type Maker func(t *testing.T, restarted bool) Speaker
+type Maker func(t *testing.T, restarted bool) reconcile.SpeakCloser
 
 // Contract runs the scenarios that no item of Items stands for.
 func Contract(t *testing.T, make Maker) { run(t, make, 0) }

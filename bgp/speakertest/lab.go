@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/bgp"
+	"github.com/koratnet/korat/bgp/reconcile"
 )
 
 // lab is the speakers of one scenario.
@@ -29,7 +30,7 @@ type node struct {
 	asn         uint32
 	asks        bgp.Advertise // of every peer
 	restartTime time.Duration
-	speaker     Speaker
+	speaker     reconcile.SpeakCloser
 	tune        func(*bgp.Config) // before it is configured; nil: as it is
 	end         func()
 

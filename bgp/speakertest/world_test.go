@@ -3,12 +3,13 @@ package speakertest_test
 import (
 	"testing"
 
+	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/bgp/speakertest"
 )
 
 func fakes() speakertest.Maker {
 	var world speakertest.World
-	return func(*testing.T, bool) speakertest.Speaker { return world.Speaker() }
+	return func(*testing.T, bool) reconcile.SpeakCloser { return world.Speaker() }
 }
 
 func TestFakesFulfilTheContract(t *testing.T) {

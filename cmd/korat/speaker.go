@@ -9,6 +9,7 @@ import (
 	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/bgp/gobgp"
 	"github.com/koratnet/korat/bgp/guarded"
+	"github.com/koratnet/korat/bgp/reconcile"
 )
 
 // speakerCommand speaks BGP for the agent of the same run directory.
@@ -28,7 +29,7 @@ func speakerCommand() *cobra.Command {
 			return err
 		}
 		c.Log = c.Log.With("part", "bgp")
-		c.New = func(restarted bool) child.Speaker {
+		c.New = func(restarted bool) reconcile.SpeakCloser {
 			return guarded.New(gobgp.New(gobgp.Options{Log: c.Log, Restarted: restarted}), c.Log)
 		}
 		return child.Run(cmd.Context(), c)

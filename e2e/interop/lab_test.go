@@ -23,6 +23,7 @@ import (
 	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/bgp/gobgp"
 	"github.com/koratnet/korat/bgp/guarded"
+	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	err := child.Run(ctx, child.Config{RunDir: dir, Log: log, New: func(restarted bool) child.Speaker {
+	err := child.Run(ctx, child.Config{RunDir: dir, Log: log, New: func(restarted bool) reconcile.SpeakCloser {
 		return guarded.New(gobgp.New(gobgp.Options{Log: log, Restarted: restarted}), log)
 	}})
 	if err != nil {

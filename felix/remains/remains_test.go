@@ -16,6 +16,7 @@ import (
 
 	"github.com/koratnet/korat/bgp/child"
 	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/bgp/reconcile"
 	"github.com/koratnet/korat/felix/backend"
 	"github.com/koratnet/korat/felix/bandwidth"
 	"github.com/koratnet/korat/felix/conflist"
@@ -241,7 +242,7 @@ func TestTheSpeakerEnds(t *testing.T) {
 	n := newNode(t)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- child.Run(context.WithoutCancel(t.Context()), child.Config{RunDir: n.RunDir, Log: n.Log, New: func(bool) child.Speaker {
+		ended <- child.Run(context.WithoutCancel(t.Context()), child.Config{RunDir: n.RunDir, Log: n.Log, New: func(bool) reconcile.SpeakCloser {
 			return gobgp.New(gobgp.Options{Log: n.Log})
 		}})
 	}()
