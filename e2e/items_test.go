@@ -78,10 +78,17 @@ var items = map[int]string{
 	62: "which pool, and reservations",
 	63: "pools and nodes that go and return",
 	64: "the first and the last address of a block are used",
+	70: "which nodes are of the same subnet",
+	71: "one device for IP in IP, and who may send to it",
+	72: "what nodes know of each other's ends of VXLAN, and its port",
+	73: "sources of what comes out of tunnels",
+	79: "the addresses of nodes change",
+	80: "masquerading",
+	81: "the node's own address in tunnels",
 }
 
 var (
-	testName = regexp.MustCompile(`(?m)^func TestItems?((?:\d+|To|And)+)`)
+	testName = regexp.MustCompile(`(?m)(?:^func Test|\{")Items?((?:\d+|To|And)+)`)
 	span     = regexp.MustCompile(`(\d+)(?:To(\d+))?`)
 )
 

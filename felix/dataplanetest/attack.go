@@ -25,7 +25,7 @@ func Attacks(t *testing.T, b Backend) {
 		{"a forged packet of an open connection", (*world).forgedEstablished},
 		{"Item71: tunnels that a pod builds", (*world).tunnelsOfPods},
 		{"Item71: tunnels that a stranger builds", (*world).tunnelsOfStrangers},
-		{"Items 72 and 81: what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
+		{"Item81: what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
 		{"Item88: router messages", (*world).routerMessages},
 		{"packets of no connection", (*world).invalidPackets},
 		{"fragments", (*world).fragments},
