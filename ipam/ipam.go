@@ -21,6 +21,7 @@ const (
 	Pods Use = 1 << iota
 	Tunnel
 	LoadBalancer
+	Floating
 )
 
 // DefaultUses are those of a pool that names none.

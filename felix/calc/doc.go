@@ -23,6 +23,8 @@
 //	   ├─▶ hosts               chains of this node's interfaces, and whose they are ─▶ HostEndpoints
 //	   ▼
 //	endpoints ◀── holders      chains of each local endpoint; one holder an address ─▶ Endpoints
+//	   ▲             │
+//	floats ──────────┤         floating addresses that lead to local endpoints
 //	                 │
 //	pools, blocks ─▶ routes    local pods over own blocks over learned next hops   ─▶ Routes
 //	   │             │

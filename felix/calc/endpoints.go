@@ -22,7 +22,7 @@ func newEndpoints() endpoints {
 	return endpoints{dirty: set{}, said: newSaid[string](sameEndpoint)}
 }
 
-func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects *subjects, policies *policies) {
+func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, floats *floats, subjects *subjects, policies *policies) {
 	for iface := range subjects.pods.dirtyThings { // changed endpoints are among them
 		e.dirty.add(iface)
 	}
@@ -31,6 +31,9 @@ func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects 
 		for iface := range holders.claims[a] {
 			e.dirty.add(iface)
 		}
+	}
+	for iface := range floats.woken {
+		e.dirty.add(iface)
 	}
 	for iface := range e.dirty {
 		ep := in.now[iface]
@@ -45,6 +48,7 @@ func (e *endpoints) drain(in *table[event.Endpoint], holders *holders, subjects 
 			Pod:        podOf(ep),
 			Addrs:      heldBy(iface, ep.Addrs, holders),
 			Sources:    ep.Sources,
+			Floating:   floats.to[iface],
 			Generation: ep.Generation,
 			Rates:      ep.Rates,
 			Ingress:    chain(active, policy.Ingress, policies.tiers, doubt),
@@ -77,7 +81,7 @@ func (e *endpoints) settle() { forget(&e.dirty) }
 
 func sameEndpoint(a, b *desired.Endpoint) bool {
 	return a.Interface == b.Interface && a.Pod == b.Pod && a.Generation == b.Generation && a.Rates == b.Rates &&
-		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources) && sameChain(a.Ingress, b.Ingress) && sameChain(a.Egress, b.Egress)
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Floating, b.Floating) && sameChain(a.Ingress, b.Ingress) && sameChain(a.Egress, b.Egress)
 }
 
 func sameChain(a, b ir.Chain) bool {

@@ -29,6 +29,7 @@ type Engine struct {
 	programs   programs
 	uses       uses
 	holders    holders
+	floats     floats
 	endpoints  endpoints
 	hosts      hosts
 	pools      pools
@@ -60,6 +61,7 @@ func New(cfg Config) *Engine {
 	e.programs = newPrograms()
 	e.uses = newUses()
 	e.holders = newHolders()
+	e.floats = newFloats(&e.in, &e.labels)
 	e.endpoints = newEndpoints()
 	e.hosts = newHosts()
 	e.pools = newPools()
@@ -102,7 +104,8 @@ func (e *Engine) Flush() desired.Delta {
 	e.programs.drain(&e.policies) // recompile only changed policies
 	e.uses.drain(&e.policies, &e.subjects)
 	e.holders.drain(&e.in.endpoints)
-	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.subjects, &e.policies)
+	e.floats.drain(&e.holders) // floating addresses → local endpoints
+	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.floats, &e.subjects, &e.policies)
 	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
 	e.advertised.drain(&e.in) // addresses of services that this node serves
@@ -112,8 +115,8 @@ func (e *Engine) Flush() desired.Delta {
 	e.blocks.drain(&e.in.blocks)
 	e.speaker.drain(&e.in)
 	e.tunnels.drain(&e.in, &e.settings, &e.blocks, &e.speaker) // in what packets reach other nodes
-	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.tunnels, &e.speaker)
-	e.paths.drain(&e.in, &e.blocks, &e.holders) // what we say to our neighbours
+	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.floats, &e.tunnels, &e.speaker)
+	e.paths.drain(&e.in, &e.blocks, &e.holders, &e.floats) // what we say to our neighbours
 	d := e.take()
 	if e.settings.again {
 		e.repeat(&d)
@@ -130,6 +133,7 @@ func (e *Engine) settle() {
 	e.subjects.settle()
 	e.policies.settle()
 	e.holders.settle()
+	e.floats.settle()
 	e.endpoints.settle()
 	e.hosts.settle()
 	e.advertised.settle()

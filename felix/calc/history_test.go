@@ -15,7 +15,7 @@ import (
 	"github.com/koratnet/korat/felix/event"
 )
 
-var compare = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
+var compare = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty()}
 
 const everyone = event.API | event.CNI | event.Neighbours
 

@@ -27,6 +27,10 @@ func (o oracle) route(w *desiredtest.World) {
 			w.Routes[b.CIDR] = desired.Route{Prefix: b.CIDR, Kind: desired.Unreachable}
 		}
 	}
+	for a, iface := range o.floating() {
+		p := netip.PrefixFrom(a, a.BitLen())
+		w.Routes[p] = desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
+	}
 	for _, ep := range all[*event.Endpoint](o.state) {
 		for _, a := range ep.Addrs {
 			p := netip.PrefixFrom(a, a.BitLen())

@@ -255,6 +255,12 @@ func (o oracle) endpoint(iface string, ep *event.Endpoint) desired.Endpoint {
 			out.Addrs = append(out.Addrs, a)
 		}
 	}
+	for a, to := range o.floating() {
+		if to == iface {
+			out.Floating = append(out.Floating, a)
+		}
+	}
+	slices.SortFunc(out.Floating, netip.Addr.Compare)
 	return out
 }
 

@@ -15,7 +15,7 @@ import (
 const nodesOnly = "(nodes)"
 
 // paths is what this node says to its neighbours: the blocks it owns, used or
-// not, the addresses of its pods, and what advertisements name. What it learned it
+// not, the addresses of its pods, floating ones too, and what advertisements name. What it learned it
 // never says again. Each peer is told the kinds and advertisements that it asks
 // for, which is the speaker's business.
 type paths struct {
@@ -38,12 +38,16 @@ func newPaths(node string) paths {
 	}
 }
 
-func (p *paths) drain(in *inputs, blocks *blocks, holders *holders) {
+func (p *paths) drain(in *inputs, blocks *blocks, holders *holders, floats *floats) {
 	for cidr := range blocks.changed {
 		p.dirty[origin{cidr, bgp.Blocks}] = struct{}{}
 	}
 	for a := range holders.changed {
 		p.dirty[origin{single(a), bgp.Hosts}] = struct{}{}
+	}
+	for a := range floats.changed { // told as what it is, and as a block where peers are told these alone
+		p.dirty[origin{single(a), bgp.Hosts}] = struct{}{}
+		p.dirty[origin{single(a), bgp.Blocks}] = struct{}{}
 	}
 	_, self := in.nodes.was[p.node]
 	if self || len(in.advertisements.was)+len(in.pools.was) > 0 {
@@ -65,7 +69,7 @@ func (p *paths) drain(in *inputs, blocks *blocks, holders *holders) {
 	for o := range p.dirty {
 		var under []string
 		switch {
-		case o.kind == bgp.Blocks && blocks.own.has(o.prefix), o.kind == bgp.Hosts && held(holders, o.prefix):
+		case o.kind == bgp.Blocks && blocks.own.has(o.prefix), o.kind == bgp.Hosts && held(holders, o.prefix), o.kind != bgp.Prefixes && floats.has(o.prefix):
 			under = pooled(o, in, mine)
 		case o.kind == bgp.Prefixes:
 			under = naming(o.prefix, mine)

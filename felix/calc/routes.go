@@ -12,12 +12,14 @@ import (
 // may want the same one; the first of these wins:
 //
 //  1. the address of a local pod: out of its veth;
-//  2. a block that this node owns: unreachable, so that packets to addresses
+//  2. a floating address that leads to a local pod: out of its veth. What goes
+//     there is translated before it is routed, but for what the node sends itself;
+//  3. a block that this node owns: unreachable, so that packets to addresses
 //     nobody holds end here instead of circling between us and the neighbour
 //     that learned the block from us. A block of a single address has no such
 //     route: it would stand in the pod's place;
-//  3. a neighbour that a BGPPeer says to be behind a gateway: through that;
-//  4. what neighbours announce, as long as it is learnable and not in an own
+//  4. a neighbour that a BGPPeer says to be behind a gateway: through that;
+//  5. what neighbours announce, as long as it is learnable and not in an own
 //     block: nobody else speaks for our addresses, and no neighbour can take
 //     the node's other routes, its default route above all. A part of an own
 //     block that was given to another node is that node's to speak for. Where
@@ -33,8 +35,11 @@ func newRoutes() routes {
 	return routes{dirty: map[netip.Prefix]struct{}{}, said: newSaid[netip.Prefix](sameRoute)}
 }
 
-func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels, speaker *speaker) {
+func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders *holders, floats *floats, tunnels *tunnels, speaker *speaker) {
 	for a := range holders.changed {
+		r.mark(single(a))
+	}
+	for a := range floats.changed {
 		r.mark(single(a))
 	}
 	for p := range blocks.changed {
@@ -67,7 +72,7 @@ func (r *routes) drain(in *inputs, learnable *learnable, blocks *blocks, holders
 		r.mark(p)
 	}
 	for p := range r.dirty {
-		r.said.say(p, r.want(p, in, learnable, blocks, holders, tunnels, speaker))
+		r.said.say(p, r.want(p, in, learnable, blocks, holders, floats, tunnels, speaker))
 	}
 }
 
@@ -85,9 +90,12 @@ func (r *routes) moved(in *inputs, node string) bool {
 }
 
 // want returns the route to p, or nil.
-func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *blocks, holders *holders, tunnels *tunnels, speaker *speaker) *desired.Route {
+func (r *routes) want(p netip.Prefix, in *inputs, learnable *learnable, blocks *blocks, holders *holders, floats *floats, tunnels *tunnels, speaker *speaker) *desired.Route {
 	if p.IsSingleIP() {
 		if iface, held := holders.winner(p.Addr()); held {
+			return &desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
+		}
+		if iface := floats.leads[p.Addr()]; iface != "" {
 			return &desired.Route{Prefix: p, Kind: desired.Local, Interface: iface}
 		}
 	}

@@ -68,7 +68,7 @@ func balancerPool(p *koratv1.IPPool, all []koratv1.IPPool) (ipam.Pool, bool) {
 	}
 	for _, u := range p.Spec.AllowedUses {
 		out.Uses |= map[koratv1.PoolUse]ipam.Use{
-			koratv1.UsePods: ipam.Pods, koratv1.UseTunnel: ipam.Tunnel, koratv1.UseLoadBalancer: ipam.LoadBalancer,
+			koratv1.UsePods: ipam.Pods, koratv1.UseTunnel: ipam.Tunnel, koratv1.UseLoadBalancer: ipam.LoadBalancer, koratv1.UseFloating: ipam.Floating,
 		}[u]
 	}
 	if p.Spec.NamespaceSelector != "" {

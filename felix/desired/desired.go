@@ -38,11 +38,16 @@ func SetName(id ir.SetID, f ir.Family) string {
 
 // Endpoint is a local pod attachment as the data plane sees it.
 type Endpoint struct {
-	Interface  string // host side of the veth
-	Pod        string // namespace/name, for comments and messages
-	Addrs      []netip.Addr
-	Sources    []netip.Prefix // nothing that is neither of these nor of Addrs may come out of Interface
-	Generation uint64         // of event.Endpoint
+	Interface string // host side of the veth
+	Pod       string // namespace/name, for comments and messages
+	Addrs     []netip.Addr
+	Sources   []netip.Prefix // nothing that is neither of these nor of Addrs may come out of Interface
+	// Floating addresses lead to the one of Addrs of their family, which is there:
+	// packets to them are translated before anybody decides about them. What the pod
+	// sends to outside of desired.InsideSet with its own address leaves with the first
+	// of the family. Ascending.
+	Floating   []netip.Addr
+	Generation uint64 // of event.Endpoint
 	Rates      Rates
 	// Ingress decides about packets to the pod, Egress about packets from it.
 	Ingress, Egress ir.Chain

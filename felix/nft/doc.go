@@ -12,6 +12,7 @@
 //	input ───────────── from a pod: neighbours, from-pod; others: host endpoints
 //	mangle-postrouting  packets of the node: host endpoints
 //	nat-postrouting ─── masquerading
+//	nat-prerouting, nat-output, nat-floating: floating addresses
 //
 //	from-pod ── map by interface ── from/IFACE/… ── chain of a policy …
 //	to-pod ──── map by interface ── to/IFACE/… ──── chain of a policy …

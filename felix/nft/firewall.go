@@ -38,6 +38,8 @@ type Firewall struct {
 	written map[string][]string // chains of endpoints in the table, by interface
 	sources map[string]*desired.Endpoint
 	hostly  map[string]struct{} // chains and maps of host endpoints in the table
+	// floating are the chains of floating addresses in the table.
+	floating map[string]struct{}
 
 	// families are those that pods have had addresses of. A pod with the first of
 	// another has all rules written anew.
@@ -62,7 +64,7 @@ func New() (*Firewall, error) {
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
 		programs: map[ir.ProgramID]*ir.Program{}, printed: map[ir.ProgramID]sheet{}, unusable: map[string]error{},
 		dirtyEndpoints: map[string]struct{}{}, dirtyPrograms: map[ir.ProgramID]struct{}{}, dirtyStatics: true,
-		written: map[string][]string{}, sources: map[string]*desired.Endpoint{}, hostly: map[string]struct{}{},
+		written: map[string][]string{}, sources: map[string]*desired.Endpoint{}, hostly: map[string]struct{}{}, floating: map[string]struct{}{},
 		pending: map[string]struct{}{}, families: map[ir.Family]struct{}{},
 	}
 	f.style = styleOf(f.settings)
@@ -145,6 +147,7 @@ func (f *Firewall) chooseFamilies() {
 }
 
 func (f *Firewall) wantEndpoint(iface string, e *desired.Endpoint) {
+	f.dirtyStatics = f.dirtyStatics || !slices.Equal(floatsOf(f.endpoints[iface]), floatsOf(e))
 	delete(f.endpoints, iface)
 	delete(f.unusable, iface)
 	delete(f.pending, iface)

@@ -23,6 +23,10 @@ const (
 	loops     = "forward-services"
 	leaving   = "mangle-postrouting" // with the final destination and interface
 	nat       = "nat-postrouting"
+
+	floatingIn    = "nat-prerouting" // floating addresses become those of pods
+	floatingOut   = "nat-output"
+	floatingLeave = "nat-floating" // and the other way
 )
 
 // The chains that packets of all pods go through.
@@ -59,6 +63,8 @@ const (
 	toPrefix     = "to/"
 	sourcePrefix = "source/" // of those with more sources than their addresses
 	hostsPrefix  = "hosts/"
+
+	floatingPrefix = "floating/" // chains and maps of floating addresses
 )
 
 // attachment names the chains of e: they are others when another pod or other

@@ -64,6 +64,10 @@ func pod(obj any) (string, event.Value) {
 	for _, ip := range p.Status.PodIPs {
 		v.Addrs = appendAddr(v.Addrs, ip.IP)
 	}
+	// What cannot be read fails the pod's ADD.
+	if w, _ := annotation.Parse(v.Annotations, nil); len(w.Floating) > 0 {
+		v.Floating = &event.Floating{Addrs: w.Floating, Created: p.CreationTimestamp.Unix()}
+	}
 	return name, v
 }
 
@@ -204,13 +208,14 @@ func pool(obj any) (string, event.Value) {
 		v.Namespaces = namespaces
 	}
 	if errNodes != nil || errNamespaces != nil {
-		v.Disabled = true // the range stays known; nothing new is handed out of it
+		// The range stays known; nothing new is handed out of it.
+		v.Disabled, v.Namespaces = true, selector.Not(selector.All())
 	}
 	return o.Name, v
 }
 
 var poolUses = map[koratv1.PoolUse]ipam.Use{
-	koratv1.UsePods: ipam.Pods, koratv1.UseTunnel: ipam.Tunnel, koratv1.UseLoadBalancer: ipam.LoadBalancer,
+	koratv1.UsePods: ipam.Pods, koratv1.UseTunnel: ipam.Tunnel, koratv1.UseLoadBalancer: ipam.LoadBalancer, koratv1.UseFloating: ipam.Floating,
 }
 
 func reservation(obj any) (string, event.Value) {

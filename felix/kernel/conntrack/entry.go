@@ -34,7 +34,7 @@ const (
 	icmpType, icmpCode        = 5, 6
 	icmp6Type, icmp6Code      = 8, 9
 	filterOrig, filterReply   = 1, 2
-	filterBySrc               = 1 << 0
+	filterBySrc, filterByDst  = 1 << 0, 1 << 1
 	statusExpected            = 1 << 0 // IPS_EXPECTED: another connection announced it
 	portBytes, statusWordSize = 2, 4
 )
@@ -148,26 +148,29 @@ func deletion(e entry) *nlsock.Request {
 	return r
 }
 
-// end is the source of one direction of a connection: who opened it, or who
-// answers. The latter is the destination, behind a service too.
+// end is an end of a connection: who opened it, who answers, which is behind a
+// service too, or whom it asked for.
 type end uint16
 
 const (
-	origSource  end = attrOrig
-	replySource end = attrReply
+	origSource end = iota
+	replySource
+	origDestination
 )
 
 // about completes r with the filter: entries that have a at that end.
 func (w end) about(r *nlsock.Request, a netip.Addr) *nlsock.Request {
-	kind := uint16(ip4Src)
+	direction, kind, orig, reply := uint16(attrOrig), uint16(ip4Src), uint32(filterBySrc), uint32(0)
 	if a.Is6() {
 		kind = ip6Src
 	}
-	var orig, reply uint32 = filterBySrc, 0
-	if w == replySource {
-		orig, reply = reply, orig
+	switch w {
+	case replySource:
+		direction, orig, reply = attrReply, reply, orig
+	case origDestination:
+		kind, orig = kind+1, filterByDst // each source stands before its destination
 	}
-	r.Nest(uint16(w)|nlsock.NestedFlag, func() {
+	r.Nest(direction|nlsock.NestedFlag, func() {
 		r.Nest(tupleIP|nlsock.NestedFlag, func() { r.Attr(kind, a.AsSlice()) })
 	})
 	return r.Nest(attrFilter|nlsock.NestedFlag, func() { r.Uint32(filterOrig, orig).Uint32(filterReply, reply) })
@@ -175,8 +178,11 @@ func (w end) about(r *nlsock.Request, a netip.Addr) *nlsock.Request {
 
 // at returns the address of e at that end.
 func (w end) at(e *entry) netip.Addr {
-	if w == replySource {
+	switch w {
+	case replySource:
 		return e.reply.src
+	case origDestination:
+		return e.orig.dst
 	}
 	return e.orig.src
 }

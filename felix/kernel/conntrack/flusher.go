@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/koratnet/korat/felix/desired"
 )
@@ -20,6 +21,7 @@ type Flusher struct {
 	endpoints map[string]*desired.Endpoint // by interface
 	held      map[netip.Addr]string        // interfaces by address
 	stale     map[netip.Addr]struct{}      // to flush
+	strayed   map[netip.Addr]struct{}      // floating addresses, of which to flush what asked for them
 	complete  bool
 	// Until swept: own blocks, and what other nodes have, be it a part of one.
 	blocks, away map[netip.Prefix]struct{}
@@ -33,7 +35,7 @@ func NewFlusher() (*Flusher, error) {
 		return nil, err
 	}
 	return &Flusher{
-		table: t, endpoints: map[string]*desired.Endpoint{}, held: map[netip.Addr]string{}, stale: map[netip.Addr]struct{}{},
+		table: t, endpoints: map[string]*desired.Endpoint{}, held: map[netip.Addr]string{}, stale: map[netip.Addr]struct{}{}, strayed: map[netip.Addr]struct{}{},
 		blocks: map[netip.Prefix]struct{}{}, away: map[netip.Prefix]struct{}{},
 	}, nil
 }
@@ -49,6 +51,7 @@ func (f *Flusher) Name() string { return "conntrack" }
 func (f *Flusher) Want(d desired.Delta) {
 	for iface, e := range d.Endpoints {
 		old := f.endpoints[iface]
+		f.stray(old, e)
 		if old != nil {
 			f.leave(old, e)
 		}
@@ -88,6 +91,22 @@ func (f *Flusher) leave(old, is *desired.Endpoint) {
 	for _, a := range old.Addrs {
 		if _, same := kept[a]; !same || is.Generation != old.Generation {
 			f.stale[a] = struct{}{}
+		}
+	}
+}
+
+// stray marks the floating addresses that led to old and do not lead to is, or the
+// other way round. Packets to such an address may have been passed on as they were,
+// and all of their connection would be.
+func (f *Flusher) stray(old, is *desired.Endpoint) {
+	for _, pair := range [][2]*desired.Endpoint{{old, is}, {is, old}} {
+		if pair[0] == nil || !f.complete { // before, endpoints are heard of that have run for long
+			continue
+		}
+		for _, a := range pair[0].Floating {
+			if pair[1] == nil || !slices.Contains(pair[1].Floating, a) {
+				f.strayed[a] = struct{}{}
+			}
 		}
 	}
 }
@@ -139,6 +158,10 @@ func (f *Flusher) Apply(context.Context) error {
 		return err
 	}
 	clear(f.stale)
+	if err := f.table.flush(f.strayed, origDestination); err != nil {
+		return err
+	}
+	clear(f.strayed)
 	if f.swept || !f.complete {
 		return nil
 	}
