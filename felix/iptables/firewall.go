@@ -137,6 +137,7 @@ func (f *Firewall) restyle() {
 		services:   f.holds(desired.ServicesSet),
 		sources:    f.sources,
 		tunnelEnds: f.ends(),
+		closed:     inside && f.holds(desired.EncryptedSet),
 		masquerade: inside && f.holds(desired.MasqueradeSet),
 	}
 	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {

@@ -15,7 +15,8 @@ type layer struct {
 
 // mangle is where host endpoints decide about packets as their senders addressed
 // them, and about those of the node itself whose destination was translated: in
-// filter OUTPUT the kernel has not found yet through which interface they leave.
+// filter OUTPUT the kernel has not found yet through which interface they leave. It
+// stops what would leave in clear and must not, also where a connection is open.
 // Nothing is written where nobody wants that.
 func (s style) mangle() layer {
 	var l layer
@@ -42,9 +43,13 @@ func (s style) mangle() layer {
 	if len(l.points) > 0 {
 		l.chains = append(l.chains, s.markChains()...)
 	}
+	passing, others := s.clearOut()
 	if s.settings.ClampMSS {
+		passing = append(passing, clamped()...)
+	}
+	if len(passing) > 0 {
 		l.hooks = append(l.hooks, newHook("FORWARD", true, forwardChain))
-		l.chains = append(l.chains, newChain(forwardChain, clamped()))
+		l.chains = append(append(l.chains, others...), newChain(forwardChain, passing))
 	}
 	return l
 }

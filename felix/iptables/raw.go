@@ -44,6 +44,8 @@ func (s style) raw() layer {
 	var l layer
 	sources := s.podSources()
 	first, tunnel := s.tunnelsIn()
+	strange, clear := s.clearIn()
+	first, tunnel = append(first, strange...), append(tunnel, clear...)
 	if len(sources) == 1 && !s.hosts.early(policy.Ingress) { // no need for a chain
 		sources[0].spec = "-i " + anyPod + " " + sources[0].spec
 		l.hooks = []hook{{"PREROUTING", true, newChain("PREROUTING", append(first, sources...))}}

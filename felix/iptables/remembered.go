@@ -36,7 +36,7 @@ func (f *Firewall) wantFixed(id ir.SetID, c *desired.SetChange) {
 			f.fixed[id] = map[ir.Member]struct{}{}
 		}
 		return
-	case desired.ServicesSet, desired.MasqueradeSet, desired.InsideSet:
+	case desired.ServicesSet, desired.MasqueradeSet, desired.InsideSet, desired.EncryptedSet:
 	default:
 		return
 	}

@@ -22,6 +22,8 @@ type style struct {
 	services, masquerade bool
 	// sources are, by interface, those that a pod may send from beside its addresses.
 	sources map[string][]netip.Prefix
+	// closed: there are pools that never travel in clear.
+	closed bool
 	// tunnelEnds are this node's ends of tunnels of the family.
 	tunnelEnds []desired.TunnelDevice
 }

@@ -11,7 +11,7 @@ import (
 
 // fixed are the sets that rules of ours name whether or not the engine has told
 // of them.
-var fixed = []ir.SetID{desired.MasqueradeSet, desired.InsideSet, desired.ServicesSet}
+var fixed = []ir.SetID{desired.MasqueradeSet, desired.InsideSet, desired.ServicesSet, desired.EncryptedSet}
 
 // sets keep the members of the sets that policies name, one set of the table for
 // each family.

@@ -158,6 +158,7 @@ func (f *Firewall) writeStatics() {
 	}
 	f.writeHosts(h)
 	f.writeTunnels()
+	f.writeClear()
 	// A base chain costs every packet something, so these are there only with a
 	// purpose.
 	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), f.style.masquerade(f.settings.Masquerade))

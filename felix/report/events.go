@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -20,6 +21,10 @@ import (
 const (
 	ReasonSessionsDown = "BGPSessionsDown"
 	ReasonSessionsUp   = "BGPSessionsUp"
+	// ReasonNotEncrypted and ReasonEncrypted tell what the condition Encrypted came
+	// to say.
+	ReasonNotEncrypted = "NotEncrypted"
+	ReasonEncrypted    = "Encrypted"
 )
 
 const (
@@ -32,12 +37,15 @@ const (
 	agent = "korat-agent"
 )
 
-// teller makes Events of sessions that were lost or came up.
+// teller makes Events of sessions that were lost or came up, and of encryption.
 type teller struct {
 	client   rest.Interface // of group v1
 	told     map[string]koratv1.SessionState
 	last     time.Time
 	informed bool // told is of something
+	// encrypted is what of the condition of that name was told; empty: nothing asked
+	// for encryption.
+	encrypted metav1.ConditionStatus
 }
 
 // tell compares the sessions of n with those that were told, and writes at most one
@@ -47,10 +55,16 @@ func (t *teller) tell(ctx context.Context, n *koratv1.NodeNetwork, now time.Time
 		return nil
 	}
 	down, up := t.changes(n.Status.Sessions)
-	if len(down)+len(up) == 0 {
+	turned := t.turned(n.Status.Conditions)
+	if len(down)+len(up) == 0 && turned == nil {
 		return nil
 	}
 	t.last = now
+	if turned != nil {
+		if err := t.encryption(ctx, n, *turned, now); err != nil {
+			return err
+		}
+	}
 	if len(down) > 0 {
 		if err := t.sessions(ctx, n, corev1.EventTypeWarning, ReasonSessionsDown, down, now); err != nil {
 			return err
@@ -80,6 +94,29 @@ func (t *teller) changes(sessions []koratv1.SessionStatus) (down, up []string) {
 	}
 	t.told, t.informed = is, true
 	return down, up
+}
+
+// turned returns the condition Encrypted if it says something else than was told:
+// that all is well nobody needs to hear first.
+func (t *teller) turned(conditions []metav1.Condition) *metav1.Condition {
+	c := meta.FindStatusCondition(conditions, koratv1.ConditionEncrypted)
+	if c == nil {
+		t.encrypted = ""
+		return nil
+	}
+	was := t.encrypted
+	t.encrypted = c.Status
+	if c.Status == was || was == "" && c.Status == metav1.ConditionTrue {
+		return nil
+	}
+	return c
+}
+
+func (t *teller) encryption(ctx context.Context, n *koratv1.NodeNetwork, c metav1.Condition, now time.Time) error {
+	if c.Status == metav1.ConditionTrue {
+		return t.write(ctx, n, corev1.EventTypeNormal, ReasonEncrypted, "every other node is reached encrypted", now)
+	}
+	return t.write(ctx, n, corev1.EventTypeWarning, ReasonNotEncrypted, c.Message, now)
 }
 
 func (t *teller) sessions(ctx context.Context, n *koratv1.NodeNetwork, kind, reason string, sessions []string, now time.Time) error {

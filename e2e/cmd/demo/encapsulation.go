@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/e2e/lab/matrix"
 	"github.com/koratnet/korat/e2e/lab/topology"
@@ -32,6 +35,9 @@ func (s *story) encapsulation(ctx context.Context) {
 		}
 		s.check("kubectl patch of the pools with the encapsulation "+string(s.mode), err)
 	}
+	if s.encrypted = os.Getenv("ENCRYPTION"); s.encrypted != "" {
+		s.encrypt(ctx)
+	}
 	s.within(ctx, time.Minute, "every node sends to the pods of every pool in "+string(s.mode), s.everyoneSends)
 	told := ""
 	s.within(ctx, 30*time.Second, "every node says how it reaches the others, and why", func(ctx context.Context) error {
@@ -41,13 +47,31 @@ func (s *story) encapsulation(ctx context.Context) {
 			for _, w := range n.Status.Ways {
 				told += fmt.Sprintf("%s to %s in %s: %s, %s\n", n.Name, strings.Join(w.Nodes, ", "), w.Pool, w.Encapsulation, w.Reason)
 			}
-			if err == nil && s.mode != v1.EncapsulationNone && len(n.Status.Ways) == 0 {
+			if err == nil && s.wrapped() && len(n.Status.Ways) == 0 {
 				err = fmt.Errorf("%s says nothing", n.Name)
 			}
 		}
 		return err
 	})
 	s.show(told)
+}
+
+// encrypt asks for encryption on all nodes, and waits until each reaches all others so.
+// First it is preferred: nothing is lost while not all have told their keys.
+func (s *story) encrypt(ctx context.Context) {
+	for _, mode := range slices.Compact([]string{string(v1.EncryptionPreferred), s.encrypted}) {
+		_, err := s.kubectl(ctx, fmt.Sprintf("apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: encryption}\nspec: {encryption: {mode: %s}}\n", mode), "apply", "-f", "-")
+		s.check("kubectl apply of a NodeConfiguration with the encryption "+mode, err)
+		s.within(ctx, time.Minute, "every node reaches all others encrypted", func(ctx context.Context) error {
+			nodes, err := s.networks(ctx)
+			for _, n := range nodes {
+				if c := meta.FindStatusCondition(n.Status.Conditions, v1.ConditionEncrypted); c == nil || c.Status != metav1.ConditionTrue {
+					err = errors.Join(err, fmt.Errorf("%s says %v", n.Name, c))
+				}
+			}
+			return err
+		})
+	}
 }
 
 func (s *story) networks(ctx context.Context) ([]v1.NodeNetwork, error) {
@@ -79,10 +103,13 @@ func (s *story) everyoneSends(ctx context.Context) error {
 	return nil
 }
 
+// wrapped reports whether some packets between nodes travel in something.
+func (s *story) wrapped() bool { return s.mode != v1.EncapsulationNone || s.encrypted != "" }
+
 // tunneled reports whether packets from a to b travel in something.
 func (s *story) tunneled(a, b topology.Node) bool {
 	cross := strings.HasSuffix(string(s.mode), "CrossSubnet")
-	return s.mode != v1.EncapsulationNone && a.Name != b.Name && (!cross || a.Rack != b.Rack)
+	return s.wrapped() && a.Name != b.Name && (!cross || a.Rack != b.Rack || s.encrypted != "")
 }
 
 // inside returns the node's addresses inside of tunnels: it answers with them what

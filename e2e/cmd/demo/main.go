@@ -4,7 +4,8 @@
 // is 0 when none failed. With KEEP=1 in the environment the lab stays up, and
 // LAB=dual-stack or LAB=ipv6 makes one of other families of addresses.
 // BACKEND=NFTables or IPTables chooses the data plane, ENCAP=VXLAN, VXLANCrossSubnet,
-// IPIP or IPIPCrossSubnet what packets between nodes travel in.
+// IPIP or IPIPCrossSubnet what packets between nodes travel in, ENCRYPTION=Preferred
+// or Required whether they are encrypted.
 package main
 
 import (

@@ -21,7 +21,8 @@ type story struct {
 	bin string
 	lab *lab.Lab
 	// mode is what packets between nodes travel in.
-	mode v1.Encapsulation
+	mode      v1.Encapsulation
+	encrypted string // what is asked for, empty: nothing
 
 	ends   []matrix.End // the six pods, in the order of thePods
 	ends6  []matrix.End // the same under their second address, in a lab of two families

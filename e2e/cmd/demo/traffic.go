@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/e2e/lab/matrix"
 	"github.com/koratnet/korat/e2e/lab/topology"
 )
@@ -181,7 +180,7 @@ func (s *story) tables(ctx context.Context) {
 
 // remoteRoutes looks at how a node's kernel reaches pods of the other rack.
 func (s *story) remoteRoutes(ctx context.Context) {
-	if s.mode != v1.EncapsulationNone {
+	if s.wrapped() {
 		s.tunnelRoutes(ctx)
 		return
 	}

@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/report"
+)
+
+func TestAKeyIsAnnouncedWhileItsInterfaceWorks(t *testing.T) {
+	key := desired.Key{1}
+	n := &tunnels{wanted: map[desired.TunnelKind]desired.TunnelDevice{
+		desired.VXLAN4: {Kind: desired.VXLAN4}, desired.WireGuard4: {Kind: desired.WireGuard4, Key: key, Port: 51820},
+	}}
+	works := map[desired.TunnelKind]error{desired.VXLAN4: nil, desired.WireGuard4: nil}
+	if got := n.announced(works); got != nil {
+		t.Errorf("before the engine has said anything: %v", got)
+	}
+	n.told = 1
+	if got := n.announced(map[desired.TunnelKind]error{}); got != nil {
+		t.Errorf("before the kernel was asked: %v", got)
+	}
+	if got := n.announced(map[desired.TunnelKind]error{desired.WireGuard4: errors.New("refused")}); got == nil || len(got) > 0 {
+		t.Errorf("of an interface that does not work: %v", got)
+	}
+	want := []koratv1.WireGuardStatus{{Interface: "wg4-korat", PublicKey: key.String(), Port: 51820}}
+	if diff := cmp.Diff(want, n.announced(works)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhichNodesAreNotReachedEncrypted(t *testing.T) {
+	encrypted := desired.Way{Encapsulation: desired.WireGuard, Reason: desired.HasKey}
+	closed := desired.Way{Encapsulation: desired.WireGuard, Reason: desired.NoKey}
+	plain := desired.Way{Reason: desired.NoKey}
+	vxlan := desired.Way{Encapsulation: desired.VXLAN, Reason: desired.Always}
+	for name, c := range map[string]struct {
+		ways map[string]desired.PoolWays
+		want *report.Encryption
+	}{
+		"nothing asks for it": {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{vxlan: {"a"}}}}, nil},
+		"all are":             {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{encrypted: {"a", "b"}}}}, &report.Encryption{}},
+		"some are not": {
+			map[string]desired.PoolWays{
+				"p": {Nodes: map[desired.Way][]string{encrypted: {"a"}, plain: {"b"}}},
+				"q": {Nodes: map[desired.Way][]string{encrypted: {"a"}, vxlan: {"b", "c"}}},
+				"r": {Nodes: map[desired.Way][]string{closed: {"b"}}},
+			},
+			&report.Encryption{Closed: []string{"b"}, Clear: []string{"b", "c"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, encryption(c.ways)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

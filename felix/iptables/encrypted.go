@@ -1,0 +1,57 @@
+package iptables
+
+import (
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/policy"
+	"github.com/koratnet/korat/policy/ir"
+)
+
+// clearChain is where packets go of pools that never travel in clear, in raw those
+// that come and in filter those that leave.
+const clearChain = "KORAT-CLEAR"
+
+// clearIn returns what drops packets that claim to come from such a pool, or from any
+// to one, and come in clear: out of no tunnel that encrypts, and from no pod or
+// program here.
+func (s style) clearIn() (rules []rule, chains []chain) {
+	if !s.closed {
+		return nil, nil
+	}
+	rules = specs(
+		s.member(desired.EncryptedSet, "src")+" -j "+clearChain,
+		s.member(desired.EncryptedSet, "dst")+" "+s.member(desired.InsideSet, "src")+" -j "+clearChain)
+	return rules, []chain{newChain(clearChain, s.unless("-i", policy.Ingress, "lo"))}
+}
+
+// clearOut returns what drops packets that would leave in clear for such a pool, or
+// from one for any pool. Routes lead none of them out: this holds where a route of
+// somebody else does.
+func (s style) clearOut() (rules []rule, chains []chain) {
+	if !s.closed {
+		return nil, nil
+	}
+	rules = specs(
+		s.member(desired.EncryptedSet, "dst")+" -j "+clearChain,
+		s.member(desired.EncryptedSet, "src")+" "+s.member(desired.InsideSet, "dst")+" -j "+clearChain)
+	return rules, []chain{newChain(clearChain, s.unless("-o", policy.Egress))}
+}
+
+// member matches packets that have a member of a fixed set at an end, "src" or "dst".
+func (s style) member(id ir.SetID, end string) string {
+	return "-m set --match-set " + desired.SetName(id, s.family) + " " + end
+}
+
+// unless denies packets of all interfaces but those of pods, of tunnels that encrypt,
+// and others.
+func (s style) unless(flag string, d policy.Direction, others ...string) []rule {
+	rules := specs(flag + " " + anyPod + " -j RETURN")
+	for _, kind := range desired.TunnelKinds {
+		if kind.Encapsulation() == desired.WireGuard && kind.Is6() == (s.family == ir.IPv6) {
+			others = append(others, kind.Device())
+		}
+	}
+	for _, name := range others {
+		rules = append(rules, specs(flag+" "+name+" -j RETURN")...)
+	}
+	return append(rules, s.deny(desired.Reason{Cause: desired.Clear, Direction: d}).when(""))
+}
