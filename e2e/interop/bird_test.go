@@ -45,6 +45,9 @@ protocol bgp {{name .Addr}} {
 {{- if .GTSM}}
 	ttl security on;
 {{- end}}
+{{- if .Hops}}
+	multihop {{.Hops}};
+{{- end}}
 {{- if .BFD}}
 	# To an iBGP neighbour BIRD would speak multihop BFD.
 	direct;
@@ -121,6 +124,8 @@ func (r *bird) routes(v6 bool) map[string]route {
 			one = route{Stale: strings.Contains(line, "s]") || strings.Contains(line, "STALE")}
 		case f[0] == "BGP.next_hop:":
 			one.NextHop = f[1]
+		case f[0] == "BGP.as_path:":
+			one.Path = strings.Join(f[1:], " ")
 		case f[0] == "BGP.community:", f[0] == "BGP.large_community:":
 			for _, c := range strings.Split(strings.Join(f[1:], ""), ")(") {
 				one.Communities = strings.TrimSpace(one.Communities + " " + strings.ReplaceAll(strings.Trim(c, "()"), ",", ":"))

@@ -44,6 +44,7 @@ type neighbour struct {
 	Extended    bool // next hops of IPv4 are IPv6 (RFC 8950)
 	AddPaths    bool
 	Client      bool
+	Hops        int // how far away it may be at most; 0: on the link
 }
 
 // route is what a router knows of a prefix from one neighbour.
@@ -51,6 +52,7 @@ type route struct {
 	NextHop     string
 	Communities string // standard and large, in the order of the wire
 	Stale       bool
+	Path        string // AS numbers
 }
 
 // daemon is a kind of router.

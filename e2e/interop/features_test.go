@@ -39,6 +39,13 @@ var features = []feature{
 	{name: "reflection keeps the next hop", quick: true, test: reflection, cannot: map[string]string{
 		"top of rack": "It does not reflect.",
 	}},
+	{name: "another AS of our own", quick: true, test: localAS, cannot: notReflected},
+	{name: "our AS in paths, where it is allowed", quick: true, test: allowOwnAS, cannot: map[string]string{
+		"reflector": notReflected["reflector"], "GoBGP": "GoBGP does not tell a neighbour a path that has the neighbour's AS.",
+	}},
+	{name: "the router's AS replaced in paths", quick: true, test: replaceAS, cannot: notReflected},
+	{name: "private ASes removed from paths", quick: true, test: removePrivateAS, cannot: notReflected},
+	{name: "several hops away", quick: true, test: hopsAway, cannot: notReflected},
 	{name: "graceful restart: the router restarts", test: routerRestarts},
 	{name: "graceful restart: Korat is killed", quick: true, test: weRestart},
 	{name: "long-lived graceful restart: the router is away", test: routerAway},

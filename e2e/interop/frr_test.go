@@ -36,6 +36,9 @@ router bgp {{.AS}}
 {{- if .GTSM}}
  neighbor {{.Addr}} ttl-security hops 1
 {{- end}}
+{{- if .Hops}}
+ neighbor {{.Addr}} ebgp-multihop {{.Hops}}
+{{- end}}
 {{- if .BFD}}
  neighbor {{.Addr}} bfd 3 300 300
 {{- end}}
@@ -153,6 +156,7 @@ func (r *frr) detail(family, prefix string) route {
 	var one struct {
 		Paths []struct {
 			Stale          bool
+			ASPath         struct{ String string }
 			Community      struct{ List []string }
 			LargeCommunity struct{ List []string }
 			NextHops       []struct{ IP, Scope string }
@@ -165,7 +169,7 @@ func (r *frr) detail(family, prefix string) route {
 	for _, p := range one.Paths {
 		for _, nh := range p.NextHops {
 			if nh.Scope != "link-local" {
-				return route{nh.IP, strings.Join(slices.Concat(p.Community.List, p.LargeCommunity.List), " "), p.Stale}
+				return route{nh.IP, strings.Join(slices.Concat(p.Community.List, p.LargeCommunity.List), " "), p.Stale, p.ASPath.String}
 			}
 		}
 	}

@@ -36,6 +36,11 @@ enabled = true
 restart-time = {{$s.Restart}}
 notification-enabled = true
 long-lived-enabled = {{if $s.LongLived}}true{{else}}false{{end}}
+{{- if .Hops}}
+[neighbors.ebgp-multihop.config]
+enabled = true
+multihop-ttl = {{.Hops}}
+{{- end}}
 {{- if .BFD}}
 [neighbors.bfd.config]
 enabled = true
@@ -143,6 +148,7 @@ func (r *gobgpd) routes(v6 bool) map[string]route {
 			Type        int
 			NextHop     string
 			Communities []uint32
+			ASPaths     []struct{ ASNs []uint32 } `json:"as_paths"`
 			Value       any
 		}
 	}
@@ -158,6 +164,10 @@ func (r *gobgpd) routes(v6 bool) map[string]route {
 			one := route{Stale: p.Stale}
 			for _, a := range p.Attrs {
 				switch a.Type {
+				case 2:
+					for _, segment := range a.ASPaths {
+						one.Path = strings.Trim(fmt.Sprint(segment.ASNs), "[]")
+					}
 				case 3, 14:
 					one.NextHop = a.NextHop
 				case 8:
