@@ -55,8 +55,10 @@ conformance: cluster-build ## upstream's end-to-end tests of sig-network on a du
 	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
 	bin/cluster down --name conformance
 
-cluster-test: cluster-build ## the scenarios of the cluster with kubelets (some minutes, root)
-	go test -count=1 -timeout 20m ./e2e/cluster
+cluster-test: cluster-build ## installation, upgrade, removal, takeover on a cluster with kubelets (ten minutes, root; FROM=commit to upgrade from)
+	cd hack/helm && go build -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v4/cmd/helm
+	hack/previous-image.sh $(FROM)
+	go test -count=1 -timeout 40m ./e2e/cluster
 
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
 	VERSION=$(VERSION) hack/images.sh
@@ -76,7 +78,7 @@ unit: ## pure tests: nothing but Go
 	go test $$(go list ./... | grep -Ev '$(KERNEL)|/e2e')
 
 # Packages whose tests make network namespaces or start routers.
-KERNEL := felix/(kernel|bandwidth|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded|child)|cmd/korat-cni
+KERNEL := felix/(kernel|remains|bandwidth|flow|iptables|nft|backend|netmon|pod|cniserver|apply)|bgp/(gobgp|bfd|guarded|child)|cmd/korat-cni
 kernel: ## tests against the kernel and real routers, in namespaces of their own (root)
 	hack/gobgp.sh
 	go test -modfile=bin/src/korat.mod -p 1 $$(go list ./... | grep -E '$(KERNEL)')

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +20,9 @@ import (
 
 // bin is where `make cluster-build` puts what a cluster is made of.
 const bin = "../../bin"
+
+// newest is the image that every cluster has.
+const newest = bin + "/cluster-images/korat.tar"
 
 func down(t *testing.T, o cluster.Options) {
 	t.Helper()
@@ -45,7 +47,7 @@ func TestPodsOfTwoRacksReachEachOtherAndNothingIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	up := time.Since(start)
-	if err := c.Install(ctx, imageTag(t)); err != nil {
+	if err := c.Install(ctx, imageTag(t, newest)); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("up in %s, every node Ready %s later", up.Round(time.Second/10), (time.Since(start) - up).Round(time.Second/10))
@@ -55,12 +57,12 @@ func TestPodsOfTwoRacksReachEachOtherAndNothingIsLeft(t *testing.T) {
 	ping(ctx, t, c, "b1", b, a)
 }
 
-// imageTag is that of Korat's image among those of the cluster.
-func imageTag(t *testing.T) string {
+// imageTag is that of the image in an archive.
+func imageTag(t *testing.T, archive string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "tar", "-xOf", filepath.Join(bin, "cluster-images/korat.tar"), "index.json").Output()
+	out, err := exec.CommandContext(t.Context(), "tar", "-xOf", archive, "index.json").Output()
 	if err != nil {
-		t.Fatalf("Korat's image, which make cluster-build makes: %v", err)
+		t.Fatalf("image %s, which make cluster-test makes: %v", archive, err)
 	}
 	_, tag, _ := strings.Cut(string(out), `"org.opencontainers.image.ref.name":"`)
 	tag, _, _ = strings.Cut(tag, `"`)
@@ -70,21 +72,33 @@ func imageTag(t *testing.T) string {
 // runPod starts a pod on the node and returns its address.
 func runPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) netip.Addr {
 	t.Helper()
+	return running(ctx, t, c, startPod(ctx, t, c, node))
+}
+
+// startPod makes a pod on the node and returns its name.
+func startPod(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) string {
+	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod-" + node},
 		Spec: corev1.PodSpec{
-			NodeName:   node,
-			Containers: []corev1.Container{{Name: "c", Image: "registry.k8s.io/pause:3.10.1"}},
+			NodeName: node, TerminationGracePeriodSeconds: new(int64),
+			Containers:  []corev1.Container{{Name: "c", Image: "registry.k8s.io/pause:3.10.1"}},
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
 	}
 	err := lab.Eventually(ctx, func(ctx context.Context) error { return c.Apply(ctx, pod) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	var address netip.Addr
-	err = lab.Eventually(ctx, func(ctx context.Context) error {
+	return pod.Name
+}
+
+// running waits until a pod runs and returns its address.
+func running(ctx context.Context, t *testing.T, c *cluster.Cluster, name string) (address netip.Addr) {
+	t.Helper()
+	err := lab.Eventually(ctx, func(ctx context.Context) error {
 		var p corev1.Pod
-		if err := c.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: pod.Name}, &p); err != nil {
+		if err := c.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: name}, &p); err != nil {
 			return err
 		}
 		if p.Status.Phase != corev1.PodRunning {
