@@ -10,9 +10,10 @@ import (
 	"testing"
 )
 
-// items are the details of policy and of the life of pods that are easily got
-// wrong. They are numbered; a test that holds one has its number in its name
-// ("TestItem36…", "TestItems48To51And55…"), so that `grep -r Item36` finds them.
+// items are the details of policy, of the life of pods and of routes between nodes
+// that are easily got wrong. They are numbered; a test that holds one has its number
+// in its name ("TestItem36…", "TestItems48To51And55…"), so that `grep -r Item36` finds
+// them.
 var items = map[int]string{
 	1:  "a pod's address is alone in its network, and its host side answers for all",
 	2:  "the gateway of IPv6 is the host side's link-local address",
@@ -78,10 +79,20 @@ var items = map[int]string{
 	62: "which pool, and reservations",
 	63: "pools and nodes that go and return",
 	64: "the first and the last address of a block are used",
+	65: "packets to addresses that nobody has end here, and do not circle",
+	66: "what neighbours are told",
+	67: "what is taken from neighbours",
+	68: "reflectors keep next hops and leave the mesh",
+	69: "of two nodes one calls, and passwords change one session each",
 	70: "which nodes are of the same subnet",
 	71: "one device for IP in IP, and who may send to it",
 	72: "what nodes know of each other's ends of VXLAN, and its port",
 	73: "sources of what comes out of tunnels",
+	74: "equal paths share traffic",
+	75: "restarts without flaps, one soon after another too",
+	76: "whose routes are whose, and links that flap",
+	77: "which nodes announce the addresses of services",
+	78: "a node is left before its pods go, and ready without all of its peers",
 	79: "the addresses of nodes change",
 	80: "masquerading",
 	81: "the node's own address in tunnels",

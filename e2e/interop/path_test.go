@@ -106,3 +106,31 @@ func hopsAway(c *cell) {
 	c.n1.session(far, up)
 	c.hears(r, ours, c.n1.addr)
 }
+
+// others are two nodes behind the reflector that tell the same prefix.
+func (c *cell) others() (n2, n3 *node) {
+	n2, n3 = c.node("n2"), c.node("n3")
+	for _, n := range []*node{n2, n3} {
+		n.speak(config(c.role.peer(c.r1, n)), block(other))
+	}
+	return n2, n3
+}
+
+func addPath(c *cell) {
+	n2, n3 := c.others()
+	s, p := c.role.spec(c.r1, c.n1, n2, n3), c.role.peer(c.r1, c.n1)
+	s.Neighbours[0].AddPaths, p.AddPaths = true, true
+	c.start(c.r1, s)
+	c.n1.speak(config(p), block(ours))
+	c.n1.learns(other, n2.addr, n3.addr)
+}
+
+func reflection(c *cell) {
+	n2 := c.node("n2")
+	r := c.start(c.r1, c.role.spec(c.r1, c.n1, n2))
+	c.n1.speak(config(c.role.peer(c.r1, c.n1)), block(ours))
+	n2.speak(config(c.role.peer(c.r1, n2)), block(other))
+	c.n1.learns(other, n2.addr)
+	n2.learns(ours, c.n1.addr)
+	c.hears(r, ours, c.n1.addr)
+}
