@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"testing"
 
 	"github.com/koratnet/korat/bgp"
 )
@@ -132,5 +133,28 @@ func reflection(c *cell) {
 	n2.speak(config(c.role.peer(c.r1, n2)), block(other))
 	c.n1.learns(other, n2.addr)
 	n2.learns(ours, c.n1.addr)
+	c.hears(r, ours, c.n1.addr)
+}
+
+// TestItem77RoutersHearOfServicesFromReflectors: a router that has a session with the
+// reflector alone learns which node serves an address, and sends to that node.
+func TestItem77RoutersHearOfServicesFromReflectors(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	c := &cell{lab: l, daemon: frrDaemon{}, role: tor, n1: l.node("n1"), r1: l.machine("r1")}
+	n2 := c.node("n2")
+	r := c.start(c.r1, c.role.spec(c.r1, c.n1))
+	router, client := c.role.peer(c.r1, c.n1), reflector.peer(n2.machine, c.n1)
+	router.NextHop = bgp.NextHopKeep
+	client.ReflectorClient, client.Passive = true, true
+	conf := config(router, client)
+	conf.ClusterID = netip.MustParseAddr("244.0.0.1")
+	c.n1.speak(conf, block(ours))
+	server := reflector.peer(c.n1.machine, n2)
+	server.Advertise |= bgp.Services
+	const vip = "198.51.100.7/32"
+	n2.speak(config(server), block(other), bgp.Path{Prefix: netip.MustParsePrefix(vip), Kind: bgp.Services})
+	c.n1.learns(vip, n2.addr)
+	c.hears(r, vip, n2.addr)
 	c.hears(r, ours, c.n1.addr)
 }
