@@ -7,6 +7,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
 )
 
 // encryption decides which nodes are reached through WireGuard, and with what. It is
@@ -39,9 +40,11 @@ func (w encryptionWays) port(kind desired.TunnelKind) uint16 {
 	return w.port4
 }
 
-// closes reports whether packets to and from the pods of p never travel in clear.
+// closes reports whether packets to and from the pods of p never travel in clear. A
+// pool for services alone has none: its addresses are translated on the way, and a
+// route to nowhere would be asked first.
 func (w encryptionWays) closes(p *event.Pool) bool {
-	return w.mode == event.Required || p.Encrypted
+	return p.Encrypted || w.mode == event.Required && p.Uses != ipam.LoadBalancer
 }
 
 func newEncryption() encryption {

@@ -7,6 +7,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/desired/desiredtest"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
 )
 
 // encryption is what is asked for on this node.
@@ -25,7 +26,10 @@ func (o oracle) closed() (out []netip.Prefix) {
 	return out
 }
 
-func (o oracle) closes(p *event.Pool) bool { return p.Encrypted || o.asked().mode == event.Required }
+func (o oracle) closes(p *event.Pool) bool {
+	onlyServices := p.Uses == ipam.LoadBalancer
+	return p.Encrypted || !onlyServices && o.asked().mode == event.Required
+}
 
 func wireGuard(v6 bool) desired.TunnelKind {
 	if v6 {

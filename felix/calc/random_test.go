@@ -111,7 +111,7 @@ func (d dice) pod() (string, event.Value) {
 	p := &event.Pod{
 		Namespace: d.ns(), Name: fmt.Sprint("p", d.IntN(4)),
 		Node: pick(d, "me", "me", "other", ""), Addrs: d.addrs(), Labels: d.labels(70),
-		Account: pick(d, "", "default", "builder"), Ports: d.ports(), UID: d.uid(),
+		Account: pick(d, "", "default", "builder"), Ports: d.ports(), UID: d.uid(), Floating: d.floating(),
 	}
 	return p.Namespace + "/" + p.Name, p
 }
@@ -273,7 +273,10 @@ func (d dice) tier() (string, event.Value) {
 }
 
 func (d dice) pool() (string, event.Value) {
-	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20)}
+	if d.chance(40) {
+		return d.floatingPool()
+	}
+	p := ipam.Pool{Name: pick(d, "v4", "v6", "half"), BlockSize: 26, Disabled: d.chance(20), Uses: pick(d, 0, 0, 0, ipam.LoadBalancer)}
 	p.CIDR = netip.MustParsePrefix(pick(d, "10.0.0.0/16", "10.0.0.0/23", "fd00:10::/64"))
 	return p.Name, &event.Pool{Pool: p, Masquerade: d.chance(50), Silent: d.chance(20), Encrypted: d.chance(20), Modes: d.modes(p.CIDR.Addr().Is6())}
 }
@@ -348,10 +351,10 @@ func (d dice) configuration() (string, event.Value) {
 	c.Masquerade.InsideNodes = sometimes(d, d.chance(50))
 	c.Masquerade.InsideNets = sometimes(d, d.nets())
 	c.ClampMSS, c.PodTunnels, c.TunnelSources = sometimes(d, d.chance(50)), sometimes(d, d.chance(50)), sometimes(d, d.nets())
+	c.Encryption = d.encryption()
 	return c.Name, c
 }
 
-	c.Encryption = d.encryption()
 // state returns a random state of about n things.
 func (d dice) state(n int) state {
 	s := state{}
