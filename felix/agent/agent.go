@@ -136,7 +136,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer kernel.close()
 	registry.MustRegister(encryptionMetrics{kernel.encrypted})
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
-	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients), books: books}
+	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients, c.Node), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
 	if node.paths, err = pathmtu.New(func() []pathmtu.Peer { return pathPeers(kernel.reaches) }); err != nil {
 		return err

@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/floating"
 	"github.com/koratnet/korat/policy/selector"
 )
 
@@ -26,18 +29,67 @@ type asked interface {
 	Namespace(ctx context.Context, name string) (labels, annotations map[string]string, err error)
 }
 
-// directory knows the annotations of the node's pods, and namespaces.
+// directory knows the annotations of the node's pods, namespaces, and to whom
+// floating addresses lead.
 type directory struct {
-	api asked
+	api  asked
+	node string // that it is of
 
 	mu         sync.Mutex // guards all below
 	pods       map[string]*event.Pod
 	namespaces map[string]*event.Namespace
+	nodes      map[string]selector.Labels
+	floats     *floating.Book
 	news       chan struct{} // closed, and made anew, when a pod of the node or a namespace comes
 }
 
-func newDirectory(api asked) *directory {
-	return &directory{api: api, pods: map[string]*event.Pod{}, namespaces: map[string]*event.Namespace{}, news: make(chan struct{})}
+func newDirectory(api asked, node string) *directory {
+	return &directory{
+		api: api, node: node, pods: map[string]*event.Pod{}, namespaces: map[string]*event.Namespace{}, nodes: map[string]selector.Labels{},
+		floats: floating.New(), news: make(chan struct{}),
+	}
+}
+
+// setNode notes the labels of a node; nil: it is gone.
+func (d *directory) setNode(name string, n *event.Node) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if delete(d.nodes, name); n != nil {
+		d.nodes[name] = n.Labels
+	}
+}
+
+// setPool notes a pool; nil: it is gone.
+func (d *directory) setPool(name string, p *event.Pool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.floats.SetPool(name, p)
+}
+
+// Floating implements cniserver.Directory.
+func (d *directory) Floating(namespace, pod string, addrs []netip.Addr) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, d.floats.Refusal(a, namespace, pod, d.node, world{d}))
+	}
+	return errors.Join(errs...)
+}
+
+// world is what a directory knows of labels, for who holds its lock.
+type world struct{ *directory }
+
+func (w world) NamespaceLabels(name string) (selector.Labels, bool) {
+	if n := w.namespaces[name]; n != nil {
+		return n.Labels, true
+	}
+	return nil, false
+}
+
+func (w world) NodeLabels(name string) (selector.Labels, bool) {
+	labels, known := w.nodes[name]
+	return labels, known
 }
 
 func (d *directory) setNamespace(name string, n *event.Namespace) {
@@ -57,11 +109,13 @@ func (d *directory) tell() {
 	d.news = make(chan struct{})
 }
 
-// setPod notes a pod; nil, or one of another node than node: there is none here.
-func (d *directory) setPod(name string, p *event.Pod, node string) {
+// setPod notes a pod; nil: there is none. Of another node's, only what it asks for
+// that it could take from a pod here.
+func (d *directory) setPod(name string, p *event.Pod) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p == nil || p.Node != node {
+	d.floats.SetPod(name, p)
+	if p == nil || p.Node != d.node {
 		delete(d.pods, name)
 		return
 	}

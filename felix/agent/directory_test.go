@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/koratnet/korat/felix/annotation"
 	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/policy/selector"
 )
 
@@ -76,12 +79,12 @@ func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := newDirectory(&c.api)
+				d := newDirectory(&c.api, "n")
 				d.setNamespace("ns", c.space)
-				d.setPod("ns/p", c.pod, "n")
+				d.setPod("ns/p", c.pod)
 				time.AfterFunc(late, func() {
 					if c.latePod != nil {
-						d.setPod("ns/p", c.latePod, "n")
+						d.setPod("ns/p", c.latePod)
 					}
 					if c.lateSpace != nil {
 						d.setNamespace("ns", c.lateSpace)
@@ -107,6 +110,41 @@ func TestWhatIsKnownOfAPodAtItsADD(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAFloatingAddressIsRefusedWhileAnOlderPodHasIt(t *testing.T) {
+	d := newDirectory(&answers{}, "n")
+	a := netip.MustParseAddr("203.0.113.7")
+	refused := func(want string) {
+		t.Helper()
+		got := ""
+		if err := d.Floating("ns", "p", []netip.Addr{a}); err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("refused: %q, want %q", got, want)
+		}
+	}
+	refused("is in no IPPool")
+	pool := &event.Pool{Pool: ipam.Pool{Name: "f", CIDR: netip.MustParsePrefix("203.0.113.0/24"), Uses: ipam.Floating, Namespaces: selector.Has("team"), Nodes: selector.Has("edge")}}
+	d.setPool("f", pool)
+	refused("namespaceSelector does not match namespace ns")
+	d.setNamespace("ns", &event.Namespace{Name: "ns", Labels: selector.MakeLabels(map[string]string{"team": "a"})})
+	refused("nodeSelector does not match node n")
+	edge := &event.Node{Name: "n", Labels: selector.MakeLabels(map[string]string{"edge": ""})}
+	d.setNode("n", edge)
+	d.setNode("other", edge)
+	refused("")
+	older := &event.Pod{Namespace: "ns", Name: "older", Node: "other", Floating: &event.Floating{Addrs: []netip.Addr{a}}}
+	d.setPod("ns/older", older)
+	refused(`leads to pod ns/older on node "other"`)
+	d.setNode("other", nil)
+	refused("")
+	d.setNode("other", edge)
+	d.setPod("ns/older", nil)
+	refused("")
+	d.setPool("f", nil)
+	refused("is in no IPPool")
 }
 
 var _ cniserver.Directory = (*directory)(nil)

@@ -90,6 +90,7 @@ func (l *local) hear(ev event.Event) {
 	l.tunnels.hear(ev)
 	switch v := ev.Value.(type) {
 	case *event.Node:
+		l.directory.setNode(ev.Key.Name, v)
 		if v.Name == l.name {
 			l.allocator.SetNode(v.UID, v.Labels)
 			l.mu.Lock()
@@ -98,6 +99,7 @@ func (l *local) hear(ev event.Event) {
 		}
 	case *event.Pool:
 		l.allocator.SetPool(ev.Key.Name, &v.Pool)
+		l.directory.setPool(ev.Key.Name, v)
 	case *event.Reservation:
 		l.allocator.SetReservation(ev.Key.Name, v.Nets)
 	case *event.Block:
@@ -112,12 +114,15 @@ func (l *local) hear(ev event.Event) {
 		switch ev.Key.Kind {
 		case event.PodKind:
 			l.hearPod(ev.Key.Name, nil)
+		case event.NodeKind:
+			l.directory.setNode(ev.Key.Name, nil)
 		case event.NamespaceKind:
 			l.directory.setNamespace(ev.Key.Name, nil)
 		case event.ReservationKind:
 			l.allocator.SetReservation(ev.Key.Name, nil)
 		case event.PoolKind:
 			l.allocator.SetPool(ev.Key.Name, nil)
+			l.directory.setPool(ev.Key.Name, nil)
 		case event.BlockKind:
 			l.forget(ev.Key.Name)
 		}
@@ -128,7 +133,7 @@ func (l *local) hear(ev event.Event) {
 func (l *local) hearPod(name string, p *event.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.directory.setPod(name, p, l.name)
+	l.directory.setPod(name, p)
 	if p == nil || p.Node != l.name {
 		delete(l.pods, name)
 		return

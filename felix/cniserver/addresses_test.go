@@ -248,7 +248,8 @@ func TestWhatPodsAskForInAnnotations(t *testing.T) {
 		"unknown pool":    {annotation.IPv4Pools, "none", `annotations korat.dev/ipv4Pools, korat.dev/ipv6Pools: no usable IP pool: there is no IPPool "none"`},
 		"no such family":  {annotation.IPFamilies, "IPv6", "no pool for this pod"},
 		"bad bandwidth":   {annotation.IngressBandwidth, "fast", "annotation korat.dev/ingressBandwidth of the pod"},
-		"not built":       {annotation.FloatingAddresses, "192.0.2.9", "annotation korat.dev/floatingAddresses: this version does not do it"},
+		"floating":        {annotation.FloatingAddresses, takenFloat.String(), "annotation korat.dev/floatingAddresses: 203.0.113.9 leads to pod ns/other"},
+		"floating family": {annotation.FloatingAddresses, "2001:db8::9", "annotation korat.dev/floatingAddresses asks for 2001:db8::9, and the pod has no address of its family"},
 		"outside of pool": {annotation.IPAddresses, "192.0.2.1", "annotation korat.dev/ipAddresses: address 192.0.2.1: no usable IP pool"},
 	} {
 		w.annotations[m.name+"/"+name] = map[string]string{c.annotation: c.value}

@@ -95,6 +95,9 @@ type Directory interface {
 	// Lookup waits a moment for a pod that is not known yet. With a uid, a pod of
 	// the name with another one is not the pod.
 	Lookup(ctx context.Context, namespace, pod string, uid event.UID) Listing
+	// Floating says why a pod of this node does not get one of these floating
+	// addresses; nil: it gets all.
+	Floating(namespace, pod string, addrs []netip.Addr) error
 }
 
 // Listing is what the API server says of a pod and its namespace. What nobody

@@ -32,10 +32,15 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 	}
 	w, err := annotation.Parse(l.Pod, l.Namespace)
 	if err == nil {
-		err = s.unbuilt(w)
+		err = s.bounded(w)
 	}
 	if err != nil {
-		return w, ipam.Request{}, &wire.Error{Code: types.ErrInvalidNetworkConfig, Message: "pod " + r.Namespace + "/" + r.Pod, Details: err.Error()}
+		return w, ipam.Request{}, refusal(types.ErrInvalidNetworkConfig, r, err)
+	}
+	if len(w.Floating) > 0 {
+		if err := s.Directory.Floating(r.Namespace, r.Pod, w.Floating); err != nil { // the pod that has it may go
+			return w, ipam.Request{}, refusal(types.ErrTryAgainLater, r, fmt.Errorf("annotation %s: %w", annotation.FloatingAddresses, err))
+		}
 	}
 	req := ipam.Request{
 		Namespace: l.Labels, Known: l.NamespaceKnown, Pools4: w.Pools4, Pools6: w.Pools6,
@@ -50,12 +55,14 @@ func (s *Server) wishes(ctx context.Context, r wire.Request) (annotation.Wishes,
 	return w, req, nil
 }
 
-// unbuilt names the annotations that nothing acts on. A pod that asks for them
-// waits, rather than run without.
-func (s *Server) unbuilt(w annotation.Wishes) error {
-	if len(w.Floating) > 0 {
-		return fmt.Errorf("annotation %s: this version does not do it, expected none", annotation.FloatingAddresses)
-	}
+// refusal says what is wrong with what the pod of r asks for.
+func refusal(code uint, r wire.Request, err error) error {
+	return &wire.Error{Code: code, Message: "pod " + r.Namespace + "/" + r.Pod, Details: err.Error()}
+}
+
+// bounded names the annotations for bandwidth where nothing acts on them. A pod that
+// asks for them waits, rather than run without.
+func (s *Server) bounded(w annotation.Wishes) error {
 	const plugin = "bandwidth"
 	for name, rate := range map[string]uint64{annotation.IngressBandwidth: w.Ingress, annotation.EgressBandwidth: w.Egress} {
 		if rate != 0 && slices.Contains(s.Chain, plugin) {
@@ -77,6 +84,13 @@ func (s *Server) assign(ctx context.Context, r wire.Request) (at journal.Attachm
 	addrs, err := s.addresses(ctx, h, r, req)
 	if err != nil {
 		return at, nil, err
+	}
+	for _, a := range w.Floating {
+		if !slices.ContainsFunc(addrs, func(own netip.Addr) bool { return own.Is4() == a.Is4() }) {
+			s.Allocator.Undo(h, addrs)
+			return at, nil, refusal(types.ErrInvalidNetworkConfig, r,
+				fmt.Errorf("annotation %s asks for %s, and the pod has no address of its family", annotation.FloatingAddresses, a))
+		}
 	}
 	at = journal.Attachment{
 		Handle: h, Network: network(r), PodUID: r.PodUID, HostInterface: desired.HostInterface(r.Namespace, r.Pod), Netns: r.Netns,
