@@ -3,6 +3,8 @@ package wireguard
 import (
 	"maps"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"github.com/koratnet/korat/felix/desired"
 )
 
@@ -11,6 +13,9 @@ func PrivateOf(r *Ring) Private { return r.keys[0] }
 
 // Raw returns what p hides.
 func Raw(p Private) [32]byte { return p.reveal() }
+
+// Request is what tells a process c.
+func Request(c wgtypes.Config) []byte { return request(c) }
 
 // Known reads what an interface knows of other nodes.
 func (r *Reconciler) Known(kind desired.TunnelKind) (map[desired.Key]desired.EncryptedPeer, error) {

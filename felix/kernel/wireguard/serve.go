@@ -34,7 +34,7 @@ type ServeConfig struct {
 type server struct {
 	cfg    ServeConfig
 	device *device.Device
-	events chan<- tun.Event
+	inside inside
 	stop   context.CancelFunc
 }
 
@@ -57,13 +57,23 @@ func Serve(ctx context.Context, c ServeConfig) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	s := &server{cfg: c, events: inside.events, stop: stop}
-	s.device = device.NewDevice(inside, conn.NewDefaultBind(), &device.Logger{
-		Verbosef: func(format string, args ...any) { c.Log.Debug("wireguard", "says", fmt.Sprintf(format, args...)) },
-		Errorf:   func(format string, args ...any) { c.Log.Warn("wireguard", "says", fmt.Sprintf(format, args...)) },
-	})
+	s := &server{cfg: c, inside: inside, stop: stop}
+	s.device = device.NewDevice(inside, conn.NewDefaultBind(), logger(ctx, c.Log))
 	defer s.device.Close()
 	return s.serve(ctx)
+}
+
+// logger writes what the protocol's implementation says to log.
+func logger(ctx context.Context, log *slog.Logger) *device.Logger {
+	at := func(level slog.Level) func(string, ...any) {
+		if !log.Enabled(ctx, level) {
+			return device.DiscardLogf
+		}
+		return func(format string, args ...any) {
+			log.Log(context.WithoutCancel(ctx), level, "wireguard", "says", fmt.Sprintf(format, args...))
+		}
+	}
+	return &device.Logger{Verbosef: at(slog.LevelDebug), Errorf: at(slog.LevelWarn)}
 }
 
 func (s *server) serve(ctx context.Context) error {
@@ -124,6 +134,11 @@ func (s *server) talk(c *net.UnixConn) {
 		s.stop()
 		return
 	}
+	if err := s.inside.attached(); err != nil {
+		s.cfg.Log.Info("the interface was removed, so this process ends", "interface", s.cfg.Device, "error", err)
+		s.stop()
+		return
+	}
 	// From the first connection on: a port that is taken is an error of who names it.
 	if err := s.device.Up(); err != nil {
 		s.cfg.Log.Warn("wireguard does not begin", "interface", s.cfg.Device, "error", err)
@@ -131,7 +146,7 @@ func (s *server) talk(c *net.UnixConn) {
 	}
 	s.device.IpcHandle(begun{c, lines})
 	select {
-	case s.events <- tun.EventMTUUpdate:
+	case s.inside.events <- tun.EventMTUUpdate:
 	case <-s.device.Wait():
 	}
 }
@@ -154,6 +169,23 @@ type inside struct {
 
 // Events tells what happened to the tun.
 func (i inside) Events() <-chan tun.Event { return i.events }
+
+// attached returns an error when the tun that was opened was removed: there may be
+// another one of its name, for which somebody looks for a process.
+func (i inside) attached() error {
+	request, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	raw, err := i.File().SyscallConn()
+	if err != nil {
+		return err
+	}
+	if failed := raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request) }); failed != nil {
+		return failed
+	}
+	return err
+}
 
 // tunFD is the descriptor of the device of tuns, which root alone may open, in a
 // process in user space.

@@ -17,7 +17,7 @@ import (
 )
 
 // TestMain makes the test binary a process in user space when a Reconciler starts it
-// as one, and one that is to be killed.
+// as one, and into others that tests start.
 func TestMain(m *testing.M) {
 	var err error
 	switch {
@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		err = serve(os.Args[2], os.Args[4], os.Args[6])
 	case len(os.Args) == 4 && os.Args[1] == "churn":
 		err = churn(os.Args[2], os.Args[3])
+	case len(os.Args) == 4 && os.Args[1] == "hand":
+		err = hand(os.Args[2], os.Args[3])
 	default:
 		os.Exit(m.Run())
 	}
