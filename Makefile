@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile rolling walks churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ judge: deps ## both data planes against the evaluator: 2,000 random clusters and
 hostile: deps ## neighbours send malformed and mutated BGP messages for ten minutes (root)
 	hack/gobgp.sh
 	go test -modfile=bin/src/korat.mod ./bgp/gobgp -run Hostile -hostile 10m -count=1 -timeout 20m
+
+encryption: deps lab-build ## wires are captured while nodes encrypt, agents and processes are killed and keys change (some minutes, root)
+	go test -tags encryption ./e2e/suite -run Clear -v -count=1 -timeout 10m
 
 WALKS ?= 30
 walks: deps lab-build ## the mode of the pools changes at random under traffic, in both families (WALKS=30; some twenty minutes, root)

@@ -84,6 +84,8 @@ func Why(r wire.Reason) string {
 		return fmt.Sprintf("%s may not reach its node (podToHost of the NodeConfiguration)", r.Endpoint)
 	case "loop":
 		return "nobody serves this address of a service"
+	case "clear":
+		return "packets of its pool travel between nodes encrypted, or not at all"
 	case "router":
 		return fmt.Sprintf("%s is no router", r.Endpoint)
 	}

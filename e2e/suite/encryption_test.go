@@ -1,0 +1,219 @@
+//go:build encryption
+
+package suite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	koratv1 "github.com/koratnet/korat/api/v1"
+)
+
+// wire is what tcpdump sees on the uplink of a node.
+type wire struct {
+	node string
+
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *wire) seen() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// capture looks at the uplink of a node for packets that the filter matches, until the
+// test ends. It begins when tcpdump does.
+func capture(t *testing.T, node, filter string) *wire {
+	t.Helper()
+	w, begun := &wire{node: node}, &wire{}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "tcpdump", "-n", "-l", "-i", "eth0", filter)
+	cmd.Stdout, cmd.Stderr = w, begun
+	done := make(chan error, 1)
+	go func() { done <- cluster.Exec(node, cmd) }()
+	t.Cleanup(func() { cancel(); <-done })
+	eventually(t, "tcpdump on "+node, func(context.Context) error {
+		if text := begun.seen(); !strings.Contains(text, "listening on") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	return w
+}
+
+// encrypt asks for a mode on all nodes, and waits until each says that it reaches all
+// others encrypted.
+func encrypt(t *testing.T, mode koratv1.EncryptionMode) {
+	t.Helper()
+	c := &koratv1.NodeConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "encryption"}}
+	err := cluster.Client.Get(t.Context(), client.ObjectKeyFromObject(c), c)
+	if c.Spec.Encryption.Mode = mode; err != nil {
+		create(t, cluster, c)
+	} else {
+		change(t, c, func() { c.Spec.Encryption.Mode = mode })
+	}
+	allEncrypted(t)
+}
+
+func allEncrypted(t *testing.T) {
+	t.Helper()
+	eventually(t, "every node reaches all others encrypted", func(ctx context.Context) error {
+		var nodes koratv1.NodeNetworkList
+		err := cluster.List(ctx, &nodes)
+		for _, n := range nodes.Items {
+			if c := meta.FindStatusCondition(n.Status.Conditions, koratv1.ConditionEncrypted); c == nil || c.Status != metav1.ConditionTrue {
+				err = errors.Join(err, fmt.Errorf("%s: %v", n.Name, c))
+			}
+		}
+		return err
+	})
+}
+
+// TestNothingTravelsInClearWhereEncryptionIsRequired: from when every node requires
+// it, no wire sees a packet with the address of a pod: while pods start, while agents
+// are killed and come back, while the process that encrypts is killed, and while a
+// node that lost its key joins with another one. Policy sees the packets inside. On
+// the way there no packet is lost, as long as encryption is preferred first.
+func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
+	namespace(t, cluster, "encrypted")
+	addrs := map[string]netip.Addr{}
+	for _, node := range []string{"a1", "a2", "b1"} {
+		addrs[node] = start(t, cluster, podOn(node, "encrypted", node, map[string]string{"app": node}))
+	}
+	flows := []*flow{
+		pingFlow(t, cluster, "encrypted/a1", addrs["b1"]), pingFlow(t, cluster, "encrypted/a2", addrs["a1"]),
+	}
+	heardSince(t, flows, time.Now())
+	encrypt(t, koratv1.EncryptionPreferred)
+	heardSince(t, flows, time.Now())
+	encrypt(t, koratv1.EncryptionRequired)
+	eventually(t, "the pools lead nowhere but through tunnels", closed)
+	heardSince(t, flows, time.Now())
+	for _, f := range flows {
+		if sent, lost := f.count(); len(lost) > 0 {
+			t.Errorf("%s lost %d of %d packets on the way to encryption: %v", f.name, len(lost), sent, lost)
+		}
+	}
+
+	var wires []*wire
+	for _, node := range []string{"a1", "a2", "b1", "b2"} {
+		wires = append(wires, capture(t, node, "net 10.244.0.0/16"))
+	}
+	addrs["b2"] = start(t, cluster, podOn("b2", "encrypted", "b2", nil))
+	everybodyReaches(t, addrs)
+	for _, node := range []string{"a1", "b1"} {
+		if err := errors.Join(cluster.KillAgent(t.Context(), node), cluster.StartAgent(t.Context(), node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	everybodyReaches(t, addrs)
+	sh(t, cluster, "b1", "pkill", "-KILL", "-f", "korat wireguard .*--device wg4-korat")
+	everybodyReaches(t, addrs)
+	joinsWithAnotherKey(t, "b2")
+	everybodyReaches(t, addrs)
+	insideIsJudged(t, addrs["b1"])
+	for _, w := range wires {
+		if text := w.seen(); text != "" {
+			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.node, text[:min(len(text), 2000)])
+		}
+	}
+}
+
+// closed: on every node the pool as a whole is unreachable.
+func closed(ctx context.Context) error {
+	var errs []error
+	for _, node := range []string{"a1", "a2", "b1", "b2"} {
+		text, err := try(ctx, cluster, node, "ip", "route", "show", "type", "unreachable")
+		if err == nil && !strings.Contains(text, "10.244.0.0/16") {
+			err = fmt.Errorf("%s: %s", node, text)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func everybodyReaches(t *testing.T, addrs map[string]netip.Addr) {
+	t.Helper()
+	eventually(t, "every pod reaches every other", func(context.Context) error {
+		var errs []error
+		for from := range addrs {
+			for to, addr := range addrs {
+				if err := reach(cluster, "encrypted/"+from, addr); err != nil {
+					errs = append(errs, fmt.Errorf("%s to %s: %w", from, to, err))
+				}
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// joinsWithAnotherKey takes a node its key and its tunnel, and lets it come back.
+func joinsWithAnotherKey(t *testing.T, node string) {
+	t.Helper()
+	key := func(ctx context.Context) string {
+		var n koratv1.NodeNetwork
+		if err := cluster.Client.Get(ctx, client.ObjectKey{Name: node}, &n); err != nil || len(n.Status.WireGuard) == 0 {
+			return ""
+		}
+		return n.Status.WireGuard[0].PublicKey
+	}
+	before := key(t.Context())
+	if err := cluster.KillAgent(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, cluster, node, "ip", "link", "del", "wg4-korat")
+	if err := os.Remove(cluster.Machine(node).Path("/var/lib/korat/wireguard.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.StartAgent(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, node+" announces another key", func(ctx context.Context) error {
+		if now := key(ctx); now == before || now == "" {
+			return fmt.Errorf("it is %q, and was %q", now, before)
+		}
+		return nil
+	})
+	allEncrypted(t)
+}
+
+// insideIsJudged closes the pod at to for all but that of a1.
+func insideIsJudged(t *testing.T, to netip.Addr) {
+	t.Helper()
+	friends := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a1"}}}}
+	create(t, cluster, &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "encrypted", Name: "friends"},
+		Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "b1"}},
+			Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: friends}},
+		},
+	})
+	eventually(t, "policy decides about packets inside", func(context.Context) error {
+		if reach(cluster, "encrypted/a2", to) == nil {
+			return errors.New("a2 comes through")
+		}
+		return reach(cluster, "encrypted/a1", to)
+	})
+}
