@@ -37,7 +37,7 @@ func newIndex() index {
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{}, pods: map[netip.Addr]string{},
 		fixed: map[string]desired.Reason{}, tiers: map[string]desired.Reason{}, programs: map[string]ir.ProgramID{},
 	}
-	for c := desired.NoMatch; c <= desired.Router; c++ {
+	for c := desired.NoMatch; c <= desired.Clear; c++ {
 		for _, d := range []policy.Direction{0, policy.Ingress, policy.Egress} {
 			r := desired.Reason{Cause: c, Direction: d}
 			x.fixed[r.Tag()] = r

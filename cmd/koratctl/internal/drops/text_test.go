@@ -13,7 +13,7 @@ import (
 // TestEveryCauseHasWords: a cause that is added later must not be told as unknown.
 func TestEveryCauseHasWords(t *testing.T) {
 	zero := 0
-	for c := desired.ByRule; c <= desired.Router; c++ {
+	for c := desired.ByRule; c <= desired.Clear; c++ {
 		text := Why(wire.Reason{Cause: c.String(), Direction: "ingress", Endpoint: "shop/db", Policy: "gnp/x", Rule: &zero, Tier: "t"})
 		if strings.Contains(text, "cause") || strings.Contains(text, "%!") {
 			t.Errorf("%s: %q", c, text)
