@@ -19,6 +19,8 @@ const (
 	// advertiseEvery is how often we tell the link that we are there: routers that
 	// speak without addresses themselves, such as FRR, find their peer by it.
 	advertiseEvery = 5 * time.Second
+	// answerEvery bounds what a link full of solicitations makes us say.
+	answerEvery = 500 * time.Millisecond
 	// routerSilence is after which a router's place is given to another one.
 	routerSilence = 60 * time.Second
 	openAgain     = 2 * time.Second
@@ -138,6 +140,7 @@ func (r *routers) watch(ctx context.Context, name string) error {
 	}
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	r.failed(ctx, name, fmt.Errorf("no router has advertised itself on %s", name))
+	var last time.Time // advertised
 	next := time.Now()
 	buf := make([]byte, 1500)
 	for ctx.Err() == nil {
@@ -145,7 +148,8 @@ func (r *routers) watch(ctx context.Context, name string) error {
 			if err := announceNode(conn, ifi, r.known(name)); err != nil {
 				return fmt.Errorf("advertise on %s: %w", name, err)
 			}
-			next = time.Now().Add(advertiseEvery)
+			last = time.Now()
+			next = last.Add(advertiseEvery)
 		}
 		if err := conn.SetReadDeadline(next); err != nil {
 			return fmt.Errorf("listen on %s: %w", name, err)
@@ -161,8 +165,8 @@ func (r *routers) watch(ctx context.Context, name string) error {
 		switch {
 		case ok:
 			r.heardOf(ctx, name, addr)
-		case n > 0 && buf[0] == routerSolicitation:
-			next = time.Now() // it gets its answer now
+		case fromLink(buf[:n], routerSolicitation, from, ifi):
+			next = last.Add(answerEvery) // it gets its answer now, or soon
 		}
 	}
 	return ctx.Err()
@@ -198,7 +202,7 @@ func prepare(conn *ipv6.PacketConn, ifi *net.Interface) error {
 // router returns the address of the router that sent the advertisement b.
 func router(b []byte, c *ipv6.ControlMessage, source net.Addr, ifi *net.Interface) (netip.Addr, bool) {
 	const shortest = 16
-	if len(b) < shortest || b[0] != routerAdvertisement || b[1] != 0 || c == nil || c.HopLimit != hopLimit || c.IfIndex != ifi.Index {
+	if len(b) < shortest || !fromLink(b, routerAdvertisement, c, ifi) {
 		return netip.Addr{}, false
 	}
 	ip, ok := source.(*net.IPAddr)
@@ -207,6 +211,12 @@ func router(b []byte, c *ipv6.ControlMessage, source net.Addr, ifi *net.Interfac
 	}
 	addr, ok := netip.AddrFromSlice(ip.IP)
 	return addr.WithZone(ifi.Name), ok && addr.IsLinkLocalUnicast()
+}
+
+// fromLink reports whether b is of that type, and no router brought it here.
+func fromLink(b []byte, kind byte, c *ipv6.ControlMessage, ifi *net.Interface) bool {
+	const shortest = 8
+	return len(b) >= shortest && b[0] == kind && b[1] == 0 && c != nil && c.HopLimit == hopLimit && c.IfIndex == ifi.Index
 }
 
 func (r *routers) known(name string) bool {
