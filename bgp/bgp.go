@@ -261,7 +261,6 @@ type Learned struct {
 	NextHops []netip.Addr
 	// Weights are those of NextHops, 1 to 255, nil: all equal.
 	Weights []uint8
-	EBGP    bool // best path came from another AS
 }
 
 // Route is a path as a neighbour told it or was told it, for people.

@@ -27,7 +27,7 @@ func learnedGen() *rapid.Generator[bgp.Learned] {
 		a := addr.Filter(func(a netip.Addr) bool { return a.Zone() == "" }).Draw(t, "prefix")
 		l := bgp.Learned{
 			Prefix:   netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")),
-			NextHops: rapid.SliceOfN(addr, 0, 4).Draw(t, "hops"), EBGP: rapid.Bool().Draw(t, "ebgp"),
+			NextHops: rapid.SliceOfN(addr, 0, 4).Draw(t, "hops"),
 		}
 		if len(l.NextHops) == 0 {
 			l.NextHops = nil

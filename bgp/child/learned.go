@@ -15,9 +15,8 @@ import (
 // then each prefix with its next hops. JSON would cost several times what the
 // speaker itself needs for a full table.
 const (
-	flagSynced = 1 << iota
-	flagEBGP
-	flagWeights
+	flagSynced  = 1
+	flagWeights = 4
 )
 
 // most is more than a frame can hold.
@@ -46,9 +45,6 @@ func writeFrame(w *bufio.Writer, changed []bgp.Learned, synced bool) error {
 
 func appendLearned(out []byte, l bgp.Learned) []byte {
 	var flags byte
-	if l.EBGP {
-		flags |= flagEBGP
-	}
 	if l.Weights != nil {
 		flags |= flagWeights
 	}
@@ -106,7 +102,7 @@ func readLearned(r *bufio.Reader) (bgp.Learned, error) {
 	if err != nil {
 		return bgp.Learned{}, err
 	}
-	l := bgp.Learned{Prefix: netip.PrefixFrom(addr, int(bits)), EBGP: flags&flagEBGP != 0}
+	l := bgp.Learned{Prefix: netip.PrefixFrom(addr, int(bits))}
 	n, err := binary.ReadUvarint(r)
 	if err != nil || n > most || !l.Prefix.IsValid() {
 		return bgp.Learned{}, errors.Join(errFrame, err)

@@ -32,7 +32,6 @@ type heardPath struct {
 	from    netip.Addr
 	id      uint32
 	nextHop netip.Addr
-	ebgp    bool
 	stale   bool    // kept over a long restart: used only when there is no other (RFC 9494)
 	speed   float32 // link bandwidth, bytes a second; 0: not told
 }
@@ -101,7 +100,7 @@ func (l *learned) toldOn(p applied, f bgp.Families) int {
 // update takes in changed best paths, as GoBGP tells them: paths that are best
 // now, and withdrawals of paths that are not among the best any more. Where our
 // own path is the best, what the neighbours say is withdrawn.
-func (l *learned) update(paths []*apiutil.Path, asn uint32) {
+func (l *learned) update(paths []*apiutil.Path) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range paths {
@@ -109,7 +108,7 @@ func (l *learned) update(paths []*apiutil.Path, asn uint32) {
 		if !ok || !p.PeerAddress.IsValid() { // a path of our own has no peer
 			continue
 		}
-		l.set(nlri.Prefix, hear(p, asn), p.Withdrawal)
+		l.set(nlri.Prefix, hear(p), p.Withdrawal)
 	}
 	l.ring()
 }
@@ -207,8 +206,8 @@ func (l *learned) take(now time.Time) ([]bgp.Learned, bool, time.Time) {
 }
 
 // hear reads of a path what we need.
-func hear(p *apiutil.Path, asn uint32) heardPath {
-	out := heardPath{from: p.PeerAddress.Unmap(), id: p.RemoteID, ebgp: p.PeerASN != asn, nextHop: nextHop(p.Attrs)}
+func hear(p *apiutil.Path) heardPath {
+	out := heardPath{from: p.PeerAddress.Unmap(), id: p.RemoteID, nextHop: nextHop(p.Attrs)}
 	if out.nextHop.IsLinkLocalUnicast() {
 		out.nextHop = out.nextHop.WithZone(out.from.Zone()) // it is on the link of who said it
 	}
@@ -242,7 +241,6 @@ func (l *learned) at(prefix netip.Prefix) bgp.Learned {
 	speeds := make([]float32, 0, len(usable))
 	for _, p := range usable {
 		out.NextHops = append(out.NextHops, p.nextHop)
-		out.EBGP = out.EBGP || p.ebgp
 		speeds = append(speeds, p.speed)
 	}
 	out.Weights = weights(speeds)

@@ -208,7 +208,7 @@ func (s *Speaker) start(ctx context.Context, c bgp.Config) error {
 	watch, cancel := context.WithCancel(context.Background())
 	s.unwatch, s.chores = cancel, newChores()
 	go s.chores.run(watch)
-	if err := s.watch(watch, srv, c.ASN, off); err != nil {
+	if err := s.watch(watch, srv, off); err != nil {
 		return errors.Join(fmt.Errorf("bgp events: %w", err), s.stop(ctx))
 	}
 	if err := addPaths(srv, s.paths, s.prefs(s.paths)); err != nil {
@@ -240,12 +240,12 @@ func (s *Speaker) stop(ctx context.Context) error {
 
 // watch lets GoBGP's events flow into s.learned and s.sessions until ctx ends.
 // The events of one server come in order: a neighbour's End-of-RIB after its paths.
-func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, asn uint32, off *atomic.Bool) error {
+func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, off *atomic.Bool) error {
 	work := s.chores
 	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			if !off.Load() {
-				s.learned.update(paths, asn)
+				s.learned.update(paths)
 			}
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {

@@ -100,12 +100,6 @@ func (n *node) isSynced() bool {
 	return n.synced
 }
 
-func (n *node) learned(p netip.Prefix) bgp.Learned {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.paths[p]
-}
-
 func (l *lab) link(a, b *node) { l.links = append(l.links, [2]*node{a, b}) }
 
 func (l *lab) unlink(a, b *node) {

@@ -213,7 +213,7 @@ func rank(a, b candidate) int {
 func (f *Fake) best() map[netip.Prefix]bgp.Learned {
 	out := map[netip.Prefix]bgp.Learned{}
 	for prefix, list := range f.ranked() {
-		l := bgp.Learned{Prefix: prefix, EBGP: list[0].ebgp == 1}
+		l := bgp.Learned{Prefix: prefix}
 		for _, c := range list {
 			if rank(c, list[0]) == 0 {
 				l.NextHops = append(l.NextHops, c.nextHop)

@@ -269,7 +269,7 @@ func (f *Fake) take() ([]bgp.Learned, bool) {
 	now := f.best()
 	var batch []bgp.Learned
 	for prefix, l := range now {
-		if t, ok := f.told[prefix]; !ok || t.EBGP != l.EBGP || !slices.Equal(t.NextHops, l.NextHops) {
+		if t, ok := f.told[prefix]; !ok || !slices.Equal(t.NextHops, l.NextHops) {
 			batch = append(batch, l)
 		}
 	}
