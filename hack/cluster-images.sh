@@ -37,6 +37,8 @@ for program in bash conntrack curl dig getent hostname ip ss wget; do
 	cp -L "$(command -v "$program")" "$root/usr/bin/"
 done
 ln -s ../usr/bin/bash "$root/bin/bash"
+# Not busybox's shell: that of busybox-static runs its own applets, whatever PATH finds.
+ln -s ../usr/bin/bash "$root/bin/sh"
 ln -s ../usr/bin/hostname "$root/bin/hostname"
 # Not busybox's nc, which exits with 1 on "nc -u -w", nor its wget, which crashes.
 cp /usr/bin/nc.openbsd "$root/bin/nc"
