@@ -253,9 +253,8 @@ func TestEveryPlaceIsNear(t *testing.T) {
 			}
 			chains[c.name] = c
 		}
-		for _, p := range all {
-			at, tests := nearToChain, 0
-			for strings.HasPrefix(at, nearToChain) {
+		follow := func(p place) (at string, tests int) {
+			for at = nearToChain; strings.HasPrefix(at, nearToChain); {
 				for _, r := range chains[at].rules {
 					tests++
 					match, target := r.split()
@@ -266,9 +265,19 @@ func TestEveryPlaceIsNear(t *testing.T) {
 					}
 				}
 			}
-			if want := toPrefix + p.iface; n > maxLeaf && (at != want || tests > 26) {
+			return at, tests
+		}
+		if n <= maxLeaf {
+			continue // no need for chains over addresses
+		}
+		for _, p := range all {
+			if at, tests := follow(p); at != toPrefix+p.iface || tests > 26 {
 				t.Fatalf("%d places: %s leads to %s after %d tests", n, p.address, at, tests)
 			}
+		}
+		nobody := place{netip.MustParseAddr("10.200.0.1"), list[0]}
+		if at, _ := follow(nobody); at != setMark(plain(ir.IPv4).marks.astray()) {
+			t.Errorf("%d places: an address that is no pod's leads to %s", n, at)
 		}
 	}
 }
