@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/detached"
 )
 
 const (
@@ -107,24 +106,13 @@ func (k *Keeper) start(ctx context.Context, cancel context.CancelCauseFunc) (end
 	}
 }
 
-// spawn starts the process as nobody, with the one capability that it needs, in a
-// session of its own, so that what ends the agent does not end it.
+// spawn starts the process as nobody, with the one capability that it needs.
 func (k *Keeper) spawn(ended context.CancelCauseFunc) error {
-	dir := dirOf(k.RunDir)
-	if err := errors.Join(os.MkdirAll(dir, 0o700), chown(dir)); err != nil {
+	if err := detached.Directory(dirOf(k.RunDir), uid); err != nil {
 		return fmt.Errorf("directory of the speaker: %w", err)
 	}
-	// The kernel follows this link for a user who may not enter the binary's
-	// directory, and when the file was replaced: an agent starts its own version.
-	cmd := exec.Command("/proc/self/exe", k.Command[1:]...)
-	cmd.Args[0] = k.Command[0]
-	cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:      true,
-		Credential:  &syscall.Credential{Uid: uid, Gid: uid},
-		AmbientCaps: []uintptr{unix.CAP_NET_BIND_SERVICE},
-	}
-	if err := cmd.Start(); err != nil {
+	cmd, err := detached.Process{Args: k.Command, UID: uid, Caps: []uintptr{unix.CAP_NET_BIND_SERVICE}}.Start()
+	if err != nil {
 		return fmt.Errorf("start the bgp speaker: %w", err)
 	}
 	go func() { // reaps it, if the agent lives that long
@@ -135,17 +123,3 @@ func (k *Keeper) spawn(ended context.CancelCauseFunc) error {
 }
 
 var errEnded = errors.New("it is to run for as long as the node does")
-
-// chown gives the directory and what a speaker of another user left there to the
-// speaker's user.
-func chown(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	errs := []error{os.Chown(dir, uid, uid)}
-	for _, e := range entries {
-		errs = append(errs, os.Lchown(dir+"/"+e.Name(), uid, uid))
-	}
-	return errors.Join(errs...)
-}

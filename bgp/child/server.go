@@ -21,21 +21,16 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/reconcile"
+	"github.com/koratnet/korat/detached"
 )
 
 const (
 	// saveEvery bounds how often a changed state is written.
 	saveEvery = time.Second
-	// lookEvery is how often a speaker looks whether its socket is still there.
-	lookEvery = 5 * time.Second
 	// largest is the largest request: 100,000 paths take a tenth of it.
 	largest = 128 << 20
 	// paths are told in as many requests as this makes of them.
 	pathsPerCall = 10_000
-	// lockTime is how long the speaker before may take to end: it stops answering
-	// first. lockEvery is how often the next one tries.
-	lockTime  = 5 * time.Second
-	lockEvery = 20 * time.Millisecond
 )
 
 // The calls, and what a speaker says about itself in every answer.
@@ -87,9 +82,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("directory of the speaker: %w", err)
 	}
-	unlock, err := lock(ctx, dir)
+	unlock, err := detached.Lock(ctx, filepath.Join(dir, lockName))
 	if err != nil {
-		return err
+		return fmt.Errorf("speaker: %w", err)
 	}
 	defer unlock()
 	told, restarted, err := loadState(dir)
@@ -107,29 +102,6 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Log.Error("going on as before", "error", err)
 	}
 	return s.serve(ctx)
-}
-
-// lock makes this the only speaker of the directory. The kernel unlocks when the
-// process ends, however it ends.
-func lock(ctx context.Context, dir string) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockTime)
-	defer cancel()
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock of the speaker: %w", err)
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("another speaker runs in %s: %w", dir, err)
-		case <-time.After(lockEvery):
-		}
-	}
 }
 
 // resume tells the speaker what the one before it was told, paths first: the
@@ -165,14 +137,17 @@ func (s *Server) serve(ctx context.Context) error {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	context.AfterFunc(ctx, func() { srv.Close() })
-	done := make(chan struct{})
-	go func() { // writes the state, watches the socket
-		defer close(done)
-		s.keep(ctx, name)
-	}()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.keep(ctx) })
+	wg.Go(func() {
+		if detached.Gone(ctx, name) {
+			s.cfg.Log.Info("the socket was taken away, so this speaker ends", "socket", name)
+			s.stop()
+		}
+	})
 	err = srv.Serve(trusted{l.(*net.UnixListener)})
 	s.stop()
-	<-done
+	wg.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -180,21 +155,12 @@ func (s *Server) serve(ctx context.Context) error {
 }
 
 // keep writes the state after changes, the last time when ctx ends.
-func (s *Server) keep(ctx context.Context, socket string) {
-	own, err := os.Lstat(socket)
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+func (s *Server) keep(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			s.save()
 			return
-		case <-look.C:
-			now, err2 := os.Lstat(socket)
-			if err == nil && (err2 != nil || !os.SameFile(own, now)) {
-				s.cfg.Log.Info("the socket was taken away, so this speaker ends", "socket", socket)
-				s.stop()
-			}
 		case <-s.dirty:
 			s.save()
 			select { // no more than one write in saveEvery
