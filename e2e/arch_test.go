@@ -21,10 +21,10 @@ type law struct {
 var laws = []law{
 	{`^(policy|ipam|bgp|bgp/bfd)$|^policy/`, `^felix/`, "policy, ipam and bgp are roots: felix builds on them"},
 	{
-		`^(policy|policy/(selector|match|compile|ir|eval)|ipam|ipam/(block|assign)|bgp|felix/(event|desired|delta|calc))$`,
+		`^(policy|policy/(selector|match|compile|ir|eval)|ipam|ipam/(block|assign)|bgp|felix/(event|desired|delta|calc|floating))$`,
 		`^(k8s\.io|sigs\.k8s\.io|github\.com/(vishvananda|osrg|google/nftables|coreos))`, "the core is pure: no client, no kernel, no speaker",
 	},
-	{`^felix/(calc|desired|event)$|^policy/`, `^(sync|sync/atomic|os|net|log/slog|context)$`, "the core does no I/O and takes no lock"},
+	{`^felix/(calc|desired|event|floating)$|^policy/`, `^(sync|sync/atomic|os|net|log/slog|context)$`, "the core does no I/O and takes no lock"},
 	{`^felix/(kernel/.*|bandwidth|iptables|nft|ebpf)$`, `^felix/(calc|watch|event)$`, "kernel packages know desired state only"},
 	{`.*`, `^github\.com/osrg/gobgp`, "GoBGP's types stop at bgp/gobgp"},
 	{`.*`, `^github\.com/vishvananda/netlink$`, "netlink stops at the packages that program or read the kernel"},

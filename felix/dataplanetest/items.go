@@ -29,6 +29,7 @@ func Items(t *testing.T, b Backend) {
 		{"Item46ErrorsAboutAConnectionPassAndPingsAskPolicy", (*world).errors},
 		{"SegmentsOfTCPFitTheWayWhereThatIsAskedFor", (*world).clamped},
 		{"Item80PodsHideWhenTheyLeaveTheCluster", (*world).masquerade},
+		{"FloatingAddressesLeadToTheirPods", (*world).floating},
 		{"Item82RulesStayWithoutAnAgentAndGoWhenAsked", (*world).stay},
 		{"Item83NothingGoesBeforeEverythingIsKnown", (*world).keep},
 		{"Item85FailsafesComeBeforeEveryPolicyOfTheHost", (*world).failsafes},

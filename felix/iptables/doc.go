@@ -13,6 +13,7 @@
 //	     └─ (tail) ───────────────────────── what all let through is accepted
 //	filter OUTPUT * ─── KORAT-OUTPUT ─────── to a pod: left alone; else kho-IFACE
 //	mangle POSTROUTING *KORAT-POSTROUTING ── the same for what was translated
+//	nat PREROUTING *, OUTPUT * ─ KORAT-FLOATING ── floating addresses become those of pods
 //	nat POSTROUTING * ─ KORAT-POSTROUTING ── (tail) pods hide behind the node
 //
 //	KORAT-NEAR-FROM ─ the pod's address ┬─ kfw-IFACE ── kpo-POLICY … ── kd-REASON

@@ -36,6 +36,7 @@ type Firewall struct {
 	endpoints map[string]*desired.Endpoint
 	hosts     map[string]*desired.HostEndpoint
 	sources   map[string][]netip.Prefix // by interface, those of pods beside their addresses
+	floats    map[string][]float        // by interface, floating addresses
 	tunnels   map[desired.TunnelKind]desired.TunnelDevice
 	programs  map[ir.ProgramID]*ir.Program
 	fixed     map[ir.SetID]map[ir.Member]struct{} // members of the sets that our own rules name
@@ -60,7 +61,7 @@ func New(cfg Config) *Firewall {
 	f := &Firewall{
 		cfg: cfg, tool: tool{cfg.Family, cfg.Flavour},
 		endpoints: map[string]*desired.Endpoint{}, hosts: map[string]*desired.HostEndpoint{},
-		sources: map[string][]netip.Prefix{}, tunnels: map[desired.TunnelKind]desired.TunnelDevice{},
+		sources: map[string][]netip.Prefix{}, floats: map[string][]float{}, tunnels: map[desired.TunnelKind]desired.TunnelDevice{},
 		programs: map[ir.ProgramID]*ir.Program{}, fixed: map[ir.SetID]map[ir.Member]struct{}{},
 		settings: desired.DefaultSettings(), unnamable: map[string]error{},
 		libraries: map[*table]*library{}, moved: true,
@@ -113,6 +114,7 @@ func (f *Firewall) Want(d desired.Delta) {
 	}
 	for iface, e := range d.Endpoints {
 		f.wantSources(iface, e)
+		f.wantFloats(iface, e)
 	}
 	if f.restyled {
 		f.restyle()
@@ -139,6 +141,7 @@ func (f *Firewall) restyle() {
 		tunnelEnds: f.ends(),
 		closed:     inside && f.holds(desired.EncryptedSet),
 		masquerade: inside && f.holds(desired.MasqueradeSet),
+		inside:     inside, floats: f.allFloats(),
 	}
 	if early := s.hosts.early(policy.Ingress) || s.hosts.early(policy.Egress); early && f.read && f.style.marks != s.marks {
 		s.formerly = f.style.marks.accept

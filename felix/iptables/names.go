@@ -32,6 +32,7 @@ const (
 	failsafeOutChain = "KORAT-FAILSAFE-OUT"
 	noTrackChain     = "KORAT-NOTRACK"
 	masqueradeChain  = "KORAT-MASQUERADE"
+	floatingChain    = "KORAT-FLOATING"
 	allowChain       = "KORAT-ALLOW"
 	passChain        = "KORAT-PASS"
 )

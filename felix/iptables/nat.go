@@ -9,23 +9,26 @@ import (
 )
 
 // nat hides the node in tunnels, and pods behind their node where they leave the
-// cluster. Our jump stands at the tail of POSTROUTING: kube-proxy comes first, takes
-// its mark off what it masquerades, and ends the packet's way there.
+// cluster, and leads floating addresses to their pods. Our jump stands at the tail
+// of POSTROUTING: kube-proxy comes first, takes its mark off what it masquerades, and
+// ends the packet's way there.
 func (s style) nat() layer {
+	var l layer
+	if to := s.floating(); len(to) > 0 {
+		l.hooks = []hook{newHook("PREROUTING", false, floatingChain), newHook("OUTPUT", false, floatingChain)}
+		l.chains = []chain{newChain(floatingChain, to)}
+	}
 	leaving := s.tunnelSources()
-	var hidden []chain
 	if s.masquerade {
 		leaving = append(leaving, specs(fmt.Sprintf("-m set --match-set %s src -m set ! --match-set %s dst -g %s",
 			desired.SetName(desired.MasqueradeSet, s.family), desired.SetName(desired.InsideSet, s.family), masqueradeChain))...)
-		hidden = []chain{newChain(masqueradeChain, s.hide())}
+		l.chains = append(l.chains, newChain(masqueradeChain, s.hide()))
 	}
-	if len(leaving) == 0 {
-		return layer{}
+	if leaving = append(leaving, s.floated()...); len(leaving) > 0 {
+		l.hooks = append([]hook{newHook("POSTROUTING", false, postroutingChain)}, l.hooks...)
+		l.chains = append([]chain{newChain(postroutingChain, leaving)}, l.chains...)
 	}
-	return layer{
-		hooks:  []hook{newHook("POSTROUTING", false, postroutingChain)},
-		chains: append([]chain{newChain(postroutingChain, leaving)}, hidden...),
-	}
+	return l
 }
 
 // hide ends the way of every packet in one of its rules, so that those behind do

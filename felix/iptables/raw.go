@@ -119,6 +119,9 @@ func (s style) podSources() []rule {
 			rules = append(rules, specs("-i "+iface+" -s "+p.String()+" -j RETURN")...)
 		}
 	}
+	for _, x := range s.floats { // which is routed to where it leads, and nobody's source
+		rules = append(rules, s.forged().when("-s "+x.addr.String()))
+	}
 	source := s.forged().when("-m rpfilter --validmark --invert")
 	source.note = "forged source"
 	return append(rules, source)

@@ -20,6 +20,8 @@ type style struct {
 	// services: there are addresses to which Settings.Loops applies. masquerade: the
 	// sets that it needs are there.
 	services, masquerade bool
+	inside               bool    // desired.InsideSet is there
+	floats               []float // floating addresses of the family, ascending
 	// sources are, by interface, those that a pod may send from beside its addresses.
 	sources map[string][]netip.Prefix
 	// closed: there are pools that never travel in clear.

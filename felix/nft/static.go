@@ -14,8 +14,11 @@ import (
 // Priorities of base chains; the kernel calls the lowest first. Translation of
 // sources stands behind that of kube-proxy, in both its modes.
 const (
-	prioRaw       = -300
-	prioMangle    = -150
+	prioRaw    = -300
+	prioMangle = -150
+
+	prioDestinationNAT = -100
+
 	prioFilter    = 0
 	prioLoops     = 5
 	prioSourceNAT = 110

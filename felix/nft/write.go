@@ -159,6 +159,7 @@ func (f *Firewall) writeStatics() {
 	f.writeHosts(h)
 	f.writeTunnels()
 	f.writeClear()
+	f.writeFloating()
 	// A base chain costs every packet something, so these are there only with a
 	// purpose.
 	f.chains.wantIf(f.sets.any(desired.MasqueradeSet), f.style.masquerade(f.settings.Masquerade))

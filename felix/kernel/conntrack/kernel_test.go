@@ -87,6 +87,27 @@ func (l *lab) service(vip string) *flow {
 	return l.connectTo("a", "b", "tcp", netip.MustParseAddr(vip), 80)
 }
 
+// TestConnectionsToAFloatingAddressEndWhenItLeadsElsewhere: it stands in what was
+// asked for, as that of a service does. The pod keeps its other connections.
+func TestConnectionsToAFloatingAddressEndWhenItLeadsElsewhere(t *testing.T) {
+	l := newLab(t, false)
+	l.service("10.96.0.1")
+	others := l.connect("b", "outside", "udp", false)
+	b := l.sites["b"].addrs[0]
+	if n := len(l.entries(b)); n != 2 {
+		t.Fatalf("b has %d connections, want 2", n)
+	}
+	e := l.endpoint("b", allAllowed, allAllowed)
+	e.Floating = []netip.Addr{netip.MustParseAddr("10.96.0.1")}
+	l.apply(desired.Delta{Endpoints: map[string]*desired.Endpoint{"korb": e}})
+	if left := l.entries(b); len(left) != 1 {
+		t.Errorf("left are %+v, want what did not ask for the floating address", left)
+	}
+	if !others.asks() || !others.tells() {
+		t.Error("another connection of the pod was cut")
+	}
+}
+
 func TestItem26ManyAddressesAreOneList(t *testing.T) {
 	l := newLab(t, false)
 	f := l.connect("a", "outside", "tcp", false)
