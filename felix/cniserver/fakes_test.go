@@ -3,7 +3,9 @@ package cniserver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,3 +125,14 @@ func (x *api) TakeOver(ctx context.Context, b ipam.Block, from ipam.Owner) error
 func (x *api) Ask(context.Context, ipam.Block, ipam.Want) error { return nil }
 
 func (x *api) Answer(context.Context, ipam.Block, []ipam.Want, []ipam.Want) error { return nil }
+
+// takenFloat is a floating address that leads to another pod.
+var takenFloat = netip.MustParseAddr("203.0.113.9")
+
+// Floating lets every pod have every floating address but takenFloat.
+func (m *machine) Floating(_, _ string, addrs []netip.Addr) error {
+	if slices.Contains(addrs, takenFloat) {
+		return fmt.Errorf("%s leads to pod ns/other", takenFloat)
+	}
+	return nil
+}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -141,17 +140,6 @@ func (m *machine) upkeep(ctx context.Context) error {
 // Lookup is what the API server says of a pod of the machine.
 func (m *machine) Lookup(_ context.Context, _, pod string, _ event.UID) cniserver.Listing {
 	return cniserver.Listing{Pod: m.w.annotations[m.name+"/"+pod], PodKnown: true, NamespaceKnown: true}
-}
-
-// takenFloat is a floating address that leads to another pod.
-var takenFloat = netip.MustParseAddr("203.0.113.9")
-
-// Floating lets every pod have every floating address but takenFloat.
-func (m *machine) Floating(_, _ string, addrs []netip.Addr) error {
-	if slices.Contains(addrs, takenFloat) {
-		return fmt.Errorf("%s leads to pod ns/other", takenFloat)
-	}
-	return nil
 }
 
 // destroy ends a network namespace; the kernel takes its veth along.
