@@ -15,7 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/koratnet/korat/detached"
+	"github.com/koratnet/korat/felix/detached"
 	"github.com/koratnet/korat/felix/kernel/owned"
 )
 

@@ -19,7 +19,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
-	"github.com/koratnet/korat/detached"
+	"github.com/koratnet/korat/felix/detached"
 )
 
 // ServeConfig is what a process in user space is told by flags.

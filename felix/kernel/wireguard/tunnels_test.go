@@ -5,10 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/wireguard"
 )
 
@@ -240,10 +242,10 @@ func TestAPrefixMovesFromNodeToNodeWithoutLoss(t *testing.T) {
 		moving := netip.MustParseAddr(map[bool]string{false: "10.0.9.9", true: "fd00:9::9"}[kind.Is6()])
 		prefix := netip.PrefixFrom(moving, moving.BitLen())
 		a.Run("ip", "route", "add", prefix.String(), "dev", kind.Device(), "src", a.inside.String())
-		counts := make(chan int)
+		var arrived atomic.Int64
 		for _, s := range all[1:] {
 			s.Run("ip", "addr", "add", prefix.String(), "dev", "lo", "nodad")
-			go count(s.listen(t, moving), counts)
+			go count(s.listen(t, moving), &arrived)
 		}
 		holder := func(s *site) desired.Delta {
 			d := a.knows(desired.Delta{}, all[1:]...)
@@ -253,7 +255,7 @@ func TestAPrefixMovesFromNodeToNodeWithoutLoss(t *testing.T) {
 		}
 		a.apply(t, holder(all[1]))
 		to := a.call(t, a.inside, moving)
-		sent := 0
+		var sent int64
 		stop, stopped := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(stopped)
@@ -262,6 +264,9 @@ func TestAPrefixMovesFromNodeToNodeWithoutLoss(t *testing.T) {
 				case <-stop:
 					return
 				default:
+				}
+				if sent-arrived.Load() > 16 { // more could be lost by who is slow
+					continue
 				}
 				if _, err := to.Write([]byte("x")); err == nil {
 					sent++
@@ -273,25 +278,14 @@ func TestAPrefixMovesFromNodeToNodeWithoutLoss(t *testing.T) {
 		}
 		close(stop)
 		<-stopped
-		got := 0
-		for _, s := range all[1:] { // the last packet to each
-			a.apply(t, holder(s))
-			send(t, to, "end")
-			got += <-counts
-		}
-		if got != sent {
-			t.Errorf("%d of %d packets arrived", got, sent)
-		}
+		kerneltest.Eventually(t, "all packets arrive", func() bool { return arrived.Load() == sent })
 	})
 }
 
-// count says how many datagrams came before the end.
-func count(c *net.UDPConn, to chan<- int) {
-	buf := make([]byte, 10)
-	for n := 0; ; n++ {
-		size, err := c.Read(buf)
-		if err != nil || string(buf[:size]) == "end" {
-			to <- n
+// count counts datagrams.
+func count(c *net.UDPConn, arrived *atomic.Int64) {
+	for buf := make([]byte, 10); ; arrived.Add(1) {
+		if _, err := c.Read(buf); err != nil {
 			return
 		}
 	}
