@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/koratnet/korat/detached"
+	"github.com/koratnet/korat/felix/detached"
 )
 
 const (

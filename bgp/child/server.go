@@ -21,7 +21,7 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/reconcile"
-	"github.com/koratnet/korat/detached"
+	"github.com/koratnet/korat/felix/detached"
 )
 
 const (
