@@ -57,7 +57,7 @@ func (s *story) encapsulation(ctx context.Context) {
 }
 
 // encrypt asks for encryption on all nodes, and waits until each reaches all others so.
-// First it is preferred: nothing is lost while not all have told their keys.
+// First it is preferred, so that nodes whose keys are not known yet are reached.
 func (s *story) encrypt(ctx context.Context) {
 	for _, mode := range slices.Compact([]string{string(v1.EncryptionPreferred), s.encrypted}) {
 		_, err := s.kubectl(ctx, fmt.Sprintf("apiVersion: korat.dev/v1\nkind: NodeConfiguration\nmetadata: {name: encryption}\nspec: {encryption: {mode: %s}}\n", mode), "apply", "-f", "-")
