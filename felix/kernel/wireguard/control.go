@@ -118,6 +118,9 @@ func request(c wgtypes.Config) []byte {
 		if p.Endpoint != nil {
 			fmt.Fprintf(&b, "endpoint=%s\n", p.Endpoint)
 		}
+		if k := p.PersistentKeepaliveInterval; k != nil {
+			fmt.Fprintf(&b, "persistent_keepalive_interval=%d\n", int(k.Seconds()))
+		}
 		for _, a := range p.AllowedIPs {
 			fmt.Fprintf(&b, "allowed_ip=%s\n", &a)
 		}

@@ -7,12 +7,18 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/koratnet/korat/felix/delta"
 	"github.com/koratnet/korat/felix/desired"
 )
+
+// keepalive makes an end that hears of another one greet it at once, whether or not
+// there is anything to send: that other one may have been greeting in vain for a while,
+// because this end did not know its key, or has just been started anew.
+var keepalive = 25 * time.Second
 
 // resync notes which peers the interface has.
 func (e *end) resync(peers []wgtypes.Peer) {
@@ -87,6 +93,9 @@ func newPlan(owner map[netip.Prefix]desired.Key, pending iter.Seq2[desired.Key, 
 			continue
 		}
 		peer := wgtypes.PeerConfig{PublicKey: wgtypes.Key(k), UpdateOnly: c.Op == delta.Update}
+		if !peer.UpdateOnly {
+			peer.PersistentKeepaliveInterval = &keepalive
+		}
 		if c.Want.Endpoint.IsValid() && c.Want.Endpoint != c.Have.Endpoint {
 			peer.Endpoint = net.UDPAddrFromAddrPort(c.Want.Endpoint)
 		}

@@ -97,6 +97,20 @@ func TestNothingIsToBeReadOnTheWire(t *testing.T) {
 	})
 }
 
+func TestWhoHearsOfAnotherGreetsItBeforeThereIsAnythingToSend(t *testing.T) {
+	bothFamilies(t, func(t *testing.T, kind desired.TunnelKind) {
+		_, all := sites(t, kind, 2)
+		for _, s := range all {
+			s.apply(t, s.knows(s.own(), s.others(all)...))
+		}
+		for i, s := range all {
+			kerneltest.Eventually(t, "they have shaken hands", func() bool {
+				return !s.status(t).Peers[all[1-i].key()].Handshake.IsZero()
+			})
+		}
+	})
+}
+
 func TestASecondInstanceAdoptsWithoutAWrite(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, kind desired.TunnelKind) {
 		_, all := joined(t, kind, 2)
