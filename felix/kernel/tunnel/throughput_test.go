@@ -1,14 +1,11 @@
 package tunnel_test
 
 import (
-	"fmt"
-	"io"
-	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 // byHand makes the same VXLAN tunnel with ip, on another port, and returns the
@@ -37,94 +34,13 @@ func byHand(t testing.TB, a, b *site) (insideA, insideB string) {
 	return insideA, insideB
 }
 
-// connect opens a TCP connection from a to the address of b.
-func connect(t testing.TB, a, b *site, to string) (client, server net.Conn) {
-	t.Helper()
-	var l net.Listener
-	var err error
-	b.Do(func() { l, err = net.Listen("tcp", net.JoinHostPort(to, "0")) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		c, _ := l.Accept()
-		accepted <- c
-	}()
-	a.Do(func() { client, err = net.DialTimeout("tcp", l.Addr().String(), 30*time.Second) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	server = <-accepted
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
-}
-
-// transfer returns how long a number of bytes take.
-func transfer(t testing.TB, client, server net.Conn, bytes int64) time.Duration {
-	t.Helper()
-	done := make(chan error, 1)
-	begin := time.Now()
-	go func() {
-		_, err := io.CopyN(io.Discard, server, bytes)
-		done <- err
-	}()
-	chunk := make([]byte, 128<<10)
-	for sent := int64(0); sent < bytes; sent += int64(len(chunk)) {
-		if _, err := client.Write(chunk); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	return time.Since(begin)
-}
-
-// roundTrips returns how long so many answers take.
-func roundTrips(t testing.TB, client, server net.Conn, count int) time.Duration {
-	t.Helper()
-	go func() { _, _ = io.CopyN(server, server, int64(count)) }()
-	one := make([]byte, 1)
-	begin := time.Now()
-	for range count {
-		if _, err := client.Write(one); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(client, one); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return time.Since(begin)
-}
-
 // BenchmarkBesideByHand takes turns between our tunnel, one made by hand, and the
-// plain underlay, and prints the ratios of the best of each.
+// plain underlay.
 func BenchmarkBesideByHand(b *testing.B) {
 	x, y := joined(b, desired.VXLAN4)
 	_, insideY := byHand(b, x, y)
-	best := map[string]map[string]time.Duration{"throughput": {}, "roundtrips": {}}
-	type pair struct{ client, server net.Conn }
-	ways := map[string]pair{}
-	for name, to := range map[string]string{"ours": y.inside.String(), "byhand": insideY, "plain": y.underlay.String()} {
-		c, s := connect(b, x, y, to)
-		ways[name] = pair{c, s}
-	}
-	note := func(what, way string, took time.Duration) {
-		if d, known := best[what][way]; !known || took < d {
-			best[what][way] = took
-		}
-	}
-	for b.Loop() {
-		for way, p := range ways {
-			note("throughput", way, transfer(b, p.client, p.server, 64<<20))
-			note("roundtrips", way, roundTrips(b, p.client, p.server, 2000))
-		}
-	}
-	for what, of := range best {
-		b.ReportMetric(of["byhand"].Seconds()/of["ours"].Seconds(), what+"/byhand")
-		b.ReportMetric(of["plain"].Seconds()/of["ours"].Seconds(), what+"/plain")
-	}
-	b.Logf("best: %s", fmt.Sprint(best))
+	kerneltest.Race{
+		From: x.Namespace, To: y.Namespace, Bytes: 64 << 20, Trips: 2000,
+		Ways: map[string]string{"ours": y.inside.String(), "byhand": insideY, "plain": y.underlay.String()},
+	}.Run(b)
 }
