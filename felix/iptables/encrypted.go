@@ -36,11 +36,6 @@ func (s style) clearOut() (rules []rule, chains []chain) {
 	return rules, []chain{newChain(clearChain, s.unless("-o", policy.Egress))}
 }
 
-// member matches packets that have a member of a fixed set at an end, "src" or "dst".
-func (s style) member(id ir.SetID, end string) string {
-	return "-m set --match-set " + desired.SetName(id, s.family) + " " + end
-}
-
 // unless denies packets of all interfaces but those of pods, of tunnels that encrypt,
 // and others.
 func (s style) unless(flag string, d policy.Direction, others ...string) []rule {

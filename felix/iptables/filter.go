@@ -83,7 +83,7 @@ func (s style) output() []rule {
 func (s style) known() []rule {
 	rules := specs("-i "+anyPod+" "+established+" -j ACCEPT", "! -i "+anyPod+" -o "+anyPod+" "+established+" -j ACCEPT")
 	if lost, ok := s.lost(); ok {
-		return append([]rule{lost.when(established + " " + unserved(s.family))}, rules...)
+		return append([]rule{lost.when(established + " " + s.member(desired.ServicesSet, "dst"))}, rules...)
 	}
 	return rules
 }
@@ -110,7 +110,7 @@ func (s style) forward() []chain {
 		chains = append(chains, newChain(toHostChain, append(specs("-o "+anyPod+" -j RETURN"), out...)))
 	}
 	if lost, ok := s.lost(); ok {
-		rules = append(rules, lost.when(unserved(s.family)))
+		rules = append(rules, lost.when(s.member(desired.ServicesSet, "dst")))
 	}
 	return append(chains, newChain(forwardChain, rules))
 }
@@ -137,10 +137,6 @@ func (s style) forwarded() []rule {
 // not asked about. It reports whether that is wanted.
 func (s style) lost() (verdict, bool) {
 	return s.deny(desired.Reason{Cause: desired.Loop, Direction: policy.Ingress}), s.services && s.settings.Loops == policy.Deny
-}
-
-func unserved(f ir.Family) string {
-	return "-m set --match-set " + desired.SetName(desired.ServicesSet, f) + " dst"
 }
 
 // forwards reports whether host endpoints decide about what the node passes on.

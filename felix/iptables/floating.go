@@ -71,7 +71,7 @@ func (s style) floated() []rule {
 		from, hide := "-s "+x.pod.String(), " -j SNAT --to-source "+x.addr.String()
 		rules = append(rules, specs(from+" -d "+x.pod.String()+hide)...)
 		if s.inside {
-			rules = append(rules, specs(from+" -m set ! --match-set "+desired.SetName(desired.InsideSet, s.family)+" dst"+hide)...)
+			rules = append(rules, specs(from+" "+s.stranger(desired.InsideSet, "dst")+hide)...)
 		}
 	}
 	return rules

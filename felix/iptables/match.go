@@ -273,3 +273,13 @@ func portText(r ir.PortRange) string {
 	}
 	return fmt.Sprintf("%d:%d", r.First, r.Last)
 }
+
+// member and stranger match packets that have a member of a fixed set, or none of
+// its members, at an end, "src" or "dst".
+func (s style) member(id ir.SetID, end string) string {
+	return "-m set --match-set " + desired.SetName(id, s.family) + " " + end
+}
+
+func (s style) stranger(id ir.SetID, end string) string {
+	return "-m set ! --match-set " + desired.SetName(id, s.family) + " " + end
+}

@@ -20,8 +20,8 @@ func (s style) nat() layer {
 	}
 	leaving := s.tunnelSources()
 	if s.masquerade {
-		leaving = append(leaving, specs(fmt.Sprintf("-m set --match-set %s src -m set ! --match-set %s dst -g %s",
-			desired.SetName(desired.MasqueradeSet, s.family), desired.SetName(desired.InsideSet, s.family), masqueradeChain))...)
+		leaving = append(leaving, specs(
+			s.member(desired.MasqueradeSet, "src")+" "+s.stranger(desired.InsideSet, "dst")+" -g "+masqueradeChain)...)
 		l.chains = append(l.chains, newChain(masqueradeChain, s.hide()))
 	}
 	if leaving = append(leaving, s.floated()...); len(leaving) > 0 {

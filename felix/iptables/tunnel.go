@@ -45,11 +45,6 @@ func around(d desired.TunnelDevice) string {
 	return "-p 4"
 }
 
-// node matches a node at an end of the packet, "src" or "dst".
-func (s style) node(end string) string {
-	return "-m set --match-set " + desired.SetName(desired.NodesSet, s.family) + " " + end
-}
-
 // tunnelsIn stand at the head of raw PREROUTING: nobody but nodes puts packets into
 // a tunnel, and no connection is tracked of what carries them.
 func (s style) tunnelsIn() (rules []rule, chains []chain) {
@@ -60,7 +55,7 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 		rules = append(rules, specs(around(d)+" -m addrtype --dst-type LOCAL -g "+tunnelChain)...)
 	}
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress}).when("")
-	sources := []string{s.node("src")}
+	sources := []string{s.member(desired.NodesSet, "src")}
 	for _, p := range s.settings.TunnelSources {
 		if s.family.Is(p.Addr()) {
 			sources = append(sources, "-s "+p.String())
@@ -77,7 +72,7 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 // end, "src" or "dst".
 func (s style) carriers(end, target string) (rules []rule) {
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.node(end)+" -j "+target)...)
+		rules = append(rules, specs(around(d)+" "+s.member(desired.NodesSet, end)+" -j "+target)...)
 	}
 	return rules
 }
