@@ -45,6 +45,18 @@ func logFlag(cmd *cobra.Command) func() (*slog.Logger, error) {
 	}
 }
 
+// detachedLog returns the logger of a part of the agent that is a process of its own.
+// Its lines go to the agent's standard error. When that is gone they are lost, and
+// nothing else.
+func detachedLog(logger func() (*slog.Logger, error), part string) (*slog.Logger, error) {
+	signal.Ignore(syscall.SIGPIPE)
+	log, err := logger()
+	if err != nil {
+		return nil, err
+	}
+	return log.With("part", part), nil
+}
+
 func agentCommand() *cobra.Command {
 	c := agent.Config{Version: version}
 	cmd := &cobra.Command{

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
 	"github.com/koratnet/korat/bgp/child"
@@ -22,13 +19,9 @@ func speakerCommand() *cobra.Command {
 	logger := logFlag(cmd)
 	cmd.Flags().StringVar(&c.RunDir, "run-dir", "/run/korat", "the agent's run directory; must not survive reboots")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		// Log lines go to the agent's standard error. When that is gone they are lost,
-		// and nothing else.
-		signal.Ignore(syscall.SIGPIPE)
-		if c.Log, err = logger(); err != nil {
+		if c.Log, err = detachedLog(logger, "bgp"); err != nil {
 			return err
 		}
-		c.Log = c.Log.With("part", "bgp")
 		c.New = func(restarted bool) reconcile.SpeakCloser {
 			return guarded.New(gobgp.New(gobgp.Options{Log: c.Log, Restarted: restarted}), c.Log)
 		}

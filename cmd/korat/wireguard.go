@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
 	"github.com/koratnet/korat/felix/kernel/wireguard"
@@ -20,13 +17,9 @@ func wireguardCommand() *cobra.Command {
 	cmd.Flags().StringVar(&c.Device, "device", "", "name of the interface")
 	cmd.Flags().StringVar(&c.RunDir, "run-dir", "/run/korat", "the agent's run directory; must not survive reboots")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		// Log lines go to the agent's standard error. When that is gone they are lost,
-		// and nothing else.
-		signal.Ignore(syscall.SIGPIPE)
-		if c.Log, err = logger(); err != nil {
+		if c.Log, err = detachedLog(logger, "wireguard"); err != nil {
 			return err
 		}
-		c.Log = c.Log.With("part", "wireguard")
 		return wireguard.Serve(cmd.Context(), c)
 	}
 	return cmd
