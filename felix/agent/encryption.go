@@ -50,32 +50,27 @@ func (t *tunnels) announced(state map[desired.TunnelKind]error) []koratv1.WireGu
 // encryption returns which nodes are not reached encrypted, nil where nothing asks
 // for that.
 func encryption(ways map[string]desired.PoolWays) *report.Encryption {
-	var e *report.Encryption
+	var e report.Encryption
+	asked := false
 	for _, w := range ways {
 		for way, names := range w.Nodes {
-			if e == nil && (way.Encapsulation == desired.WireGuard || way.Reason == desired.NoKey) {
-				e = &report.Encryption{}
-			}
-			if way == (desired.Way{Encapsulation: desired.WireGuard, Reason: desired.NoKey}) {
+			asked = asked || way.Encapsulation == desired.WireGuard || way.Reason == desired.NoKey
+			switch {
+			case way.Encapsulation != desired.WireGuard:
+				e.Clear = append(e.Clear, names...)
+			case way.Reason == desired.NoKey:
 				e.Closed = append(e.Closed, names...)
 			}
 		}
 	}
-	if e == nil {
+	if !asked {
 		return nil
-	}
-	for _, w := range ways {
-		for way, names := range w.Nodes {
-			if way.Encapsulation != desired.WireGuard {
-				e.Clear = append(e.Clear, names...)
-			}
-		}
 	}
 	for _, names := range []*[]string{&e.Closed, &e.Clear} {
 		slices.Sort(*names)
 		*names = slices.Compact(*names)
 	}
-	return e
+	return &e
 }
 
 // The metrics of encryption. Those of peers are named by their public key: which
