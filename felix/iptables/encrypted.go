@@ -7,46 +7,41 @@ import (
 )
 
 // clearChain is where packets go of pools that never travel in clear, in raw those
-// that come and in filter those that leave.
+// that come and in mangle those that leave.
 const clearChain = "KORAT-CLEAR"
 
 // clearIn returns what drops packets that claim to come from such a pool, or from any
 // to one, and come in clear: out of no tunnel that encrypts, and from no pod or
 // program here.
 func (s style) clearIn() (rules []rule, chains []chain) {
-	if !s.closed {
-		return nil, nil
-	}
-	rules = specs(
-		s.member(desired.EncryptedSet, "src")+" -j "+clearChain,
-		s.member(desired.EncryptedSet, "dst")+" "+s.member(desired.InsideSet, "src")+" -j "+clearChain)
-	return rules, []chain{newChain(clearChain, s.unless("-i", policy.Ingress, "lo"))}
+	return s.clear("src", "dst", "-i", policy.Ingress, "lo")
 }
 
 // clearOut returns what drops packets that would leave in clear for such a pool, or
 // from one for any pool. Routes lead none of them out: this holds where a route of
 // somebody else does.
 func (s style) clearOut() (rules []rule, chains []chain) {
+	return s.clear("dst", "src", "-o", policy.Egress)
+}
+
+// clear denies packets that have such a pool at the far end, of this node's view, or
+// any there and such a pool at the near one: of all interfaces but those of pods, of
+// tunnels that encrypt, and others.
+func (s style) clear(far, near, flag string, d policy.Direction, others ...string) (rules []rule, chains []chain) {
 	if !s.closed {
 		return nil, nil
 	}
-	rules = specs(
-		s.member(desired.EncryptedSet, "dst")+" -j "+clearChain,
-		s.member(desired.EncryptedSet, "src")+" "+s.member(desired.InsideSet, "dst")+" -j "+clearChain)
-	return rules, []chain{newChain(clearChain, s.unless("-o", policy.Egress))}
-}
-
-// unless denies packets of all interfaces but those of pods, of tunnels that encrypt,
-// and others.
-func (s style) unless(flag string, d policy.Direction, others ...string) []rule {
-	rules := specs(flag + " " + anyPod + " -j RETURN")
+	passes := specs(flag + " " + anyPod + " -j RETURN")
 	for _, kind := range desired.TunnelKinds {
 		if kind.Encapsulation() == desired.WireGuard && kind.Is6() == (s.family == ir.IPv6) {
 			others = append(others, kind.Device())
 		}
 	}
 	for _, name := range others {
-		rules = append(rules, specs(flag+" "+name+" -j RETURN")...)
+		passes = append(passes, specs(flag+" "+name+" -j RETURN")...)
 	}
-	return append(rules, s.deny(desired.Reason{Cause: desired.Clear, Direction: d}).when(""))
+	rules = specs(
+		s.member(desired.EncryptedSet, far)+" -j "+clearChain,
+		s.member(desired.EncryptedSet, near)+" "+s.member(desired.InsideSet, far)+" -j "+clearChain)
+	return rules, []chain{newChain(clearChain, append(passes, s.deny(desired.Reason{Cause: desired.Clear, Direction: d}).when("")))}
 }
