@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
@@ -21,12 +18,7 @@ import (
 // churn is a process that changes a node's tunnel for as long as it lives: it says a
 // word for every change.
 func churn(namespace, dir string) error {
-	runtime.LockOSThread()
-	ns, err := netns.GetFromPath(namespace)
-	if err != nil {
-		return err
-	}
-	if err := netns.Set(ns); err != nil {
+	if err := enter(namespace); err != nil {
 		return err
 	}
 	ring, err := wireguard.OpenRing(dir)

@@ -4,12 +4,10 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/vishvananda/netns"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
@@ -86,12 +84,7 @@ func (s *site) make(t testing.TB, c wgtypes.Config) {
 
 // hand is a process of one interface, as its authors would have it.
 func hand(namespace, request string) error {
-	runtime.LockOSThread()
-	ns, err := netns.GetFromPath(namespace)
-	if err != nil {
-		return err
-	}
-	if err := netns.Set(ns); err != nil {
+	if err := enter(namespace); err != nil {
 		return err
 	}
 	inside, err := tun.CreateTUN("hand", 1440)

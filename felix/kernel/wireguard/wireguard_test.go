@@ -7,9 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vishvananda/netns"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
@@ -34,6 +37,16 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// enter takes this process's thread, for good, into a network namespace.
+func enter(namespace string) error {
+	runtime.LockOSThread()
+	ns, err := netns.GetFromPath(namespace)
+	if err != nil {
+		return err
+	}
+	return netns.Set(ns)
 }
 
 func serve(version, device, runDir string) error {
