@@ -298,9 +298,11 @@ func TestItem75SecondRestart(t *testing.T) {
 		return s
 	}
 	blocks := map[string]string{"10.244.0.0/26": nodeToFRR.String(), "10.244.0.64/26": nodeToFRR.String()}
+	blocks6 := map[string]string{"fd00:10:244::/122": nodeToFRR6.String(), "fd00:10:244::5/128": nodeToFRR6.String()}
 	hosts := map[string]string{"10.244.0.5/32": nodeToBIRD.String(), "10.244.0.6/32": nodeToBIRD.String()}
 	s := begin(false)
 	eventually(t, "routes in FRR", blocks, func() any { return f.frrRoutes("ipv4") })
+	eventually(t, "IPv6 routes in FRR", blocks6, func() any { return f.frrRoutes("ipv6") })
 	eventually(t, "routes in BIRD", hosts, func() any { return b.birdRoutes("node") })
 	m1, m2 := tor1.Monitor(), tor2.Monitor()
 	for range 3 {
@@ -308,9 +310,12 @@ func TestItem75SecondRestart(t *testing.T) {
 		eventually(t, "session of BIRD", false, func() any { return b.birdEstablished("node") })
 		s = begin(true)
 		eventually(t, "session of BIRD", true, func() any { return b.birdEstablished("node") })
+		// RFC 4724, 4.2: what is still stale when a session ends again goes. So each
+		// must have been told its routes again; the restart itself goes on.
+		eventually(t, "told to BIRD", 2, func() any { return s.session("bgppeer/bird").Advertised })
+		eventually(t, "routes in FRR", blocks, func() any { return f.frrRoutes("ipv4") })
+		eventually(t, "IPv6 routes in FRR", blocks6, func() any { return f.frrRoutes("ipv6") })
 	}
-	eventually(t, "routes in FRR", blocks, func() any { return f.frrRoutes("ipv4") })
-	eventually(t, "routes in BIRD", hosts, func() any { return b.birdRoutes("node") })
 	if d1, d2 := deletions(m1), deletions(m2); d1+d2 != 0 {
 		t.Errorf("FRR deleted %d and BIRD %d kernel routes", d1, d2)
 	}
