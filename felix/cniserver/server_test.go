@@ -122,6 +122,24 @@ func TestItem6ALateDELOfTheFirstSandboxLeavesTheSecondAlone(t *testing.T) {
 	}
 }
 
+// Its ADD never reached an agent, and its DEL none before the second sandbox ran at
+// the same path: process numbers and some runtimes' names of namespaces return.
+func TestItem6ALateDELOfASandboxThatNeverWasLeavesItsSuccessorAlone(t *testing.T) {
+	a, c := newAgent(t), cni(t)
+	second := newSandbox(t, "c2", "web")
+	first := *second.rt
+	first.ContainerID = "c1"
+	add(t, c, a.conf("1.0.0"), second)
+	a.stop()
+	if err := c.DelNetworkList(t.Context(), a.conf("1.0.0"), &first); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	if err := c.CheckNetworkList(t.Context(), a.conf("1.0.0"), second.rt); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhenTheKernelRefusesNothingIsLeft(t *testing.T) {
 	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
 	a.kernel.refuse = errors.New("rule 3 of policy shop/db is refused")

@@ -134,13 +134,14 @@ func (s *Server) forget(at journal.Attachment) error {
 
 // del detaches a pod. Whatever is missing is success: a runtime repeats DEL
 // until it hears that. A late DEL of an earlier sandbox frees its addresses and
-// leaves the veth of its successor alone.
+// leaves the veth of its successor alone, also where both have the same path of
+// the network namespace.
 func (s *Server) del(r wire.Request) error {
 	iface := desired.HostInterface(r.Namespace, r.Pod)
 	defer s.pods.lock(iface)()
 	at, known := s.find(r)
 	switch {
-	case !known && s.leadsTo(r, iface): // a journal that was lost knew it
+	case !known && len(s.Journal.On(iface)) == 0 && s.leadsTo(r, iface): // a journal that was lost knew it
 		return s.Wirer.Detach(iface)
 	case !known:
 		return nil
