@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -146,6 +147,9 @@ func ask(socket string, r request) (answer, error) {
 	}
 	buf := make([]byte, maxPacket)
 	n, err := conn.Read(buf)
+	if errors.Is(err, io.EOF) {
+		return a, errors.New("init closed the connection without an answer: see init.log in the machine's directory")
+	}
 	if err != nil {
 		return a, err
 	}
@@ -195,12 +199,20 @@ func (s *supervisor) serve() error {
 	}
 }
 
+// handle answers one request. What goes wrong before there is an answer is told in
+// the log of init.
 func (s *supervisor) handle(conn *net.UnixConn) {
 	defer conn.Close()
+	if err := s.converse(conn); err != nil {
+		fmt.Fprintln(os.Stderr, time.Now().Format(time.RFC3339Nano), "request:", err)
+	}
+}
+
+func (s *supervisor) converse(conn *net.UnixConn) error {
 	buf, oob := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
 	if err != nil {
-		return
+		return err
 	}
 	files := received(oob[:oobn])
 	defer func() {
@@ -209,15 +221,18 @@ func (s *supervisor) handle(conn *net.UnixConn) {
 		}
 	}()
 	var r request
-	if json.Unmarshal(buf[:n], &r) != nil {
-		return
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
+		return fmt.Errorf("%d bytes: %w", n, err)
 	}
 	if r.Start != nil {
 		r.Start.Files = files
 	}
-	a := s.answer(r)
-	b, _ := json.Marshal(a)
-	conn.Write(b)
+	b, err := json.Marshal(s.answer(r))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(b)
+	return err
 }
 
 // received are the descriptors that came with a packet.
