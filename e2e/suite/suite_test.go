@@ -6,6 +6,7 @@ package suite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -31,6 +32,7 @@ var bin = filepath.Join("..", "..", "bin")
 var (
 	labName = flag.String("lab", "suite", "name of the lab that is made")
 	plan    = flag.String("topology", "default", "plan of the lab")
+	keep    = flag.String("keep", "", "directory that gets the logs of all machines when a test fails")
 )
 
 // cluster is the lab that the tests share; each leaves it as it found it.
@@ -57,7 +59,29 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if code != 0 && *keep != "" {
+		if err := keepLogs(*keep); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	return code
+}
+
+// keepLogs copies what the machines said to dir, each to a directory of its name.
+func keepLogs(dir string) error {
+	var errs []error
+	for _, name := range cluster.Machines() {
+		m := cluster.Machine(name)
+		logs := filepath.Dir(m.Log("any"))
+		errs = append(errs, os.CopyFS(filepath.Join(dir, name), os.DirFS(logs)))
+		text, err := os.ReadFile(filepath.Join(m.Dir, "init.log"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name, "init.log"), text, 0o644)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // up makes a lab, after removing what a crashed run may have left of it.
