@@ -88,7 +88,7 @@ func endsOf(n *event.NodeNetwork) []event.WireGuardEnd {
 // sayEncrypted tells of the ends of the nodes that are to be looked at again, and
 // reports whether one is reached now that was not, or the other way round. What goes
 // is settled before what comes: a key may have moved.
-func (t *tunnels) sayEncrypted(in *inputs, blocks *blocks) (turned bool) {
+func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 	news := map[desired.EncryptedEnd]*desired.EncryptedPeer{}
 	before := map[string]map[desired.TunnelKind]desired.EncryptedEnd{}
 	for name := range t.unsure {
@@ -106,7 +106,7 @@ func (t *tunnels) sayEncrypted(in *inputs, blocks *blocks) (turned bool) {
 				continue
 			}
 			now[e.Kind] = e.EncryptedEnd
-			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, e.Kind, blocks)}
+			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, e.Kind)}
 		}
 		if len(now) > 0 {
 			t.reached[name] = now
@@ -146,9 +146,9 @@ func (t *tunnels) listens(name string, end desired.EncryptedEnd, in *inputs) (un
 
 // prefixes are the blocks of a node that packets of a family are for. The node's own
 // address inside of the tunnel is in one of them.
-func (t *tunnels) prefixes(name string, kind desired.TunnelKind, blocks *blocks) (out []netip.Prefix) {
+func (t *tunnels) prefixes(name string, kind desired.TunnelKind) (out []netip.Prefix) {
 	for p := range t.owned[name] {
-		if p.Addr().Is6() == kind.Is6() && blocks.owner[p] == name {
+		if p.Addr().Is6() == kind.Is6() {
 			out = append(out, p)
 		}
 	}

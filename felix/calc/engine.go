@@ -104,7 +104,7 @@ func (e *Engine) Flush() desired.Delta {
 	e.programs.drain(&e.policies) // recompile only changed policies
 	e.uses.drain(&e.policies, &e.subjects)
 	e.holders.drain(&e.in.endpoints)
-	e.floats.drain(&e.holders) // floating addresses → local endpoints
+	e.floats.drain(&e.holders) // floating addresses → local endpoints, or other nodes
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.floats, &e.subjects, &e.policies)
 	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
@@ -112,7 +112,7 @@ func (e *Engine) Flush() desired.Delta {
 	e.offers.drain(&e.in)
 	e.ranges.drain(&e.in, &e.settings, &e.advertised) // pools, nodes and services, for translating addresses
 	e.learnable.drain(&e.in)
-	e.blocks.drain(&e.in.blocks)
+	e.blocks.drain(&e.in.blocks, &e.floats)
 	e.speaker.drain(&e.in)
 	e.tunnels.drain(&e.in, &e.settings, &e.blocks, &e.speaker) // in what packets reach other nodes
 	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.floats, &e.tunnels, &e.speaker)

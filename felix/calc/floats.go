@@ -9,8 +9,9 @@ import (
 	"github.com/koratnet/korat/policy/selector"
 )
 
-// floats says which floating addresses lead to local endpoints. One whose endpoint
-// holds no address of its family leads nowhere.
+// floats says which floating addresses lead to local endpoints, and which to pods
+// on other nodes. One whose local endpoint holds no address of its family leads
+// nowhere.
 type floats struct {
 	in     *inputs
 	labels *labels
@@ -19,6 +20,7 @@ type floats struct {
 	dirty   map[netip.Addr]struct{}
 	leads   map[netip.Addr]string   // to the interface
 	to      map[string][]netip.Addr // the same by interface, ascending
+	abroad  map[netip.Addr]string   // to the other node
 	changed map[netip.Addr]struct{} // in this flush
 	woken   set                     // interfaces to or from which an address moved
 }
@@ -26,7 +28,7 @@ type floats struct {
 func newFloats(in *inputs, labels *labels) floats {
 	return floats{
 		in: in, labels: labels, book: floating.New(), dirty: map[netip.Addr]struct{}{},
-		leads: map[netip.Addr]string{}, to: map[string][]netip.Addr{}, changed: map[netip.Addr]struct{}{}, woken: set{},
+		leads: map[netip.Addr]string{}, to: map[string][]netip.Addr{}, abroad: map[netip.Addr]string{}, changed: map[netip.Addr]struct{}{}, woken: set{},
 	}
 }
 
@@ -49,7 +51,27 @@ func (f *floats) drain(holders *holders) {
 		}
 	}
 	for a := range f.dirty {
-		f.lead(a, f.endpoint(a, holders))
+		f.decide(a, holders)
+	}
+}
+
+// decide makes a lead to the pod that has it, here or on another node.
+func (f *floats) decide(a netip.Addr, holders *holders) {
+	iface, node := "", ""
+	switch pod := f.book.Holder(a, f); {
+	case pod == nil:
+	case pod.Node == f.labels.node:
+		iface = f.endpoint(a, pod, holders)
+	default:
+		node = pod.Node
+	}
+	f.lead(a, iface)
+	if f.abroad[a] == node {
+		return
+	}
+	f.changed[a] = struct{}{}
+	if f.abroad[a] = node; node == "" {
+		delete(f.abroad, a)
 	}
 }
 
@@ -69,13 +91,9 @@ func (f *floats) reattach(ep *event.Endpoint) {
 	}
 }
 
-// endpoint returns the interface of the local endpoint that a leads to, "" if there
-// is none.
-func (f *floats) endpoint(a netip.Addr, holders *holders) string {
-	pod := f.book.Holder(a, f)
-	if pod == nil {
-		return ""
-	}
+// endpoint returns the interface of a local pod at which it has an address of the
+// family of a, "" if there is none.
+func (f *floats) endpoint(a netip.Addr, pod *event.Pod, holders *holders) string {
 	first := ""
 	for iface, ep := range f.labels.attached[pod.Namespace+"/"+pod.Name] {
 		sameFamily := func(own netip.Addr) bool { return own.Is4() == a.Is4() }
@@ -111,6 +129,15 @@ func (f *floats) lead(a netip.Addr, iface string) {
 
 // has reports whether p is a floating address of a local pod.
 func (f *floats) has(p netip.Prefix) bool { return p.IsSingleIP() && f.leads[p.Addr()] != "" }
+
+// nodeOf returns the other node to which p leads, "" unless it is a floating address
+// of a pod there.
+func (f *floats) nodeOf(p netip.Prefix) string {
+	if !p.IsSingleIP() {
+		return ""
+	}
+	return f.abroad[p.Addr()]
+}
 
 // NamespaceLabels implements floating.World.
 func (f *floats) NamespaceLabels(name string) (selector.Labels, bool) {

@@ -108,7 +108,7 @@ func (o oracle) encrypted(w *desiredtest.World) {
 				continue
 			}
 			peer := desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(first(n, !v6), e.Port)}
-			for _, b := range all[*event.Block](o.state) {
+			for _, b := range o.blocks() {
 				if b.Owner.Node == name && b.CIDR.Addr().Is6() == v6 {
 					peer.Prefixes = append(peer.Prefixes, b.CIDR)
 				}
@@ -126,7 +126,7 @@ func (o oracle) encryptedRoute(p netip.Prefix) (r *desired.Route, decided bool) 
 		return nil, false
 	}
 	owner, block := "", netip.Prefix{}
-	for _, b := range all[*event.Block](o.state) {
+	for _, b := range o.blocks() {
 		if b.Owner.Node != o.node && b.CIDR.Bits() <= p.Bits() && b.CIDR.Contains(p.Addr()) && (owner == "" || b.CIDR.Bits() > block.Bits()) {
 			owner, block = b.Owner.Node, b.CIDR
 		}

@@ -43,7 +43,7 @@ func (o oracle) route(w *desiredtest.World) {
 func (o oracle) mine(p netip.Prefix) bool {
 	// The narrowest block around p says whose it is; of two, one that is ours.
 	mine, narrowest := false, -1
-	for _, b := range all[*event.Block](o.state) {
+	for _, b := range o.blocks() {
 		ours := b.Owner.Node == o.node
 		if bits := b.CIDR.Bits(); bits <= p.Bits() && b.CIDR.Contains(p.Addr()) && (bits > narrowest || bits == narrowest && ours) {
 			mine, narrowest = ours, bits

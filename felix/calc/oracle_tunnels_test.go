@@ -15,7 +15,7 @@ func (o oracle) remotes() (out []netip.Prefix) {
 	for _, l := range all[*event.Learned](o.state) {
 		out = append(out, l.Prefix)
 	}
-	for _, b := range all[*event.Block](o.state) {
+	for _, b := range o.blocks() {
 		if b.Owner.Node != o.node {
 			out = append(out, b.CIDR)
 		}
@@ -38,7 +38,7 @@ func (o oracle) remote(p netip.Prefix) *desired.Route {
 	}
 	mode, pooled := o.mode(p)
 	owner, covered := "", false
-	for _, b := range all[*event.Block](o.state) {
+	for _, b := range o.blocks() {
 		if b.Owner.Node != o.node && b.CIDR == p {
 			owner = b.Owner.Node
 		}

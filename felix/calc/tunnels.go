@@ -10,9 +10,9 @@ import (
 )
 
 // tunnels decides how packets reach other nodes: in what, by the mode of the pool
-// that the destination belongs to; and to whom, by the Blocks in the API where
-// packets travel in VXLAN or nothing else is known, and by the next hop that BGP
-// taught where they travel in IPIP. The routes stage asks it.
+// that the destination belongs to; and to whom, by the blocks, floating addresses
+// among them, where packets travel in VXLAN or nothing else is known, and by the next
+// hop that BGP taught where they travel in IPIP. The routes stage asks it.
 //
 // A node's end of a tunnel is known from its Node object alone: the address around
 // packets is in it, the hardware address follows from the name. So nothing waits
@@ -65,7 +65,7 @@ func (t *tunnels) drain(in *inputs, settings *settings, blocks *blocks, speaker 
 			touched[a] = struct{}{}
 		}
 	}
-	turned := t.sayEncrypted(in, blocks)
+	turned := t.sayEncrypted(in)
 	if !whole && !turned && len(touched)+len(in.tunnelAddrs.was) == 0 {
 		return
 	}
@@ -157,20 +157,17 @@ func (t *tunnels) follow(in *inputs, blocks *blocks) map[netip.Addr]struct{} {
 }
 
 func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
-	for p := range blocks.moved {
+	for p, was := range blocks.moved {
+		if was != "" {
+			drop(t.owned, was, p)
+			t.unsure[was] = struct{}{}
+		}
+		if is := blocks.owner[p]; is != "" {
+			add(t.owned, is, p)
+			t.unsure[is] = struct{}{}
+		}
 		t.dirty[p] = struct{}{}
-	}
-	for name, was := range in.blocks.was {
-		if was != nil {
-			drop(t.owned, was.Owner.Node, was.CIDR)
-			t.unsure[was.Owner.Node] = struct{}{}
-			t.markInside(was.CIDR, in)
-		}
-		if is := in.blocks.now[name]; is != nil {
-			add(t.owned, is.Owner.Node, is.CIDR)
-			t.unsure[is.Owner.Node] = struct{}{}
-			t.markInside(is.CIDR, in)
-		}
+		t.markInside(p, in)
 	}
 }
 
