@@ -3,6 +3,7 @@ package charts_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -15,12 +16,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/koratnet/korat/charts"
 )
@@ -100,22 +101,77 @@ func TestValuesAreChecked(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write what is expected anew")
+
+// TestEverythingCanBeSwitchedOn renders the chart with a value of its own for all
+// that can have one. What it makes of the defaults is korat.yaml.
 func TestEverythingCanBeSwitchedOn(t *testing.T) {
-	out, err := helm(t, "template", "k", "korat", "--namespace", "korat-system",
-		"--set", "metrics.serviceMonitor.enabled=true,metrics.dashboards.enabled=true,agent.httpAddress=$(NODE_IP)",
-		"--set", "agent.speakerContainer=false,image.digest=sha256:"+strings.Repeat("a", 64))
+	const golden = "testdata/everything.yaml"
+	got, err := helm(t, "template", "k", "korat", "--namespace", "korat-system", "--values", "testdata/everything.values.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	have := objects(t, out)
-	for _, name := range []string{
-		"ServiceMonitor/korat-system/korat-agent", "ServiceMonitor/korat-system/korat-controller",
-		"ConfigMap/korat-system/korat-dashboards", "DaemonSet/korat-system/korat-agent",
-		"Role/korat-system/korat-controller", "RoleBinding/kube-node-lease/korat-agent",
-	} {
-		if have[name] == nil {
-			t.Errorf("%s is missing among %v", name, slices.Sorted(maps.Keys(have)))
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
 		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("the chart makes something else (go test ./charts -update writes it):\n%s", diff)
+	}
+}
+
+// TestEveryValueHasADefaultAndARule: one that only the schema knows is hidden from
+// who reads values.yaml, and one that it does not know is refused.
+func TestEveryValueHasADefaultAndARule(t *testing.T) {
+	var values, schema map[string]any
+	for name, into := range map[string]*map[string]any{"values.yaml": &values, "values.schema.json": &schema} {
+		text, err := os.ReadFile("korat/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(text, into); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	compare(t, "", values, schema)
+}
+
+// compare compares an object of the values with the schema's.
+func compare(t *testing.T, path string, values, schema map[string]any) {
+	t.Helper()
+	properties, closed := schema["properties"].(map[string]any)
+	if !closed {
+		return // a map of the user's
+	}
+	delete(properties, "global") // Helm's own
+	have, want := slices.Sorted(maps.Keys(values)), slices.Sorted(maps.Keys(properties))
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Errorf("schema and values of %q differ:\n%s", path, diff)
+	}
+	for name, p := range properties {
+		if v, ok := values[name].(map[string]any); ok {
+			compare(t, path+"."+name, v, p.(map[string]any))
+		}
+	}
+}
+
+// TestASingleControllerHasNoBudget, which would hold up the drain of its node.
+func TestASingleControllerHasNoBudget(t *testing.T) {
+	const name = "PodDisruptionBudget/kube-system/korat-controller"
+	if objects(t, string(charts.Manifest))[name] == nil {
+		t.Error("two controllers have no budget")
+	}
+	out, err := helm(t, "template", "k", "korat", "--namespace", "kube-system", "--set", "controller.replicas=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if objects(t, out)[name] != nil {
+		t.Error("a single controller has a budget")
 	}
 }
 
@@ -168,7 +224,39 @@ func TestAddressesOfEitherFamilyCanBeListenedOn(t *testing.T) {
 // TestPrivileges lists all that the pods may do to a node. What is added here is a
 // decision, not an accident.
 func TestPrivileges(t *testing.T) {
-	have := objects(t, string(charts.Manifest))
+	paths := []string{"/etc/cni/net.d", "/opt/cni/bin", "/run/korat", "/run/netns", "/run/xtables.lock", "/var/lib/korat"}
+	agent := []corev1.Capability{"NET_ADMIN", "NET_RAW", "SYS_ADMIN"}
+	other := []corev1.Capability{"SETUID", "SETGID", "CHOWN"}
+	speaker := []corev1.Capability{"NET_BIND_SERVICE"}
+	for _, c := range []struct {
+		values string
+		paths  []string
+		caps   map[string][]corev1.Capability
+	}{
+		{"", nil, map[string][]corev1.Capability{"agent": agent, "speaker": speaker}},
+		{"agent.userspaceWireGuard=true", []string{"/dev/net/tun"}, map[string][]corev1.Capability{
+			"agent": slices.Concat(agent, other), "speaker": speaker,
+		}},
+		{"agent.speakerContainer=false", nil, map[string][]corev1.Capability{
+			"agent": slices.Concat(agent, other, speaker, []corev1.Capability{"SETPCAP"}),
+		}},
+	} {
+		t.Run(c.values, func(t *testing.T) {
+			out, err := helm(t, "template", "k", "korat", "--namespace", "kube-system", "--set", c.values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.caps["install-cni"], c.caps["controller"] = nil, nil
+			privileges(t, out, slices.Sorted(slices.Values(slices.Concat(paths, c.paths))), c.caps)
+		})
+	}
+}
+
+// privileges checks that the pods see these paths of a node and no others, and their
+// containers have these capabilities and no others.
+func privileges(t *testing.T, manifest string, paths []string, capabilities map[string][]corev1.Capability) {
+	t.Helper()
+	have := objects(t, manifest)
 	var agent appsv1.DaemonSet
 	var controller appsv1.Deployment
 	for name, into := range map[string]any{"DaemonSet/kube-system/korat-agent": &agent, "Deployment/kube-system/korat-controller": &controller} {
@@ -179,44 +267,48 @@ func TestPrivileges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var paths []string
+	var seen []string
 	for _, v := range agent.Spec.Template.Spec.Volumes {
-		paths = append(paths, v.HostPath.Path)
+		seen = append(seen, v.HostPath.Path)
 	}
-	slices.Sort(paths)
-	if want := []string{"/etc/cni/net.d", "/opt/cni/bin", "/run/korat", "/run/netns", "/run/xtables.lock", "/var/lib/korat"}; !slices.Equal(paths, want) {
-		t.Errorf("the agent's pod sees %v of the node, want %v", paths, want)
+	slices.Sort(seen)
+	if !slices.Equal(seen, paths) {
+		t.Errorf("the agent's pod sees %v of the node, want %v", seen, paths)
 	}
 	if v := controller.Spec.Template.Spec.Volumes; len(v) > 0 {
 		t.Errorf("the controller's pod has volumes %v, want none", v)
 	}
-	capabilities := map[string][]corev1.Capability{
-		"install-cni": nil, "agent": {"NET_ADMIN", "NET_RAW", "SYS_ADMIN"}, "speaker": {"NET_BIND_SERVICE"}, "controller": nil,
-	}
-	pods := []corev1.PodSpec{agent.Spec.Template.Spec, controller.Spec.Template.Spec}
-	for _, pod := range pods {
+	for _, pod := range []corev1.PodSpec{agent.Spec.Template.Spec, controller.Spec.Template.Spec} {
 		if pod.HostPID || pod.HostIPC {
 			t.Error("a pod shares processes with the node")
 		}
 		for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
-			s := c.SecurityContext
 			want, known := capabilities[c.Name]
 			if !known {
 				t.Errorf("container %s is not in the list", c.Name)
 				continue
 			}
 			delete(capabilities, c.Name)
-			if s.Privileged != nil && *s.Privileged || !*s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, want) {
-				t.Errorf("container %s has %+v, want a read-only root and nothing but %v", c.Name, s, want)
-			}
-			seccomp := pod.SecurityContext
-			if (s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault) &&
-				(seccomp == nil || seccomp.SeccompProfile == nil || seccomp.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault) {
-				t.Errorf("container %s has no seccomp profile", c.Name)
-			}
+			confined(t, pod, c, want)
 		}
 	}
 	if len(capabilities) > 0 {
 		t.Errorf("containers %v are missing", slices.Sorted(maps.Keys(capabilities)))
+	}
+}
+
+// confined checks what a container may do beyond what files it sees.
+func confined(t *testing.T, pod corev1.PodSpec, c corev1.Container, want []corev1.Capability) {
+	t.Helper()
+	s := c.SecurityContext
+	if s.Privileged != nil && *s.Privileged || !*s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, want) {
+		t.Errorf("container %s has %+v, want a read-only root and nothing but %v", c.Name, s, want)
+	}
+	seccomp := s.SeccompProfile
+	if seccomp == nil && pod.SecurityContext != nil {
+		seccomp = pod.SecurityContext.SeccompProfile
+	}
+	if seccomp == nil || seccomp.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("container %s has no seccomp profile", c.Name)
 	}
 }
