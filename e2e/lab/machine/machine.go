@@ -66,7 +66,10 @@ type record struct {
 	Start       uint64
 }
 
-const initFile = "init.json"
+const (
+	initFile = "init.json"
+	initLog  = "init.log"
+)
 
 // Create starts a machine and returns when it is set up.
 func Create(ctx context.Context, s Spec) (*Machine, error) {
@@ -85,7 +88,7 @@ func (m *Machine) create(ctx context.Context, s Spec) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(s.Dir, "init.log"))
+	log, err := os.Create(filepath.Join(s.Dir, initLog))
 	if err != nil {
 		return err
 	}

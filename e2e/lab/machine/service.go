@@ -117,6 +117,10 @@ func (m *Machine) Log(name string) string {
 
 func (m *Machine) ask(r request) (answer, error) {
 	a, err := ask(filepath.Join(m.Dir, controlSocket), r)
+	if err != nil && !m.Alive() {
+		log, _ := os.ReadFile(filepath.Join(m.Dir, initLog))
+		err = fmt.Errorf("%w; its init is dead and said:\n%s", err, log)
+	}
 	if err != nil {
 		return a, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
@@ -148,7 +152,7 @@ func ask(socket string, r request) (answer, error) {
 	buf := make([]byte, maxPacket)
 	n, err := conn.Read(buf)
 	if errors.Is(err, io.EOF) {
-		return a, errors.New("init closed the connection without an answer: see init.log in the machine's directory")
+		return a, errors.New("init closed the connection without an answer")
 	}
 	if err != nil {
 		return a, err
