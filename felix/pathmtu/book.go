@@ -3,7 +3,6 @@ package pathmtu
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 )
 
@@ -19,7 +18,8 @@ type Summary struct {
 	Peers      int
 	Clear      int       // that packets of the full size reach
 	Unanswered int       // that were tried and cannot be judged
-	Findings   []Finding // in the order of nodes and addresses
+	Findings   []Finding // in the order of nodes, addresses and tunnels
+	Offloads   []Offload // by tunnel, of those of which something is known
 }
 
 // result is what the trials of a peer came to.
@@ -32,32 +32,35 @@ type result struct {
 
 // book has the results of all peers, and says whose turn it is.
 type book struct {
-	ring    []netip.Addr // whose turn is next is first
-	suspect []netip.Addr // peers in trouble, likewise: they are tried more often
-	peers   map[netip.Addr]Peer
-	results map[netip.Addr]result
+	ring    []way // whose turn is next is first
+	suspect []way // peers in trouble, likewise: they are tried more often
+	peers   map[way]Peer
+	results map[way]result
+	left    map[way]remains // of the peers behind tunnels
 }
 
 func newBook() *book {
-	return &book{peers: map[netip.Addr]Peer{}, results: map[netip.Addr]result{}}
+	return &book{peers: map[way]Peer{}, results: map[way]result{}, left: map[way]remains{}}
 }
 
 // follow takes in who the peers are now. One that is new, or is reached through a link
 // of another size, is tried before those that were.
 func (b *book) follow(peers []Peer) {
-	now := make(map[netip.Addr]Peer, len(peers))
-	var fresh []netip.Addr
+	now := make(map[way]Peer, len(peers))
+	var fresh []way
 	for _, p := range peers {
-		now[p.Addr] = p
-		if b.peers[p.Addr] != p {
-			fresh = append(fresh, p.Addr)
-			delete(b.results, p.Addr)
+		now[p.way()] = p
+		if b.peers[p.way()] != p {
+			fresh = append(fresh, p.way())
+			delete(b.results, p.way())
+			delete(b.left, p.way())
 		}
 	}
-	old := func(a netip.Addr) bool { return now[a] != b.peers[a] }
+	old := func(w way) bool { return now[w] != b.peers[w] }
 	b.ring = append(fresh, slices.DeleteFunc(b.ring, old)...)
 	b.suspect = slices.DeleteFunc(b.suspect, old)
-	maps.DeleteFunc(b.results, func(a netip.Addr, _ result) bool { _, still := now[a]; return !still })
+	maps.DeleteFunc(b.results, func(w way, _ result) bool { _, still := now[w]; return !still })
+	maps.DeleteFunc(b.left, func(w way, _ remains) bool { _, still := now[w]; return !still })
 	b.peers = now
 }
 
@@ -65,10 +68,10 @@ func (b *book) follow(peers []Peer) {
 // others. Their turn comes again when all others had theirs.
 func (b *book) next(most int) []Peer {
 	var out []Peer
-	take := func(from *[]netip.Addr, n int) {
+	take := func(from *[]way, n int) {
 		n = min(n, len(*from))
-		for _, a := range (*from)[:n] {
-			if p := b.peers[a]; !slices.Contains(out, p) {
+		for _, w := range (*from)[:n] {
+			if p := b.peers[w]; !slices.Contains(out, p) {
 				out = append(out, p)
 			}
 		}
@@ -82,22 +85,22 @@ func (b *book) next(most int) []Peer {
 // note writes down what a trial of a peer came to, if it still is one. A peer that does
 // not answer any more keeps what was found.
 func (b *book) note(p Peer, o Outcome, passes int) {
-	was := b.results[p.Addr]
-	if b.peers[p.Addr] != p || o == Unanswered && was.outcome != Unanswered {
+	was := b.results[p.way()]
+	if b.peers[p.way()] != p || o == Unanswered && was.outcome != Unanswered {
 		return
 	}
 	trouble := o == BlackHole || o == Narrow
-	b.results[p.Addr] = result{peer: p, outcome: o, passes: passes, twice: trouble && was.outcome == o}
-	b.suspect = slices.DeleteFunc(b.suspect, func(a netip.Addr) bool { return a == p.Addr })
+	b.results[p.way()] = result{peer: p, outcome: o, passes: passes, twice: trouble && was.outcome == o}
+	b.suspect = slices.DeleteFunc(b.suspect, func(w way) bool { return w == p.way() })
 	if trouble {
-		b.suspect = append(b.suspect, p.Addr)
+		b.suspect = append(b.suspect, p.way())
 	}
 }
 
 // summary says what is known. Trouble counts when it was found twice: once may be a
 // moment in which much is lost.
 func (b *book) summary() Summary {
-	s := Summary{Peers: len(b.peers)}
+	s := Summary{Peers: len(b.peers), Offloads: b.offloads()}
 	for _, r := range b.results {
 		switch {
 		case r.outcome == Clear:
@@ -109,7 +112,7 @@ func (b *book) summary() Summary {
 		}
 	}
 	slices.SortFunc(s.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Addr.Compare(b.Addr))
+		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Addr.Compare(b.Addr), cmp.Compare(a.Tunnel, b.Tunnel))
 	})
 	return s
 }

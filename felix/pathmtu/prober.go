@@ -3,6 +3,7 @@ package pathmtu
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -76,7 +77,7 @@ func (p *Prober) round(ctx context.Context, wait time.Duration) {
 		var pairs []pair
 		for i, t := range trials {
 			if !t.over {
-				open, pairs = append(open, i), append(pairs, pair{peers[i].Addr, t.size})
+				open, pairs = append(open, i), append(pairs, pair{peers[i], t.size})
 			}
 		}
 		if len(open) == 0 {
@@ -86,11 +87,19 @@ func (p *Prober) round(ctx context.Context, wait time.Duration) {
 			trials[open[i]].hear(a)
 		}
 	}
+	behind := slices.DeleteFunc(slices.Clone(peers), func(peer Peer) bool { return !peer.Offloads })
+	var left []left
+	if len(behind) > 0 {
+		left = p.wire.unfinished(ctx, behind, wait)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, t := range trials {
 		if t.over {
 			p.book.note(peers[i], t.outcome, t.passes)
 		}
+	}
+	for i, l := range left {
+		p.book.noteLeft(behind[i], l)
 	}
 }

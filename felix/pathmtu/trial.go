@@ -8,7 +8,20 @@ type Peer struct {
 	Addr netip.Addr
 	// MTU of the interface through which the kernel sends to it.
 	MTU int
+	// Tunnel is the interface to send through; empty: that to which routes lead.
+	Tunnel string
+	// Offloads: the tunnel's packets leave the kernel unfinished, and it is to be
+	// tried whether they arrive.
+	Offloads bool
 }
+
+// way tells peers apart: one address can be reached through tunnels and beside them.
+type way struct {
+	addr   netip.Addr
+	tunnel string
+}
+
+func (p Peer) way() way { return way{p.Addr, p.Tunnel} }
 
 // Outcome is what came of a trial.
 type Outcome uint8

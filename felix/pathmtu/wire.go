@@ -24,13 +24,15 @@ type family struct {
 	reply   byte
 	large   byte // the type of "packet is too large" ...
 	code    int  // ... and its code, -1: any
-	level   int  // of the socket option that forbids to fragment
-	option  int
+	udp     string
+	level   int // of the socket options ...
+	option  int // ... that forbids to fragment, ...
+	errors  int // ... and that tells what is answered to datagrams
 }
 
 var families = map[bool]family{ // by: is it IPv6
-	false: {"ip4:icmp", 20, 68, 8, 0, 3, 4, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER},
-	true:  {"ip6:ipv6-icmp", 40, 1280, 128, 129, 2, -1, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER},
+	false: {"ip4:icmp", 20, 68, 8, 0, 3, 4, "udp4", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_RECVERR},
+	true:  {"ip6:ipv6-icmp", 40, 1280, 128, 129, 2, -1, "udp6", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_RECVERR},
 }
 
 // echoHeader is the length of the header of an echo, and smallData what a small one
@@ -40,24 +42,33 @@ const (
 	smallData  = 16
 )
 
+// grace is how long a large packet may take longer than a few times what a small one
+// takes.
+const grace = 100 * time.Millisecond
+
 func (f family) small() int { return f.header + echoHeader + smallData }
 
 // wire sends echo requests and hears what comes back.
 type wire struct {
-	conns  map[bool]*net.IPConn
-	id     uint16
-	cookie [smallData]byte // begins the data of every request
+	conns     map[bool]*net.IPConn
+	datagrams map[bool]*net.UDPConn
+	id        uint16
+	cookie    [smallData]byte // begins the data of every packet
+	turn      uint32          // of unfinished
 
 	mu      sync.Mutex // guards the rest
 	next    uint16
 	waiting map[uint16]*shot // by sequence number
+	small   int              // of waiting that are small and not answered
 	left    int              // of waiting that are not answered
+	near    chan struct{}    // closed when small is 0
 	done    chan struct{}    // closed when left is 0
 }
 
 // shot is one packet that was sent.
 type shot struct {
 	to       netip.Addr
+	small    bool
 	answered bool
 	told     int
 }
@@ -65,7 +76,7 @@ type shot struct {
 // open opens raw sockets in the network namespace of the calling thread. A family
 // that the kernel has not got is left out.
 func open() (*wire, error) {
-	w := &wire{conns: map[bool]*net.IPConn{}, waiting: map[uint16]*shot{}}
+	w := &wire{conns: map[bool]*net.IPConn{}, datagrams: map[bool]*net.UDPConn{}, waiting: map[uint16]*shot{}}
 	var id [2]byte
 	_, _ = rand.Read(id[:]) // never fails
 	_, _ = rand.Read(w.cookie[:])
@@ -80,29 +91,26 @@ func open() (*wire, error) {
 			return nil, fmt.Errorf("echo requests: %w", err)
 		}
 		w.conns[is6] = c.(*net.IPConn)
-		if err := f.prepare(w.conns[is6]); err != nil {
+		// It may send what the interface takes, not to be fragmented, whatever the
+		// kernel has learned of the path.
+		const probe = 3 // IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE
+		if err := setOption(w.conns[is6], f.level, f.option, probe); err != nil {
 			w.close()
 			return nil, fmt.Errorf("echo requests: %w", err)
 		}
 	}
-	return w, nil
-}
-
-// prepare lets a socket send what the interface takes, not to be fragmented, whatever
-// the kernel has learned of the path.
-func (f family) prepare(c *net.IPConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
+	if err := w.openDatagrams(); err != nil {
+		w.close()
+		return nil, fmt.Errorf("datagrams: %w", err)
 	}
-	const probe = 3 // IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE
-	var option error
-	err = raw.Control(func(fd uintptr) { option = unix.SetsockoptInt(int(fd), f.level, f.option, probe) })
-	return errors.Join(err, option)
+	return w, nil
 }
 
 func (w *wire) close() {
 	for _, c := range w.conns {
+		c.Close()
+	}
+	for _, c := range w.datagrams {
 		c.Close()
 	}
 }
@@ -157,6 +165,11 @@ func (w *wire) hear(f family, from netip.Addr, b []byte) {
 		return
 	}
 	s.told, s.answered = told, told == 0
+	if s.small {
+		if w.small--; w.small == 0 {
+			close(w.near)
+		}
+	}
 	if w.left--; w.left == 0 {
 		close(w.done)
 	}
@@ -177,38 +190,47 @@ func (f family) quoted(b []byte) (to netip.Addr, message []byte) {
 
 // pair is a peer and the size of the large packet to it.
 type pair struct {
-	to   netip.Addr
+	to   Peer
 	size int
 }
 
 // volley sends a small and a large packet to each, and returns the answers that come
-// until all are there or wait is over.
+// until all are there or wait is over. Large ones are waited for no longer than a few
+// times as long as all small ones took: they are sent at the same time.
 func (w *wire) volley(ctx context.Context, pairs []pair, wait time.Duration) []answer {
 	shots := make([][2]*shot, len(pairs))
 	w.mu.Lock()
-	w.waiting, w.left, w.done = map[uint16]*shot{}, 2*len(pairs), make(chan struct{})
+	w.waiting, w.small, w.left = map[uint16]*shot{}, len(pairs), 2*len(pairs)
+	w.near, w.done = make(chan struct{}), make(chan struct{})
 	first := w.next
 	for i, p := range pairs {
 		for j := range 2 {
-			shots[i][j] = &shot{to: p.to}
+			shots[i][j] = &shot{to: p.to.Addr, small: j == 0}
 			w.waiting[w.next] = shots[i][j]
 			w.next++
 		}
 	}
-	done := w.done
+	near, done := w.near, w.done
 	w.mu.Unlock()
+	begun := time.Now()
 	for i, p := range pairs {
 		number := first + uint16(2*i)
-		if w.send(p.to, number, families[p.to.Is6()].small()) == nil {
+		if w.send(p.to, number, families[p.to.Addr.Is6()].small()) == nil {
 			_ = w.send(p.to, number+1, p.size) // what the interface does not take is not answered
 		}
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	case <-ctx.Done():
+	for over := false; !over; {
+		over = true
+		select {
+		case <-near:
+			timer.Reset(min(wait, grace+4*time.Since(begun)))
+			near, over = nil, false
+		case <-done:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -221,9 +243,9 @@ func (w *wire) volley(ctx context.Context, pairs []pair, wait time.Duration) []a
 }
 
 // send sends an echo request that makes a packet of so many bytes.
-func (w *wire) send(to netip.Addr, number uint16, size int) error {
-	f := families[to.Is6()]
-	c := w.conns[to.Is6()]
+func (w *wire) send(to Peer, number uint16, size int) error {
+	f := families[to.Addr.Is6()]
+	c := w.conns[to.Addr.Is6()]
 	if c == nil {
 		return unix.EAFNOSUPPORT
 	}
@@ -232,11 +254,31 @@ func (w *wire) send(to netip.Addr, number uint16, size int) error {
 	binary.BigEndian.PutUint16(b[4:6], w.id)
 	binary.BigEndian.PutUint16(b[6:8], number)
 	copy(b[echoHeader:], w.cookie[:])
-	if !to.Is6() { // of IPv6 the kernel makes it
+	if !to.Addr.Is6() { // of IPv6 the kernel makes it
 		binary.BigEndian.PutUint16(b[2:4], checksum(b))
 	}
-	_, err := c.WriteToIP(b, &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
+	through, err := to.through()
+	if err == nil {
+		_, _, err = c.WriteMsgIP(b, through, &net.IPAddr{IP: to.Addr.AsSlice(), Zone: to.Addr.Zone()})
+	}
 	return err
+}
+
+// through returns the control message that makes a packet leave through the tunnel to
+// the peer, if it has one. The kernel then takes the other end to be on its link, as
+// the tunnel's neighbours are.
+func (p Peer) through() ([]byte, error) {
+	if p.Tunnel == "" {
+		return nil, nil
+	}
+	link, err := net.InterfaceByName(p.Tunnel)
+	if err != nil {
+		return nil, err
+	}
+	if p.Addr.Is6() {
+		return unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: uint32(link.Index)}), nil
+	}
+	return unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(link.Index)}), nil
 }
 
 // checksum is that of RFC 1071.

@@ -39,25 +39,12 @@ func routed(t *testing.T) (node, router, far *kerneltest.Namespace, p *Prober) {
 		in.Run("ip", "-6", "route", "add", "default", "via", gateways[1])
 	}
 	ways := []Peer{
-		{"far", netip.MustParseAddr("192.0.2.129"), 1500},
-		{"far", netip.MustParseAddr("2001:db8:2::1"), 1500},
-		{"router", netip.MustParseAddr("192.0.2.2"), 1500},
-		{"router", netip.MustParseAddr("2001:db8:1::2"), 1500},
+		{Node: "far", Addr: netip.MustParseAddr("192.0.2.129"), MTU: 1500},
+		{Node: "far", Addr: netip.MustParseAddr("2001:db8:2::1"), MTU: 1500},
+		{Node: "router", Addr: netip.MustParseAddr("192.0.2.2"), MTU: 1500},
+		{Node: "router", Addr: netip.MustParseAddr("2001:db8:1::2"), MTU: 1500},
 	}
-	var err error
-	node.Do(func() { p, err = New(func() []Peer { return ways }) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	heard := make(chan struct{}, 2)
-	for is6 := range p.wire.conns {
-		go func() { p.wire.listen(is6); heard <- struct{}{} }()
-	}
-	t.Cleanup(func() {
-		p.wire.close()
-		<-heard
-		<-heard
-	})
+	p = proberOf(t, node, ways...)
 	return node, router, far, p
 }
 
