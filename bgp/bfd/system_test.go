@@ -84,7 +84,8 @@ func (n *node) hears(want bfd.State) bfd.Change {
 // neighbour silent for good, and wait.
 var lasting = bfd.Timing{Transmit: 300 * time.Millisecond, Receive: 300 * time.Millisecond, Multiplier: 20}
 
-var fast = bfd.Timing{Transmit: 50 * time.Millisecond, Receive: 50 * time.Millisecond, Multiplier: 10}
+// fast is Timing of one whose neighbour is lasting, and notices its silence late.
+var fast = bfd.Timing{Transmit: 50 * time.Millisecond, Receive: 50 * time.Millisecond, Multiplier: 40}
 
 func key(peer, local string) bfd.Key {
 	return bfd.Key{Peer: netip.MustParseAddr(peer), Local: netip.MustParseAddr(local)}

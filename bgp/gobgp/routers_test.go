@@ -145,6 +145,15 @@ func (r *router) frrRoutes(family string) map[string]string {
 	return out
 }
 
+// stale is what frrRoutes returns of routes that are kept over a restart.
+func stale(routes map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range routes {
+		out[k] = v + " stale"
+	}
+	return out
+}
+
 // frrSessions returns how often the session with peer came up and went down.
 func (r *router) frrSessions(peer string) string {
 	var all map[string]struct{ ConnectionsEstablished, ConnectionsDropped int }
@@ -188,9 +197,18 @@ func (r *router) birdRoutes(protocol string) map[string]string {
 	return out
 }
 
-// birdEstablished reports whether the session is up.
-func (r *router) birdEstablished(protocol string) any {
-	return strings.Contains(r.birdc("show", "protocols", protocol), "Established")
+// birdSession is "up" or "down", or "restarts" while routes from before the
+// neighbour's restart are kept: until its End-of-RIB.
+func (r *router) birdSession(protocol string) string {
+	out := r.birdc("show", "protocols", "all", protocol)
+	switch {
+	case strings.Contains(out, "graceful restart active"):
+		return "restarts"
+	case strings.Contains(out, "Established"):
+		return "up"
+	default:
+		return "down"
+	}
 }
 
 // deletions returns how many routes that the daemon owns in the kernel were

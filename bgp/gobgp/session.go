@@ -136,12 +136,18 @@ func (s *sessions) up(peer netip.Addr) bool {
 	return ok && e.state == packet.BGP_FSM_ESTABLISHED
 }
 
-// of fills in what is known of the session with peer.
+// of fills in what is known of the session with peer. One that just came up counts
+// as such when its event was taken in: Since is that of the state before until then.
 func (s *sessions) of(out *bgp.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.m[out.Addr]; ok {
-		out.Since, out.LastError = e.since, e.err
+	e, ok := s.m[out.Addr]
+	if !ok {
+		return
+	}
+	out.Since, out.LastError = e.since, e.err
+	if out.State == stateEstablished && e.state != packet.BGP_FSM_ESTABLISHED {
+		out.State = stateOpenConfirm
 	}
 }
 
@@ -238,6 +244,7 @@ func (s *Speaker) advertised(p applied, explain func() explainer) int {
 
 const (
 	stateEstablished = "Established"
+	stateOpenConfirm = "OpenConfirm"
 	stateIdle        = "Idle"
 )
 
@@ -250,7 +257,7 @@ func stateName(s api.PeerState_SessionState) string {
 	case api.PeerState_SESSION_STATE_OPENSENT:
 		return "OpenSent"
 	case api.PeerState_SESSION_STATE_OPENCONFIRM:
-		return "OpenConfirm"
+		return stateOpenConfirm
 	case api.PeerState_SESSION_STATE_ESTABLISHED:
 		return stateEstablished
 	default:

@@ -82,7 +82,7 @@ func kinds(l *lab) {
 	a.announce(block, pod, six)
 	l.begin(a, b)
 	b.learns(map[string]string{"10.244.1.64/26": a.addr.String()})
-	up := b.session(a).Since
+	up := b.up(a)
 	for _, step := range []struct {
 		asks bgp.Advertise
 		want map[string]string
@@ -175,7 +175,7 @@ func peerGoes(l *lab) {
 	c.announce(pod)
 	l.begin(a, b, c)
 	a.learns(map[string]string{block.Prefix.String(): b.addr.String(), pod.Prefix.String(): c.addr.String()})
-	up := a.session(b).Since
+	up := a.up(b)
 	l.unlink(a, c)
 	l.begin(a)
 	a.learns(map[string]string{block.Prefix.String(): b.addr.String()})
@@ -257,7 +257,7 @@ func otherAS(l *lab) {
 	atB, atA := map[string]string{"10.244.1.64/26": a.addr.String()}, map[string]string{"10.244.1.65/32": b.addr.String()}
 	a.learns(atA)
 	b.learns(atB)
-	before := b.session(a).Since
+	before := b.up(a)
 	a.asn = 65010
 	l.begin(a, b)
 	l.wait("another session", func() bool {

@@ -105,7 +105,7 @@ func exportFilters(l *lab) {
 	l.begin(a, b, c)
 	b.hears(a, "10.244.1.64/26 path [64512]", "10.244.1.65/32 path [64512]")
 	c.hears(a, "10.244.1.64/26", "10.244.1.65/32")
-	upB, upC := b.session(a).Since, c.session(a).Since
+	upB, upC := b.up(a), c.up(a)
 
 	a.tune = both(filters(shape), named(b))
 	l.begin(a)
@@ -150,13 +150,11 @@ func importFilters(l *lab) {
 	two := b.addr.String() + " " + c.addr.String()
 	l.begin(a, b, c)
 	a.learns(map[string]string{block.Prefix.String(): two, pod.Prefix.String(): two})
-	up := a.session(b).Since
+	up := a.up(b)
 	a.tune = both(filters(prefer), to(c, func(p *bgp.Peer) { p.Import = []string{"prefer"} }))
 	l.begin(a)
 	a.learns(map[string]string{block.Prefix.String(): c.addr.String(), pod.Prefix.String(): b.addr.String()})
-	if s := a.session(c); s.Received != 2 || s.Accepted != 1 {
-		l.Errorf("session %+v, want 2 received and 1 accepted", s)
-	}
+	l.wait("counts", func() bool { s := a.session(c); return s.Received == 2 && s.Accepted == 1 })
 	a.hears(c, "10.244.1.64/26 path [65002]", "10.244.1.65/32 path [65002] (filter prefer rule 2)")
 	a.tune = nil
 	l.begin(a)
@@ -190,7 +188,7 @@ func advertisements(l *lab) {
 	l.begin(a, b, c)
 	b.hears(a, "10.244.1.65/32 1:1 1:1:1 pref 150", "203.0.113.0/24 med 5")
 	c.hears(a, "203.0.113.0/24 path [64512] med 5")
-	up := b.session(a).Since
+	up := b.up(a)
 	a.withdraw(bgp.Path{Prefix: pod.Prefix, Kind: bgp.Hosts, Advertisement: "vip"})
 	b.hears(a, "10.244.1.65/32", "203.0.113.0/24 med 5")
 	a.tune = both(ads, to(b, func(p *bgp.Peer) { p.Advertisements = nil }))
@@ -210,7 +208,7 @@ func draining(l *lab) {
 	l.begin(a, b, c)
 	b.hears(a, "10.244.1.64/26")
 	c.hears(a, "10.244.1.64/26 path [64512]")
-	up := b.session(a).Since
+	up := b.up(a)
 	a.tune = func(c *bgp.Config) { c.Draining = true }
 	l.begin(a)
 	c.hears(a, "10.244.1.64/26 path [64512] 65535:0")

@@ -18,7 +18,7 @@ func broken(l *lab) {
 	l.begin(a, b, c)
 	both := map[string]string{block.Prefix.String(): b.addr.String(), pod.Prefix.String(): c.addr.String()}
 	a.learns(both)
-	before, other := a.session(b).Since, a.session(c).Since
+	before, other := a.up(b), a.up(c)
 	if err := a.speaker.Break(l.Context(), b.addr, "BFD: no packets for 300ms"); err != nil {
 		l.Fatalf("break: %v", err)
 	}
@@ -28,7 +28,8 @@ func broken(l *lab) {
 		return slices.Equal(a.withdrawn, []netip.Prefix{block.Prefix})
 	})
 	a.learns(both)
-	if s := a.session(b); !s.Established || !s.Since.After(before) || s.LastError != "" {
+	again := a.up(b)
+	if s := a.session(b); !again.After(before) || s.LastError != "" {
 		l.Errorf("session %+v, want one that came up after %s", s, before)
 	}
 	if s := a.session(c); !s.Established || !s.Since.Equal(other) {

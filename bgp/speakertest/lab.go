@@ -167,6 +167,17 @@ func (n *node) session(with *node) bgp.Session {
 	return bgp.Session{}
 }
 
+// up waits until n has a session with another node, and returns since when.
+func (n *node) up(with *node) (since time.Time) {
+	n.l.Helper()
+	n.l.wait("session", func() bool {
+		s := n.session(with)
+		since = s.Since
+		return s.Established
+	})
+	return since
+}
+
 // learns waits until n has learned exactly want: next hops, a space between, by
 // prefix.
 func (n *node) learns(want map[string]string) {
