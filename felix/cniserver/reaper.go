@@ -12,10 +12,10 @@ type reaper struct {
 	work chan struct{} // holds one token while there may be a retired veth
 }
 
-// gather is how long the reaper lets veths come together: who attaches a pod while
-// it works waits for it. As a rule the runtime removes the pod's namespace before,
-// and the veth with it.
-const gather = time.Second
+// gather is how long the reaper lets veths come together, also after a failure: who
+// attaches a pod while it works waits for it, so that it shall not work often. As a
+// rule the runtime removes the pod's namespace before, and the veth with it.
+const gather = 5 * time.Second
 
 // newReaper returns a reaper that begins with what an earlier life left.
 func newReaper() reaper {
@@ -34,7 +34,6 @@ func (r reaper) wake() {
 // run reaps until ctx ends. What is left then is reaped in the next life, or
 // goes with its pod's namespace.
 func (r reaper) run(ctx context.Context, reap func() error, log *slog.Logger) {
-	wait := gather
 	for {
 		select {
 		case <-r.work:
@@ -42,14 +41,12 @@ func (r reaper) run(ctx context.Context, reap func() error, log *slog.Logger) {
 			return
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(gather):
 		case <-ctx.Done():
 			return
 		}
-		wait = gather
 		if err := reap(); err != nil {
 			log.Warn("interfaces of pods that are gone could not be removed, trying again", "error", err)
-			wait = 5 * gather
 			r.wake()
 		}
 	}
