@@ -134,6 +134,14 @@ type NodeConfigurationSpec struct {
 	// +optional
 	TCPMSSClamp Switch `json:"tcpMSSClamp,omitempty"`
 
+	// TunnelOffload leaves checksums of packets in VXLAN and IPIP, and the cutting
+	// of large ones, to the device that sends them, which is cheaper. Auto: until a
+	// trial finds a node that such packets do not reach and others do; then the
+	// kernel of this node does it, until it is Enabled once or the node is started
+	// anew. Default Auto.
+	// +optional
+	TunnelOffload TunnelOffload `json:"tunnelOffload,omitempty"`
+
 	// PodTunnels lets pods send packets that carry packets: IP in IP, and UDP to
 	// port 4789. A pod that may do so can have what it sends look as if it came
 	// from elsewhere, behind the end of its tunnel. Default Disabled.
@@ -261,6 +269,18 @@ const (
 	ConnectionsContinue EstablishedConnections = "Continue"
 	// ConnectionsRecheck: those that are denied now are cut.
 	ConnectionsRecheck EstablishedConnections = "Recheck"
+)
+
+// TunnelOffload is whether devices finish packets in tunnels.
+//
+// +kubebuilder:validation:Enum=Auto;Enabled;Disabled
+type TunnelOffload string
+
+// What can be said of offloads in tunnels.
+const (
+	OffloadAuto     TunnelOffload = "Auto"
+	OffloadEnabled  TunnelOffload = "Enabled"
+	OffloadDisabled TunnelOffload = "Disabled"
 )
 
 // Switch turns something on or off.

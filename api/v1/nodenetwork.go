@@ -257,6 +257,17 @@ type TunnelStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	MTU int32 `json:"mtu,omitempty"`
 
+	// Offload is Enabled where checksums of packets inside, and the cutting of
+	// large ones, are left to the device that sends them. Empty for WireGuard,
+	// which leaves it to nobody.
+	// +optional
+	Offload Switch `json:"offload,omitempty"`
+
+	// OffloadReason is why, in words. At most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	OffloadReason string `json:"offloadReason,omitempty"`
+
 	// Ready: the node receives what comes through the tunnel.
 	// +optional
 	Ready bool `json:"ready,omitempty"`

@@ -205,8 +205,8 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced
 	}
-	l.tunnels.report(&f, snap)
 	f.PathMTU = l.paths.Summary()
+	l.tunnels.report(&f, snap)
 	f.Policies, f.LeftOut = l.ledger.Policies(snap)
 	f.Hosts = l.ledger.HostEndpoints(snap)
 	l.board.SetPolicies(l.ledger.Count())

@@ -2,9 +2,12 @@ package agent
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"slices"
 
+	"github.com/koratnet/korat/felix/apply"
+	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/felix/pathmtu"
 )
@@ -28,4 +31,61 @@ func pathPeers(reaches *netmon.Reaches) []pathmtu.Peer {
 	}
 	slices.SortFunc(out, func(a, b pathmtu.Peer) int { return cmp.Or(cmp.Compare(a.Node, b.Node), a.Addr.Compare(b.Addr)) })
 	return out
+}
+
+// paths adds to the other nodes outside those that are reached through tunnels of VXLAN
+// and IPIP, each by the address that its end has as a neighbour. WireGuard encrypts, and
+// has nothing left to devices; its neighbours have no addresses of their own.
+func (t *tunnels) paths(outside []pathmtu.Peer) []pathmtu.Peer {
+	offloads := t.offloads()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	behind := map[string]map[desired.TunnelKind]bool{}
+	for name, w := range t.ways {
+		p := t.pools[name]
+		for way, nodes := range w.Nodes {
+			kind, tunneled := desired.TunnelOf(way.Encapsulation, p != nil && p.CIDR.Addr().Is6())
+			if !tunneled || kind.Encapsulation() == desired.WireGuard {
+				continue
+			}
+			for _, node := range nodes {
+				if behind[node] == nil {
+					behind[node] = map[desired.TunnelKind]bool{}
+				}
+				behind[node][kind] = true
+			}
+		}
+	}
+	out := outside
+	for _, p := range outside {
+		for _, kind := range desired.TunnelKinds {
+			d := t.wanted[kind]
+			if !behind[p.Node][kind] || kind.Is6() != p.Addr.Is6() || !d.Addr.IsValid() || d.MTU == 0 {
+				continue
+			}
+			out = append(out, pathmtu.Peer{
+				Node: p.Node, Addr: kind.Gateway(p.Addr, p.Node), MTU: d.MTU, Tunnel: kind.Device(), Offloads: offloads[kind].On,
+			})
+		}
+	}
+	return out
+}
+
+// distrust has the kernel finish what leaves through tunnels of which a trial found that
+// devices do not.
+func (k *kernel) distrust(o pathmtu.Offload) {
+	kind, ours := desired.TunnelOfDevice(o.Tunnel)
+	if ours && o.Node != "" && k.tunnels.Distrust(kind, spoilt(o)) {
+		k.log.Warn("a device spoils packets in a tunnel: the kernel finishes them from now on", "interface", o.Tunnel, "node", o.Node)
+		k.loop.Poke(apply.Poke{Link: o.Tunnel})
+	}
+}
+
+// spoilt says in words what a trial found.
+func spoilt(o pathmtu.Offload) string {
+	what := "packets whose checksums a device makes"
+	if o.Segments {
+		what = "large packets that a device cuts"
+	}
+	return fmt.Sprintf("%s do not reach %s, and others do", what, o.Node)
 }

@@ -3,11 +3,14 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/pathmtu"
 	"github.com/koratnet/korat/felix/report"
 	"github.com/koratnet/korat/felix/status"
 )
@@ -17,12 +20,16 @@ var errNotThere = errors.New("not set up yet")
 
 // report says what there is to tell of tunnels, pools and ways.
 func (t *tunnels) report(f *report.Facts, board status.Snapshot) {
-	state := t.state()
+	state, offloads := t.state(), t.offloads()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.MTU, f.Overhead = t.pods, t.mtu.Overhead
 	for _, kind := range slices.SortedFunc(maps.Keys(t.wanted), func(a, b desired.TunnelKind) int { return cmp.Compare(a.Device(), b.Device()) }) {
-		f.Tunnels = append(f.Tunnels, t.tunnelStatus(kind, state))
+		s := t.tunnelStatus(kind, state)
+		if o, known := offloads[kind]; known {
+			s.Offload, s.OffloadReason = offloadStatus(o, f.PathMTU.Offloads, kind)
+		}
+		f.Tunnels = append(f.Tunnels, s)
 	}
 	f.WireGuard, f.Encryption = t.announced(state), encryption(t.ways)
 	for _, name := range slices.Sorted(maps.Keys(t.ways)) {
@@ -48,6 +55,23 @@ func (t *tunnels) tunnelStatus(kind desired.TunnelKind, state map[desired.Tunnel
 		s.Problem = koratv1.Shorten(err.Error(), koratv1.MaxProblem)
 	}
 	return s
+}
+
+// offloadStatus says what is left to devices, and why.
+func offloadStatus(o tunnel.Offload, tried []pathmtu.Offload, kind desired.TunnelKind) (koratv1.Switch, string) {
+	if !o.On {
+		return koratv1.SwitchDisabled, koratv1.Shorten(o.Why, koratv1.MaxProblem)
+	}
+	why := cmp.Or(o.Why, "not tried yet")
+	i := slices.IndexFunc(tried, func(t pathmtu.Offload) bool { return t.Tunnel == kind.Device() })
+	switch {
+	case i < 0:
+	case tried[i].Node != "":
+		why = fmt.Sprintf("%s, though %s", why, spoilt(tried[i]))
+	case o.Why == "":
+		why = "packets arrive at every node that was tried" // how many would change often
+	}
+	return koratv1.SwitchEnabled, koratv1.Shorten(why, koratv1.MaxProblem)
 }
 
 // poolStatus: a node receives in a mode when its end of the tunnel is there, and

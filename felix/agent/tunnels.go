@@ -12,6 +12,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
+	"github.com/koratnet/korat/felix/kernel/tunnel"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/assign"
@@ -27,6 +28,7 @@ type tunnels struct {
 	books     *journal.Journal
 	reaches   *netmon.Reaches
 	state     func() map[desired.TunnelKind]error // of those that are wanted, as the kernel has them
+	offloads  func() map[desired.TunnelKind]tunnel.Offload
 	post      func(...event.Event)
 	log       *slog.Logger
 	wake      chan struct{}
@@ -50,7 +52,7 @@ type tunnels struct {
 // an interface that loses its last one loses its routes too.
 func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
 	t := &tunnels{
-		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, post: post, log: log,
+		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, offloads: k.tunnels.Offloads, post: post, log: log,
 		wake: make(chan struct{}, 1), begun: make(chan struct{}), pools: map[string]*event.Pool{},
 		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ways: map[string]desired.PoolWays{},
 		since: map[string]uint64{}, sends: map[string]desired.Mode{},

@@ -31,6 +31,7 @@ func (o oracle) settings(w *desiredtest.World) {
 	s.ClampMSS = strongest(mine, s.ClampMSS, func(c *event.NodeConfiguration) *bool { return c.ClampMSS })
 	s.PodTunnels = strongest(mine, s.PodTunnels, func(c *event.NodeConfiguration) *bool { return c.PodTunnels })
 	s.TunnelSources = strongest(mine, s.TunnelSources, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.TunnelSources })
+	s.TunnelOffload = strongest(mine, s.TunnelOffload, func(c *event.NodeConfiguration) *desired.TunnelOffload { return c.TunnelOffload })
 	s.MTU = strongest(mine, s.MTU, func(c *event.NodeConfiguration) *int { return c.MTU })
 	s.Masquerade.Ports = strongest(mine, s.Masquerade.Ports, func(c *event.NodeConfiguration) *ir.PortRange { return c.Masquerade.Ports })
 	for _, a := range strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Addr { return c.Masquerade.To }) {

@@ -60,6 +60,7 @@ func (s *settings) drain(in *inputs) {
 		override(&now.ClampMSS, c.ClampMSS)
 		override(&now.PodTunnels, c.PodTunnels)
 		override(&now.TunnelSources, c.TunnelSources)
+		override(&now.TunnelOffload, c.TunnelOffload)
 		if c.Masquerade.To != nil {
 			now.Masquerade.To4, now.Masquerade.To6 = byFamily(*c.Masquerade.To)
 		}

@@ -57,6 +57,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		Masquerade:  desired.Masquerade{To4: to4, To6: to6, Ports: ir.PortRange{First: 3, Last: 4}},
 		Loops:       policy.Pass, MTU: 1400, DropRecords: false,
 		ClampMSS: true, PodTunnels: true, TunnelSources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+		TunnelOffload: desired.OffloadOff,
 	}
 	defaults := reflect.ValueOf(desired.DefaultSettings())
 	for i := range defaults.NumField() {
@@ -69,6 +70,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.FailsafeIn, c.FailsafeOut, c.Loops, c.DropRecords, c.MTU = &want.FailsafeIn, &want.FailsafeOut, &want.Loops, &want.DropRecords, &want.MTU
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
 		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
+		c.TunnelOffload = &want.TunnelOffload
 	}))
 	if diff := cmp.Diff(want, r.world.Settings, compare); diff != "" {
 		t.Error(diff)

@@ -46,6 +46,17 @@ const (
 	LegacyFlavour Flavour = "Legacy"
 )
 
+// TunnelOffload says whether packets leave through tunnels of VXLAN and IPIP with
+// checksums that the sending device is to make.
+type TunnelOffload uint8
+
+// The modes: unless a trial finds that they do not arrive, always, or never.
+const (
+	OffloadAuto TunnelOffload = iota
+	OffloadOn
+	OffloadOff
+)
+
 // Settings say how the data plane of this node behaves: what the
 // NodeConfigurations that select the node say together. Every field has a value.
 type Settings struct {
@@ -82,6 +93,7 @@ type Settings struct {
 	PodTunnels bool
 	// TunnelSources may put packets into the node's tunnels, beside NodesSet.
 	TunnelSources []netip.Prefix
+	TunnelOffload TunnelOffload
 }
 
 // Equal reports whether s and o are the same. It reflects, so that no field can

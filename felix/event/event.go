@@ -210,6 +210,7 @@ type NodeConfiguration struct {
 	MTU                     *int
 	ClampMSS, PodTunnels    *bool
 	TunnelSources           *[]netip.Prefix
+	TunnelOffload           *desired.TunnelOffload
 	Encryption              EncryptionConfiguration
 }
 

@@ -82,7 +82,7 @@ func overVXLAN(t *testing.T, f func(*testing.T, desired.TunnelKind)) {
 func proberOf(t *testing.T, n *kerneltest.Namespace, peers ...Peer) (p *Prober) {
 	t.Helper()
 	var err error
-	n.Do(func() { p, err = New(func() []Peer { return peers }) })
+	n.Do(func() { p, err = New(func() []Peer { return peers }, func(Offload) {}) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ const (
 // Prober tries the ways to other nodes, over and over.
 type Prober struct {
 	peers func() []Peer
+	tell  func(Offload)
 	wire  *wire
 
 	mu   sync.Mutex // guards book
@@ -26,13 +27,14 @@ type Prober struct {
 }
 
 // New returns a Prober that sends from the network namespace of the calling thread;
-// it needs CAP_NET_RAW. Before each round it asks peers who the other nodes are.
-func New(peers func() []Peer) (*Prober, error) {
+// it needs CAP_NET_RAW. Before each round it asks peers who the other nodes are, and
+// after it tells of each tunnel of which something is known.
+func New(peers func() []Peer, tell func(Offload)) (*Prober, error) {
 	w, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("path MTU: %w", err)
 	}
-	return &Prober{peers: peers, wire: w, book: newBook()}, nil
+	return &Prober{peers: peers, tell: tell, wire: w, book: newBook()}, nil
 }
 
 // Run tries until ctx ends. It runs once, and closes the sockets.
@@ -51,6 +53,9 @@ func (p *Prober) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 			p.round(ctx, wait)
+			for _, o := range p.Summary().Offloads {
+				p.tell(o)
+			}
 		}
 	}
 }

@@ -24,15 +24,20 @@ const (
 // pathCondition says in words what was found on the ways to other nodes.
 func pathCondition(f Facts, now metav1.Time) metav1.Condition {
 	c := metav1.Condition{Type: koratv1.ConditionPathMTU, Status: metav1.ConditionTrue, LastTransitionTime: now}
-	s, largest := f.PathMTU, f.MTU+f.Overhead
-	worst := slices.MinFunc(append(s.Findings, pathmtu.Finding{Passes: 1 << 16}), func(a, b pathmtu.Finding) int { return a.Passes - b.Passes })
-	hole := slices.ContainsFunc(s.Findings, func(f pathmtu.Finding) bool {
-		return f.Outcome == pathmtu.BlackHole && f.Passes < largest
+	s := f.PathMTU
+	room := func(x pathmtu.Finding) int { return x.Passes - f.around(x) } // for packets of pods
+	worst := slices.MinFunc(append(s.Findings, pathmtu.Finding{Passes: 1 << 16}), func(a, b pathmtu.Finding) int { return room(a) - room(b) })
+	hole := slices.ContainsFunc(s.Findings, func(x pathmtu.Finding) bool {
+		return x.Outcome == pathmtu.BlackHole && room(x) < f.MTU
 	})
+	largest := f.MTU + f.around(worst)
 	smaller := fmt.Sprintf("packets larger than %d bytes do not reach %s", worst.Passes, listedNodes(s.Findings))
-	mend := fmt.Sprintf("mend the network between the nodes, or set mtu in a NodeConfiguration to %d", worst.Passes-f.Overhead)
+	if worst.Tunnel != "" {
+		smaller += " through " + worst.Tunnel
+	}
+	mend := fmt.Sprintf("mend the network between the nodes, or set mtu in a NodeConfiguration to %d", room(worst))
 	switch {
-	case len(s.Findings) > 0 && largest <= worst.Passes:
+	case len(s.Findings) > 0 && f.MTU <= room(worst):
 		c.Reason = koratv1.ReasonPodsFit
 		c.Message = fmt.Sprintf("%s; those of pods have %d at most, with encapsulation %d", smaller, f.MTU, largest)
 	case hole:
@@ -53,6 +58,14 @@ func pathCondition(f Facts, now metav1.Time) metav1.Condition {
 	return c
 }
 
+// around is what is around packets of pods on the way that x is about.
+func (f Facts) around(x pathmtu.Finding) int {
+	if x.Tunnel != "" {
+		return 0
+	}
+	return f.Overhead
+}
+
 // listedNodes names some of the nodes that findings are about.
 func listedNodes(findings []pathmtu.Finding) string {
 	var names []string
@@ -68,8 +81,8 @@ func listedNodes(findings []pathmtu.Finding) string {
 
 // tellPath writes an Event when what was said of the ways to other nodes becomes worse
 // or good.
-func (t *teller) tellPath(ctx context.Context, was *metav1.Condition, n *koratv1.NodeNetwork, now time.Time) error {
-	kind, reason, message := pathEvent(was, meta.FindStatusCondition(n.Status.Conditions, koratv1.ConditionPathMTU))
+func (t *teller) tellPath(ctx context.Context, was []metav1.Condition, n *koratv1.NodeNetwork, now time.Time) error {
+	kind, reason, message := pathEvent(meta.FindStatusCondition(was, koratv1.ConditionPathMTU), meta.FindStatusCondition(n.Status.Conditions, koratv1.ConditionPathMTU))
 	if reason == "" {
 		return nil
 	}

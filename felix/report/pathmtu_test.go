@@ -59,6 +59,12 @@ func TestWhatIsSaidOfTheMTUOfPaths(t *testing.T) {
 			pathmtu.Summary{Peers: 2, Findings: append(found(pathmtu.Narrow, 1380, "b1"), found(pathmtu.BlackHole, 1450, "b2")...)},
 			metav1.ConditionFalse, koratv1.ReasonNarrow, "larger than 1380 bytes",
 		},
+		"a black hole of tunnels alone": {
+			1450, 50,
+			pathmtu.Summary{Peers: 2, Clear: 1, Findings: []pathmtu.Finding{{Peer: pathmtu.Peer{Node: "b1", Tunnel: "ipip-korat"}, Outcome: pathmtu.BlackHole, Passes: 1400}}},
+			metav1.ConditionFalse, koratv1.ReasonBlackHole,
+			"packets larger than 1400 bytes do not reach b1 through ipip-korat and vanish, and those of pods have up to 1450: mend the network between the nodes, or set mtu in a NodeConfiguration to 1400",
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			got := pathCondition(Facts{MTU: c.mtu, Overhead: c.overhead, PathMTU: c.summary}, metav1.Now())

@@ -120,9 +120,9 @@ func (r *Reporter) node(ctx context.Context) error {
 		r.last = nil // changed by somebody else, or gone: read it again
 		return fmt.Errorf("status of NodeNetwork %s: %w", r.Node, err)
 	}
-	was := meta.FindStatusCondition(r.last.Status.Conditions, koratv1.ConditionPathMTU)
+	was := r.last.Status
 	r.last = next
-	return errors.Join(r.tell(ctx, next, now), r.tellPath(ctx, was, next, now))
+	return errors.Join(r.tell(ctx, next, now), r.tellPath(ctx, was.Conditions, next, now), r.tellOffload(ctx, was.Tunnels, next, now))
 }
 
 // live shows that the agent lives, and then reads the NodeNetwork anew: if the

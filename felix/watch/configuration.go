@@ -16,6 +16,7 @@ var (
 	invalid     = map[koratv1.InvalidConnections]policy.Action{koratv1.InvalidAllow: policy.Allow}
 	loops       = map[koratv1.Switch]policy.Action{koratv1.SwitchDisabled: policy.Pass}
 	recheck     = map[koratv1.EstablishedConnections]bool{koratv1.ConnectionsRecheck: true}
+	offload     = map[koratv1.TunnelOffload]desired.TunnelOffload{koratv1.OffloadEnabled: desired.OffloadOn, koratv1.OffloadDisabled: desired.OffloadOff}
 	enabled     = map[koratv1.Switch]bool{koratv1.SwitchEnabled: true}
 	insideNodes = map[koratv1.NATExclusion]bool{koratv1.ExcludePoolsAndNodes: true}
 	protocols   = map[string]policy.Protocol{"": policy.TCP, "TCP": policy.TCP, "UDP": policy.UDP, "SCTP": policy.SCTP}
@@ -38,6 +39,7 @@ func nodeConfiguration(obj any) (string, event.Value) {
 		FailsafeIn: failsafes(s.FailsafeInbound), FailsafeOut: failsafes(s.FailsafeOutbound),
 		Loops: meaning(loops, s.ServiceLoopPrevention), DropRecords: meaning(enabled, s.DropRecords),
 		ClampMSS: meaning(enabled, s.TCPMSSClamp), PodTunnels: meaning(enabled, s.PodTunnels), TunnelSources: nets(s.ExternalTunnelSources),
+		TunnelOffload: meaning(offload, s.TunnelOffload),
 	}
 	v.Encryption = event.EncryptionConfiguration{
 		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),

@@ -66,7 +66,7 @@ func (r *Reconciler) setAttrs(link netlink.Link, t desired.TunnelDevice) error {
 	if err := owned.SetMTU(r.handle, link, t.MTU); err != nil {
 		return err
 	}
-	return owned.SetUp(r.handle, link)
+	return errors.Join(owned.SetUp(r.handle, link), r.setOffload(t.Kind))
 }
 
 func (r *Reconciler) takeDown(kind desired.TunnelKind) error {

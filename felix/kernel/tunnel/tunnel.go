@@ -30,8 +30,9 @@ const maxErrors = 10
 
 // Reconciler is an apply.Reconciler and a LinkWatcher.
 type Reconciler struct {
-	handle *netlink.Handle
-	conn   *nlsock.Conn
+	handle  *netlink.Handle
+	conn    *nlsock.Conn
+	ethtool int // a socket
 
 	want     map[desired.TunnelKind]desired.TunnelDevice
 	peers    map[desired.TunnelKind]*delta.Tracker[key, value]
@@ -39,9 +40,12 @@ type Reconciler struct {
 	unsure   map[desired.TunnelKind]struct{}
 	unread   map[desired.TunnelKind]struct{} // whose entries are to be read
 	complete bool
+	offload  desired.TunnelOffload
 
-	mu    sync.Mutex // guards state
-	state map[desired.TunnelKind]error
+	mu       sync.Mutex // guards all below
+	state    map[desired.TunnelKind]error
+	offloads map[desired.TunnelKind]Offload
+	distrust map[desired.TunnelKind]string // why
 }
 
 // New returns a Reconciler for the network namespace of the calling thread.
@@ -55,11 +59,16 @@ func New() (*Reconciler, error) {
 		handle.Close()
 		return nil, fmt.Errorf("tunnels: %w", err)
 	}
+	ethtool, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("tunnels: %w", errors.Join(err, conn.Close()))
+	}
 	r := &Reconciler{
-		handle: handle, conn: conn,
+		handle: handle, conn: conn, ethtool: ethtool,
 		want: map[desired.TunnelKind]desired.TunnelDevice{}, peers: map[desired.TunnelKind]*delta.Tracker[key, value]{},
 		index: map[desired.TunnelKind]int{}, unsure: map[desired.TunnelKind]struct{}{}, unread: map[desired.TunnelKind]struct{}{},
-		state: map[desired.TunnelKind]error{},
+		state: map[desired.TunnelKind]error{}, offloads: map[desired.TunnelKind]Offload{}, distrust: map[desired.TunnelKind]string{},
 	}
 	for _, kind := range desired.TunnelKinds {
 		r.peers[kind] = delta.New[key](func(a, b value) bool { return a == b })
@@ -68,10 +77,10 @@ func New() (*Reconciler, error) {
 	return r, nil
 }
 
-// Close closes the netlink sockets.
+// Close closes the sockets.
 func (r *Reconciler) Close() error {
 	r.handle.Close()
-	return r.conn.Close()
+	return errors.Join(r.conn.Close(), unix.Close(r.ethtool))
 }
 
 // Name implements apply.Reconciler.
@@ -81,6 +90,10 @@ func (*Reconciler) Name() string { return "tunnel" }
 func (r *Reconciler) Want(d desired.Delta) {
 	if d.Complete && !r.complete {
 		r.complete = true
+		r.lookAtAll()
+	}
+	if d.Settings != nil && d.Settings.TunnelOffload != r.offload {
+		r.offload = d.Settings.TunnelOffload
 		r.lookAtAll()
 	}
 	for kind, t := range d.Tunnels {
@@ -181,6 +194,8 @@ func (r *Reconciler) device(kind desired.TunnelKind) error {
 	defer r.mu.Unlock()
 	if delete(r.state, kind); wanted {
 		r.state[kind] = err
+	} else {
+		delete(r.offloads, kind)
 	}
 	if err != nil || !wanted {
 		delete(r.index, kind)
