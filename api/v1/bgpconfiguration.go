@@ -120,6 +120,36 @@ type BGPConfigurationSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	LearnedRanges []CIDR `json:"learnedRanges,omitempty"`
+
+	// KernelRoutes says where in the kernel of every node Korat's routes are: those
+	// to pods and blocks of the node, and those that neighbours taught. It is changed
+	// without losing packets.
+	// +optional
+	// +kubebuilder:default={}
+	KernelRoutes KernelRoutes `json:"kernelRoutes,omitempty"`
+}
+
+// KernelRoutes says where routes are.
+type KernelRoutes struct {
+	// Table is the routing table, 1 to 2147483647. All packets are led to it before
+	// they are to the main one, so that a route there wins over a longer one in the
+	// main table. Learnt default routes stay in the main table. Default 254, which is
+	// the main one. 252, 253 and 255 have other meanings to the kernel, and 11210 to
+	// Korat.
+	// +optional
+	// +kubebuilder:default=254
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2147483647
+	// +kubebuilder:validation:XValidation:rule=`!(self in [252, 253, 255, 11210])`,message="the table is used otherwise, expected none of 252, 253, 255 and 11210"
+	Table int32 `json:"table,omitempty"`
+
+	// Metric of the routes, 1 to 2147483647: where another program has a route to the
+	// same prefix in the same table, the lower one wins. Default: 0 in IPv4 and 1024 in
+	// IPv6, which is what the kernel makes of none.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2147483647
+	Metric int32 `json:"metric,omitempty"`
 }
 
 // LoadBalancers says which services get addresses.

@@ -26,6 +26,9 @@ const (
 	// are called.
 	DefaultBGPPort = 179
 
+	// DefaultRouteTable is the routing table of nodes' routes: the main one.
+	DefaultRouteTable = 254
+
 	// DefaultHoldTime is how long a session survives without a message from
 	// its peer.
 	DefaultHoldTime = 90 * time.Second

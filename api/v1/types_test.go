@@ -51,6 +51,7 @@ func TestDefaultsOfTheSchemaAreTheConstants(t *testing.T) {
 		GracefulRestart: GracefulRestart{RestartTime: &metav1.Duration{Duration: DefaultRestartTime}},
 		DrainOn:         DrainOnAnnotation,
 		LoadBalancers:   LoadBalancersClassed,
+		KernelRoutes:    KernelRoutes{Table: DefaultRouteTable},
 	}, conf.Spec); diff != "" {
 		t.Errorf("BGPConfiguration (-want +got):\n%s", diff)
 	}

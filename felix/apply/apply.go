@@ -104,8 +104,8 @@ type RouteWatcher interface {
 // and Protocol, or Lost is set. netmon.Change converts to it.
 type Poke struct {
 	Link     string       // name of an interface
-	Route    netip.Prefix // a route in the main table that is or was there
-	Protocol uint8        // of that route
+	Route    netip.Prefix // a route that is or was there; of a rule: the one to everywhere
+	Protocol uint8        // of that route or rule
 	Lost     bool         // notifications were lost: anything may have changed
 }
 

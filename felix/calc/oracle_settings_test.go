@@ -41,6 +41,12 @@ func (o oracle) settings(w *desiredtest.World) {
 			s.Masquerade.To6 = a
 		}
 	}
+	if c := all[*event.BGP](o.state)["default"]; c != nil {
+		s.RouteMetric = c.RouteMetric
+		if c.RouteTable != 0 {
+			s.RouteTable = c.RouteTable
+		}
+	}
 	w.Settings = s
 	nodes := strongest(mine, false, func(c *event.NodeConfiguration) *bool { return c.Masquerade.InsideNodes })
 	nets := strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.Masquerade.InsideNets })

@@ -16,6 +16,7 @@ func (d dice) cluster() (string, event.Value) {
 		ASN: pick[uint32](d, 64512, 64513), Mesh: d.chance(80), ListenPort: pick[uint16](d, 179, 1179),
 		RestartTime: 120 * time.Second, DrainCordoned: d.chance(50), Password: d.password(),
 		Services: d.serviceRanges(), Learn: d.nets(),
+		RouteTable: pick[uint32](d, 0, 254, 200), RouteMetric: pick[uint32](d, 0, 50),
 	}
 	if d.chance(40) {
 		c.Reflectors = &event.Reflectors{Automatic: d.chance(50), Nodes: d.selector(), ClusterID: netip.MustParseAddr("244.0.0.1")}

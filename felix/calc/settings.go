@@ -1,6 +1,7 @@
 package calc
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -39,7 +40,7 @@ func newSettings(node string) settings {
 func (s *settings) drain(in *inputs) {
 	_, moved := in.nodes.was[s.node]
 	proxied := len(in.proxies.was) > 0
-	if s.begun && !moved && !proxied && len(in.configurations.was) == 0 {
+	if s.begun && !moved && !proxied && len(in.configurations.was)+len(in.bgp.was) == 0 {
 		return
 	}
 	now, inside := desired.DefaultSettings(), inside{}
@@ -69,6 +70,9 @@ func (s *settings) drain(in *inputs) {
 		override(&encryption.mode, c.Encryption.Mode)
 		override(&encryption.port4, c.Encryption.Port4)
 		override(&encryption.port6, c.Encryption.Port6)
+	}
+	if cluster := in.bgp.now["default"]; cluster != nil {
+		now.RouteTable, now.RouteMetric = cmp.Or(cluster.RouteTable, desired.MainTable), cluster.RouteMetric
 	}
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)

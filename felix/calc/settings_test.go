@@ -58,6 +58,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		Loops:       policy.Pass, MTU: 1400, DropRecords: false,
 		ClampMSS: true, PodTunnels: true, TunnelSources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 		TunnelOffload: desired.OffloadOff,
+		RouteTable:    200, RouteMetric: 50,
 	}
 	defaults := reflect.ValueOf(desired.DefaultSettings())
 	for i := range defaults.NumField() {
@@ -71,8 +72,16 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
 		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
 		c.TunnelOffload = &want.TunnelOffload
-	}))
+	}), event.Set("default", &event.BGP{RouteTable: want.RouteTable, RouteMetric: want.RouteMetric}))
 	if diff := cmp.Diff(want, r.world.Settings, compare); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRoutesGoBackWithTheirConfiguration(t *testing.T) {
+	r := ready(t, event.Set("default", &event.BGP{RouteTable: 200, RouteMetric: 50}))
+	r.tell(event.Gone(event.BGPKind, "default"))
+	if diff := cmp.Diff(desired.DefaultSettings(), r.world.Settings, compare); diff != "" {
 		t.Error(diff)
 	}
 }

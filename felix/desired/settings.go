@@ -58,7 +58,8 @@ const (
 )
 
 // Settings say how the data plane of this node behaves: what the
-// NodeConfigurations that select the node say together. Every field has a value.
+// NodeConfigurations that select the node say together, and what the BGPConfiguration
+// says of routes. Every field has a value.
 type Settings struct {
 	Backend Backend
 	Flavour Flavour // of Backend IPTables
@@ -94,7 +95,15 @@ type Settings struct {
 	// TunnelSources may put packets into the node's tunnels, beside NodesSet.
 	TunnelSources []netip.Prefix
 	TunnelOffload TunnelOffload
+	// RouteTable is the kernel's table that all of our routes but default routes are
+	// in, and that packets are led to, and RouteMetric the metric of our routes; 0:
+	// what the kernel makes of none.
+	RouteTable, RouteMetric uint32
 }
+
+// MainTable is the routing table that every packet is led to in the end. Default
+// routes are there.
+const MainTable = 254
 
 // Equal reports whether s and o are the same. It reflects, so that no field can
 // be forgotten: settings change when a person edits them.
@@ -130,6 +139,7 @@ func DefaultSettings() Settings {
 	s := Settings{
 		Backend: Auto, Flavour: AutoFlavour, Marks: 0xf0000,
 		PodToHost: policy.Allow, Invalid: policy.Deny, Loops: policy.Deny, DropRecords: true,
+		RouteTable: MainTable,
 	}
 	for _, port := range []uint16{22, 179, 2379, 2380, 6443, 10250} {
 		s.FailsafeIn = append(s.FailsafeIn, Failsafe{Protocol: policy.TCP, Port: port})

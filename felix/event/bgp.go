@@ -92,6 +92,9 @@ type BGP struct {
 	// neighbours: of prefixes inside of them. 0.0.0.0/0 and ::/0 let in those
 	// prefixes alone, default routes.
 	Learn []netip.Prefix
+	// RouteTable and RouteMetric are those of routes in the kernel; 0: the main
+	// table, and what the kernel makes of no metric.
+	RouteTable, RouteMetric uint32
 }
 
 // Reflectors says which nodes are route reflectors.

@@ -34,8 +34,8 @@ const AllLinks = "all"
 // or Route and Protocol, or Lost is set.
 type Change struct {
 	Link     string       // an interface came, went, or changed
-	Route    netip.Prefix // a route of the main table came, went, or changed
-	Protocol uint8        // of that route, as it is or was
+	Route    netip.Prefix // a route came, went, or changed; of a family's rules: the one to everywhere
+	Protocol uint8        // of that route or rule, as it is or was
 	Lost     bool         // notifications were lost
 }
 
@@ -61,6 +61,7 @@ func New(own ...uint32) (*Monitor, error) {
 	socket, err := nl.Subscribe(
 		unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 	)
 	if err != nil {
 		return nil, fmt.Errorf("listen to the kernel: %w", err)
@@ -153,6 +154,10 @@ func (m *Monitor) hear(kind uint16, port uint32, body []byte, tell func(Change))
 		if !slices.Contains(m.own, port) {
 			hearRoute(body, tell)
 		}
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		if !slices.Contains(m.own, port) {
+			hearRule(body, tell)
+		}
 	case unix.RTM_NEWNETCONF:
 		m.hearParameter(body, tell)
 	}
@@ -201,20 +206,17 @@ func (m *Monitor) tellLink(index int, tell func(Change)) {
 	}
 }
 
-// hearRoute tells of routes of the main table, of others too: they may have taken the
-// place of ours, and next hops are behind them.
+// hearRoute tells of routes of all tables but the kernel's own, of others too: they may
+// have taken the place of ours, and next hops are behind them.
 func hearRoute(body []byte, tell func(Change)) {
 	if len(body) < unix.SizeofRtMsg {
 		return
 	}
 	h := (*unix.RtMsg)(unsafe.Pointer(&body[0]))
-	if h.Table != unix.RT_TABLE_MAIN || h.Flags&unix.RTM_F_CLONED != 0 {
+	if h.Table == unix.RT_TABLE_LOCAL || h.Flags&unix.RTM_F_CLONED != 0 {
 		return
 	}
-	addr := netip.IPv4Unspecified()
-	if h.Family == unix.AF_INET6 {
-		addr = netip.IPv6Unspecified()
-	}
+	addr := anywhere(h.Family)
 	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
 		if attr == unix.RTA_DST {
 			addr, _ = netip.AddrFromSlice(value)
@@ -223,6 +225,27 @@ func hearRoute(body []byte, tell func(Change)) {
 	if prefix := netip.PrefixFrom(addr, int(h.Dst_len)); prefix.IsValid() {
 		tell(Change{Route: prefix, Protocol: h.Protocol})
 	}
+}
+
+func anywhere(family uint8) netip.Addr {
+	if family == unix.AF_INET6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// hearRule tells of policy routing, which may lead any packet to other routes.
+func hearRule(body []byte, tell func(Change)) {
+	if len(body) < unix.SizeofRtMsg { // struct fib_rule_hdr has the same size
+		return
+	}
+	c := Change{Route: netip.PrefixFrom(anywhere(body[0]), 0)}
+	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
+		if attr == unix.FRA_PROTOCOL && len(value) == 1 {
+			c.Protocol = value[0]
+		}
+	}
+	tell(c)
 }
 
 // The layout of RTM_NEWNETCONF (linux/netconf.h).

@@ -124,6 +124,10 @@ func TestForeignChangesAreTold(t *testing.T) {
 		{"ip route del 10.0.1.0/26", []netmon.Change{of("10.0.1.0/26", 112)}},
 		{"ip route add 10.0.2.0/26 via 192.0.2.3 proto static", []netmon.Change{of("10.0.2.0/26", unix.RTPROT_STATIC)}},
 		{"ip -6 route add unreachable fd00::/122 proto 112", []netmon.Change{of("fd00::/122", 112)}},
+		{"ip route add 10.0.3.0/26 via 192.0.2.3 table 300 proto 112", []netmon.Change{of("10.0.3.0/26", 112)}},
+		{"ip rule add table 300 protocol 112", []netmon.Change{of("0.0.0.0/0", 112)}},
+		{"ip rule del table 300", []netmon.Change{of("0.0.0.0/0", 112)}},
+		{"ip -6 rule add table 300 protocol static", []netmon.Change{of("::/0", unix.RTPROT_STATIC)}},
 		{"sh -c echo${IFS}1>/proc/sys/net/ipv4/conf/eth0/forwarding", []netmon.Change{link("eth0")}},
 		{"sh -c echo${IFS}1>/proc/sys/net/ipv4/ip_forward", []netmon.Change{link(netmon.AllLinks)}},
 	} {
@@ -138,7 +142,7 @@ func TestForeignChangesAreTold(t *testing.T) {
 
 	e.mark(t, n)
 	e.take()
-	n.Run("ip", "route", "add", "10.0.3.0/26", "via", "192.0.2.3", "table", "7", "proto", "112")
+	n.Run("ip", "route", "add", "10.0.4.0/26", "via", "192.0.2.3", "table", "local", "proto", "112")
 	n.Run("ip", "link", "set", "eth0", "alias", "uplink")
 	e.mark(t, n)
 	heard := e.take()

@@ -33,14 +33,7 @@ func (r *Remains) removePods(context.Context) error {
 	return errors.Join(errs...)
 }
 
-func findRoutes(context.Context) ([]string, error) {
-	prefixes, err := route.Present()
-	var names []string
-	for _, p := range prefixes {
-		names = append(names, p.String())
-	}
-	return names, err
-}
+func findRoutes(context.Context) ([]string, error) { return route.Present() }
 
 func removeRoutes(ctx context.Context) error {
 	r, err := route.New()

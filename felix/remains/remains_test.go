@@ -44,6 +44,8 @@ func newNode(t *testing.T) *node {
 	for _, command := range []string{
 		"ip address add 192.0.2.1/24 dev other",
 		"ip route add 198.51.100.0/24 via 192.0.2.2 proto static",
+		"ip route add 198.51.100.0/24 via 192.0.2.2 table 200 proto static",
+		"ip rule add from 198.51.100.1 table 200",
 		"nft add table inet other",
 		"ipset create other hash:net",
 		"iptables-nft -A FORWARD -i other -j ACCEPT",
@@ -82,7 +84,7 @@ func (n *node) others(t *testing.T) string {
 		}
 	}
 	return strings.Join([]string{
-		n.must("ip -o -brief address show dev other"), n.must("ip route"), n.must("nft list table inet other"),
+		n.must("ip -o -brief address show dev other"), n.must("ip route show table all"), n.must("ip rule"), n.must("ip -6 rule"), n.must("nft list table inet other"),
 		n.must("ipset list other"), n.must("iptables-nft -S FORWARD"), strings.Join(files, " "),
 	}, "\n")
 }
@@ -98,6 +100,9 @@ func (n *node) inhabit(t *testing.T) {
 		"ip route add unreachable 10.244.0.0/26 proto 112",
 		"ip route add 10.244.1.0/26 via 192.0.2.3 proto 112",
 		"ip -6 route add unreachable fd00:10:244::/64 proto 112",
+		"ip route add 10.244.2.0/26 via 192.0.2.3 table 200 proto 112",
+		"ip rule add table 200 priority 32112 protocol 112",
+		"ip -6 rule add table 200 priority 32112 protocol 112",
 		"ip link add " + device + " type vxlan id 4096 dstport 4789",
 		"nft add table inet " + bandwidth.TableName,
 	} {
@@ -180,7 +185,7 @@ func TestRemoveLeavesWhatIsOfOthersAndNothingElse(t *testing.T) {
 	n.inhabit(t)
 	full := n.found(t)
 	for _, what := range []string{
-		"network configuration", "interface of a pod", "route", "tunnel", "limits of bandwidth",
+		"network configuration", "interface of a pod", "route: 10.244.1.0/26", "route: 10.244.2.0/26 in table 200", "route: rule", "tunnel", "limits of bandwidth",
 		"rules of policy: IPTables", "rules of policy: NFTables", "plugin", "run directory", "state directory",
 	} {
 		if !slices.ContainsFunc(full, func(line string) bool { return strings.HasPrefix(line, what) }) {

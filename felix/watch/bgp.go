@@ -138,6 +138,7 @@ func advertisedServices(s *koratv1.BGPAdvertisementSpec) (*event.AdvertisedServi
 // that leaves fields out the same values.
 var bgpDefaults = &event.BGP{
 	ASN: uint32(koratv1.DefaultASNumber), Mesh: true, ListenPort: koratv1.DefaultBGPPort, RestartTime: koratv1.DefaultRestartTime,
+	RouteTable: koratv1.DefaultRouteTable,
 }
 
 func bgpConfiguration(obj any) (string, event.Value) {
@@ -153,6 +154,7 @@ func bgpConfiguration(obj any) (string, event.Value) {
 		Password:    secretKey(o.Spec.MeshPassword), Reflectors: reflectors(o.Spec.Reflectors),
 		DrainCordoned: o.Spec.DrainOn == koratv1.DrainOnCordon,
 		Services:      serviceRanges(&o.Spec), Learn: prefixesOf(o.Spec.LearnedRanges),
+		RouteTable: uint32(o.Spec.KernelRoutes.Table), RouteMetric: uint32(o.Spec.KernelRoutes.Metric),
 	}
 }
 

@@ -82,9 +82,10 @@ func TestABGPConfigurationIsConvertedWhole(t *testing.T) {
 		ASNumber: 65000, ListenPort: 1179, DrainOn: koratv1.DrainOnCordon, MeshPassword: &koratv1.SecretKey{Name: "s", Key: "k"},
 		GracefulRestart: koratv1.GracefulRestart{LongLivedStaleTime: &metav1.Duration{Duration: time.Hour}},
 		Reflectors:      &koratv1.Reflectors{NodeSelector: "rack =="},
+		KernelRoutes:    koratv1.KernelRoutes{Table: 200, Metric: 50},
 	}})
 	c := v.(*event.BGP)
-	if c.ASN != 65000 || !c.Mesh || c.LongLived != time.Hour || c.RestartTime != koratv1.DefaultRestartTime || !c.DrainCordoned || *c.Password != (event.SecretKey{Secret: "s", Key: "k"}) {
+	if c.ASN != 65000 || !c.Mesh || c.LongLived != time.Hour || c.RestartTime != koratv1.DefaultRestartTime || !c.DrainCordoned || c.RouteTable != 200 || c.RouteMetric != 50 || *c.Password != (event.SecretKey{Secret: "s", Key: "k"}) {
 		t.Errorf("got %+v", c)
 	}
 	if r := c.Reflectors; r.Automatic || r.ClusterID.String() != koratv1.DefaultClusterID || r.Nodes.Matches(selector.Labels{}) || r.Nodes.Matches(selector.MakeLabels(map[string]string{"rack": "a"})) {

@@ -17,7 +17,13 @@ import (
 // sorted lines that look like those of `ip route`, with next hops sorted.
 func (n *Namespace) Routes(protocol int) []string {
 	n.t.Helper()
-	filter := &netlink.Route{Protocol: netlink.RouteProtocol(protocol), Table: unix.RT_TABLE_MAIN}
+	return n.RoutesIn(unix.RT_TABLE_MAIN, protocol)
+}
+
+// RoutesIn returns those of another table.
+func (n *Namespace) RoutesIn(table, protocol int) []string {
+	n.t.Helper()
+	filter := &netlink.Route{Protocol: netlink.RouteProtocol(protocol), Table: table}
 	mask := netlink.RT_FILTER_PROTOCOL | netlink.RT_FILTER_TABLE
 	lines := []string{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {

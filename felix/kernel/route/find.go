@@ -12,16 +12,16 @@ func (r *Reconciler) find() error {
 	if err := r.findChanged(); err != nil {
 		return err
 	}
-	for k, route := range r.told {
-		delete(r.indirect, k)
+	for p, route := range r.told {
+		delete(r.indirect, p)
 		e, direct, err := r.hops.resolve(route)
 		if err != nil {
 			return err
 		}
-		r.tracker.Want(k, e)
-		delete(r.told, k)
+		r.tracker.Want(r.place.key(p), e)
+		delete(r.told, p)
 		if !direct {
-			r.indirect[k] = route
+			r.indirect[p] = route
 		}
 	}
 	return nil
@@ -36,20 +36,20 @@ func (r *Reconciler) findChanged() error {
 		return err
 	}
 	used := map[netip.Addr]bool{}
-	over := func(k key, route *desired.Route) {
+	over := func(route *desired.Route) {
 		for _, h := range route.NextHops {
 			if used[h] = true; changed[h] {
-				r.told[k] = route
+				r.told[route.Prefix] = route
 			}
 		}
 	}
 	for k, e := range r.tracker.AllWanted() {
-		if _, indirect := r.indirect[k]; len(e.hops) > 0 && e.dev == "" && !indirect && r.told[k] == nil {
-			over(k, &desired.Route{Prefix: k.prefix, Kind: desired.Via, NextHops: e.hops, Weights: e.weights})
+		if _, indirect := r.indirect[k.prefix]; len(e.hops) > 0 && e.dev == "" && !indirect && r.told[k.prefix] == nil {
+			over(&desired.Route{Prefix: k.prefix, Kind: desired.Via, NextHops: e.hops, Weights: e.weights})
 		}
 	}
-	for k, route := range r.indirect {
-		over(k, route)
+	for _, route := range r.indirect {
+		over(route)
 	}
 	for h := range r.hops.known {
 		if !used[h] {

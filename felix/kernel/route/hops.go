@@ -78,9 +78,8 @@ func (h *hops) ask(hop netip.Addr) (way, error) {
 	if hop.IsLinkLocalUnicast() {
 		return h.onLink(hop)
 	}
-	host := netip.PrefixFrom(hop, hop.BitLen())
 	var answer []byte
-	err := h.conn.Get(question(key{prefix: host}), func(body []byte) error {
+	err := h.conn.Get(question(hop), func(body []byte) error {
 		answer = slices.Clone(body) // reading it asks for more
 		return nil
 	})

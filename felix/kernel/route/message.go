@@ -18,18 +18,26 @@ import (
 // metric6 is what the kernel makes of no metric in IPv6 (IP6_RT_PRIO_USER).
 const metric6 = 1024
 
-// key is what the kernel tells routes of one table apart by.
+// key is what the kernel tells routes apart by.
 type key struct {
 	prefix netip.Prefix
-	metric uint32
+	place
 }
 
-// keyOf returns the key under which we keep the route to prefix.
-func keyOf(prefix netip.Prefix) key {
-	if prefix.Addr().Is6() {
-		return key{prefix, metric6}
+// place is where routes are: in which table, with which metric.
+type place struct{ table, metric uint32 }
+
+// key returns the key of our route to prefix, while p is where ours belong. A default
+// route stays in the main table: another one, which is asked before, would hide all
+// that is there, the node's own links first.
+func (p place) key(prefix netip.Prefix) key {
+	if prefix.Bits() == 0 {
+		p.table = unix.RT_TABLE_MAIN
 	}
-	return key{prefix, 0}
+	if p.metric == 0 && prefix.Addr().Is6() {
+		p.metric = metric6
+	}
+	return key{prefix, p}
 }
 
 // entry is a route as the kernel holds it.
@@ -163,27 +171,27 @@ func removal(k key, e entry) *nlsock.Request {
 
 func headerOf(k key, kind, scope uint8) unix.RtMsg {
 	return unix.RtMsg{
-		Family: family(k.prefix.Addr()), Dst_len: uint8(k.prefix.Bits()), Table: unix.RT_TABLE_MAIN,
+		Family: family(k.prefix.Addr()), Dst_len: uint8(k.prefix.Bits()),
 		Protocol: desired.RouteProtocol, Scope: scope, Type: kind,
 	}
 }
 
 func target(r *nlsock.Request, k key) {
 	r.Attr(unix.RTA_DST, k.prefix.Addr().AsSlice())
+	r.Uint32(unix.RTA_TABLE, k.table)
 	if k.metric != 0 {
 		r.Uint32(unix.RTA_PRIORITY, k.metric)
 	}
 }
 
-// dumpRequest asks for our routes of a family, filtered by the kernel.
+// dumpRequest asks for our routes of a family in all tables, filtered by the kernel.
 func dumpRequest(family uint8) *nlsock.Request {
-	h := unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN, Protocol: desired.RouteProtocol}
+	h := unix.RtMsg{Family: family, Protocol: desired.RouteProtocol}
 	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h))
 }
 
-// question asks by which route the address of k is reached.
-func question(k key) *nlsock.Request {
-	addr := k.prefix.Addr()
+// question asks by which route addr is reached.
+func question(addr netip.Addr) *nlsock.Request {
 	h := unix.RtMsg{Family: family(addr), Dst_len: uint8(addr.BitLen()), Flags: unix.RTM_F_FIB_MATCH}
 	if addr.Is4() {
 		h.Flags |= unix.RTM_F_LOOKUP_TABLE // IPv6 always tells the table, and refuses to be asked
@@ -192,11 +200,16 @@ func question(k key) *nlsock.Request {
 }
 
 // tableOf returns the table that a route was found in.
-func tableOf(body []byte) (table uint8, ok bool) {
+func tableOf(body []byte) (table uint32) {
 	if len(body) < unix.SizeofRtMsg {
-		return 0, false
+		return unix.RT_TABLE_UNSPEC
 	}
-	return (*unix.RtMsg)(unsafe.Pointer(&body[0])).Table, true
+	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
+		if attr == unix.RTA_TABLE {
+			table = binary.NativeEndian.Uint32(value)
+		}
+	}
+	return table
 }
 
 // decode reads one message of a dump. ok is false for what is not ours.
@@ -205,7 +218,7 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 		return key{}, entry{}, false
 	}
 	h := (*unix.RtMsg)(unsafe.Pointer(&body[0]))
-	if h.Protocol != desired.RouteProtocol || h.Table != unix.RT_TABLE_MAIN || h.Flags&unix.RTM_F_CLONED != 0 {
+	if h.Protocol != desired.RouteProtocol || h.Flags&unix.RTM_F_CLONED != 0 {
 		return key{}, entry{}, false
 	}
 	addr := netip.IPv4Unspecified()
@@ -221,7 +234,7 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 			k.metric = binary.NativeEndian.Uint32(value)
 		}
 	}
-	k.prefix = netip.PrefixFrom(addr, int(h.Dst_len))
+	k.prefix, k.table = netip.PrefixFrom(addr, int(h.Dst_len)), tableOf(body)
 	if e.kind == unix.RTN_UNICAST { // IPv6 hangs unreachable routes on lo
 		e.over(body, name)
 	}

@@ -2,14 +2,12 @@ package route
 
 import (
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 )
 
-// Present returns the prefixes of our routes in the network namespace of the
-// calling thread, sorted.
-func Present() ([]netip.Prefix, error) {
+// Present returns a line for each of our routes and rules in the network namespace of
+// the calling thread, sorted.
+func Present() (lines []string, err error) {
 	r, err := New()
 	if err != nil {
 		return nil, err
@@ -22,10 +20,21 @@ func Present() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	var prefixes []netip.Prefix
-	for k := range maps.Keys(all) {
-		prefixes = append(prefixes, k.prefix)
+	for k := range all {
+		line := k.prefix.String()
+		if r.misplaced(k) {
+			line += fmt.Sprintf(" in table %d with metric %d", k.table, k.metric)
+		}
+		lines = append(lines, line)
 	}
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	return prefixes, nil
+	if err := r.readRules(); err != nil {
+		return nil, err
+	}
+	for family, rules := range r.rules {
+		for l := range rules {
+			lines = append(lines, fmt.Sprintf("rule %d to table %d of address family %d", l.priority, l.table, family))
+		}
+	}
+	slices.Sort(lines)
+	return lines, nil
 }

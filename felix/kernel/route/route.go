@@ -2,10 +2,11 @@
 // pods, the unreachable routes of own blocks, and what BGP neighbours taught.
 // felix/apply calls it. It is the only writer of routes in Korat.
 //
-// Ours are the routes of protocol desired.RouteProtocol in the main table, one
-// for each prefix, with the kernel's default metric. Routes of other protocols
-// are never changed, also where they stand in our way. A route that changes is
-// replaced in one step, so that no packet meets the gap.
+// Ours are the routes of protocol desired.RouteProtocol in any table. Settings say
+// which table they belong to and with what metric: one for each prefix, whatever its
+// kind. Routes of other protocols are never changed, also where they stand in our
+// way. A route that changes is replaced in one step, so that no packet meets the gap;
+// move.go says how all of them go to another table or metric.
 //
 // Next hops are followed: one behind a router becomes that router, as the kernel's
 // other routes say, and one that leads nowhere, or over a link without carrier, is
@@ -16,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"strings"
 
@@ -38,14 +38,18 @@ type Reconciler struct {
 	links   *links
 	tracker *delta.Tracker[key, entry]
 
+	place place                       // where our routes belong
+	rules map[uint8]map[rule]struct{} // ours in the kernel, by family
+	moved bool                        // what is in other places is not used any more
+
 	hops     *hops
-	told     map[key]*desired.Route // wanted Via routes that are not in tracker as they are to be
-	indirect map[key]*desired.Route // those whose entries have other next hops
+	told     map[netip.Prefix]*desired.Route // wanted Via routes that are not in tracker as they are to be
+	indirect map[netip.Prefix]*desired.Route // those whose entries have other next hops
 
-	encrypted map[key]entry // wanted ones into tunnels that encrypt
+	encrypted map[netip.Prefix]entry // wanted ones into tunnels that encrypt
 
-	local    map[string]map[key]struct{} // wanted Local routes by interface
-	made     map[string]uint64           // generation of the endpoint by interface
+	local    map[string]map[netip.Prefix]struct{} // wanted Local routes by interface
+	made     map[string]uint64                    // generation of the endpoint by interface
 	withheld map[string]error
 	failed   map[key]error       // of the last Apply
 	changed  map[string]struct{} // workload interfaces to look at again
@@ -66,10 +70,12 @@ func New() (*Reconciler, error) {
 		links:     links,
 		tracker:   delta.New[key](entry.equal),
 		hops:      &hops{conn: conn, links: links, known: map[netip.Addr]way{}},
-		told:      map[key]*desired.Route{},
-		indirect:  map[key]*desired.Route{},
-		encrypted: map[key]entry{},
-		local:     map[string]map[key]struct{}{},
+		place:     place{table: desired.MainTable},
+		rules:     map[uint8]map[rule]struct{}{unix.AF_INET: {}, unix.AF_INET6: {}},
+		told:      map[netip.Prefix]*desired.Route{},
+		indirect:  map[netip.Prefix]*desired.Route{},
+		encrypted: map[netip.Prefix]entry{},
+		local:     map[string]map[netip.Prefix]struct{}{},
 		made:      map[string]uint64{},
 		changed:   map[string]struct{}{},
 	}
@@ -88,7 +94,10 @@ func (*Reconciler) Name() string { return "route" }
 
 // removable: learned routes outlive a restart until the neighbours have told
 // what they know, the rest until the API server has.
-func (r *Reconciler) removable(_ key, have entry) bool {
+func (r *Reconciler) removable(k key, have entry) bool {
+	if r.misplaced(k) {
+		return r.moved && r.replaced(k.prefix)
+	}
 	return r.complete && (r.learned || len(have.hops) == 0)
 }
 
@@ -99,30 +108,37 @@ func (r *Reconciler) Want(d desired.Delta) {
 	for iface, ep := range d.Endpoints {
 		r.wantEndpoint(iface, ep)
 	}
+	if s := d.Settings; s != nil {
+		r.moveTo(place{table: s.RouteTable, metric: s.RouteMetric})
+	}
 	for prefix, route := range d.Routes {
-		k := keyOf(prefix)
-		if old, ok := r.tracker.Wanted(k); ok && old.local() {
-			r.unlist(old.dev, k)
-		}
-		delete(r.told, k)
-		delete(r.indirect, k)
-		delete(r.encrypted, k)
-		if route == nil {
-			r.tracker.Unwant(k)
-			continue
-		}
-		if route.Kind == desired.Via {
-			r.told[k] = route
-			continue
-		}
-		e := entryOf(route)
-		r.tracker.Want(k, e)
-		if e.local() {
-			r.list(e.dev, k)
-		}
-		if e.encrypted() {
-			r.encrypted[k] = e
-		}
+		r.want(prefix, route)
+	}
+}
+
+func (r *Reconciler) want(prefix netip.Prefix, route *desired.Route) {
+	k := r.place.key(prefix)
+	if old, ok := r.tracker.Wanted(k); ok && old.local() {
+		r.unlist(old.dev, prefix)
+	}
+	delete(r.told, prefix)
+	delete(r.indirect, prefix)
+	delete(r.encrypted, prefix)
+	if route == nil {
+		r.tracker.Unwant(k)
+		return
+	}
+	if route.Kind == desired.Via {
+		r.told[prefix] = route
+		return
+	}
+	e := entryOf(route)
+	r.tracker.Want(k, e)
+	if e.local() {
+		r.list(e.dev, prefix)
+	}
+	if e.encrypted() {
+		r.encrypted[prefix] = e
 	}
 }
 
@@ -139,15 +155,15 @@ func (r *Reconciler) wantEndpoint(iface string, ep *desired.Endpoint) {
 	}
 }
 
-func (r *Reconciler) list(dev string, k key) {
+func (r *Reconciler) list(dev string, prefix netip.Prefix) {
 	if r.local[dev] == nil {
-		r.local[dev] = map[key]struct{}{}
+		r.local[dev] = map[netip.Prefix]struct{}{}
 	}
-	r.local[dev][k] = struct{}{}
+	r.local[dev][prefix] = struct{}{}
 }
 
-func (r *Reconciler) unlist(dev string, k key) {
-	if delete(r.local[dev], k); len(r.local[dev]) == 0 {
+func (r *Reconciler) unlist(dev string, prefix netip.Prefix) {
+	if delete(r.local[dev], prefix); len(r.local[dev]) == 0 {
 		delete(r.local, dev)
 	}
 }
@@ -187,40 +203,19 @@ func (r *Reconciler) LinkChanged(name string) {
 // tryEncrypted wants the routes again that are closed because the kernel did not
 // take them.
 func (r *Reconciler) tryEncrypted() {
-	for k, e := range r.encrypted {
-		r.tracker.Want(k, e)
+	for prefix, e := range r.encrypted {
+		r.tracker.Want(r.place.key(prefix), e)
 	}
 }
 
 // RouteChanged implements apply.RouteWatcher. A foreign route matters only where
 // it may have taken the place of ours, or leads to a next hop.
 func (r *Reconciler) RouteChanged(prefix netip.Prefix, protocol uint8) {
-	_, ours := r.tracker.Have(keyOf(prefix))
+	_, ours := r.tracker.Have(r.place.key(prefix))
 	if ours || protocol == desired.RouteProtocol {
 		r.stale = true
 	}
 	r.hops.concerns(prefix)
-}
-
-// Resync implements apply.Reconciler.
-func (r *Reconciler) Resync(context.Context) error {
-	r.hops.stale = true
-	r.tryEncrypted()
-	return r.resync()
-}
-
-func (r *Reconciler) resync() error {
-	if err := r.links.read(); err != nil {
-		return fmt.Errorf("read interfaces: %w", err)
-	}
-	all, err := r.dump()
-	if err != nil {
-		return err
-	}
-	r.tracker.Resync(maps.All(all))
-	r.stale = false
-	clear(r.changed)
-	return nil
 }
 
 // Apply implements apply.Reconciler.
@@ -232,14 +227,23 @@ func (r *Reconciler) Apply(ctx context.Context) error {
 		return err
 	}
 	r.failed = map[key]error{}
-	// A replaced route may turn out to be gone; the second round creates it.
+	if err := r.pushAll(ctx); err != nil {
+		return err
+	}
+	err := r.move(ctx)
+	return errors.Join(r.joinFailed(), err)
+}
+
+// pushAll sends what is pending. A replaced route may turn out to be gone; the second
+// round creates it.
+func (r *Reconciler) pushAll(ctx context.Context) error {
 	for again := true; again; {
 		var err error
 		if again, err = r.push(ctx); err != nil {
 			return err
 		}
 	}
-	return r.joinFailed()
+	return nil
 }
 
 func (r *Reconciler) joinFailed() error {
@@ -252,72 +256,6 @@ func (r *Reconciler) joinFailed() error {
 		errs = append(errs, fmt.Errorf("route %s: %w", k.prefix, err))
 	}
 	return errors.Join(errs...)
-}
-
-// lookAgain reads what notifications said may have changed.
-func (r *Reconciler) lookAgain() error {
-	if r.stale {
-		return r.resync()
-	}
-	for dev := range r.changed {
-		if err := r.lookAtLink(dev); err != nil {
-			return fmt.Errorf("read routes of %s: %w", dev, err)
-		}
-		delete(r.changed, dev)
-	}
-	return nil
-}
-
-// lookAtLink asks for the wanted routes of one workload, each by itself: a dump,
-// filtered or not, makes the kernel walk all routes, 50 ms of 100,000.
-func (r *Reconciler) lookAtLink(dev string) error {
-	if _, err := r.links.index(dev); err != nil && !errors.Is(err, unix.ENODEV) {
-		return err
-	}
-	for k := range r.local[dev] {
-		answer, found, err := r.ask(k)
-		switch {
-		case err != nil:
-			return err
-		case found == nowhere:
-			r.tracker.Gone(k)
-		case found == there:
-			r.tracker.Saw(k, answer)
-		case found == hidden:
-			return r.resync()
-		}
-	}
-	return nil
-}
-
-// finding is what asking for one route came to.
-type finding uint8
-
-// hidden: a policy routing rule leads to another table, so that asking does not
-// tell what is in the main one.
-const (
-	nowhere finding = iota
-	there
-	hidden
-)
-
-// ask asks the kernel by which route it would reach the single address of k.
-func (r *Reconciler) ask(k key) (answer entry, found finding, err error) {
-	if !k.prefix.IsSingleIP() {
-		return entry{}, hidden, nil // maybe behind a longer prefix
-	}
-	err = r.conn.Get(question(k), func(body []byte) error {
-		if table, ok := tableOf(body); !ok || table != unix.RT_TABLE_MAIN {
-			found = hidden
-		} else if at, e, ours := decode(unix.RTM_NEWROUTE, body, r.links.name); ours && at == k {
-			answer, found = e, there
-		}
-		return nil
-	})
-	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
-		err = nil
-	}
-	return answer, found, err
 }
 
 // push sends what is pending and not withheld, once each. again says that it
@@ -389,6 +327,7 @@ func (r *Reconciler) refused(k key, err error) (again bool) {
 func (r *Reconciler) request(k key, c delta.Change[entry]) (*nlsock.Request, error) {
 	switch c.Op {
 	case delta.Remove:
+		r.stale = r.stale || r.misplaced(k) // see move
 		return removal(k, c.Have), nil
 	case delta.Update:
 		// Only what was seen to be ours is replaced.
@@ -396,23 +335,4 @@ func (r *Reconciler) request(k key, c delta.Change[entry]) (*nlsock.Request, err
 	default:
 		return addition(k, c.Want, r.links.index, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}
-}
-
-// dump reads our routes.
-func (r *Reconciler) dump() (map[key]entry, error) {
-	all := map[key]entry{}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		found := map[key]entry{}
-		err := r.conn.Dump(dumpRequest(family), func() { clear(found) }, func(kind uint16, body []byte) error {
-			if k, e, ok := decode(kind, body, r.links.name); ok {
-				found[k] = e
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read routes: %w", err)
-		}
-		maps.Copy(all, found)
-	}
-	return all, nil
 }
