@@ -61,6 +61,9 @@ func (r *run) all(ctx context.Context) error {
 	if len(nodes) < 2 {
 		return errors.New("measure: want two nodes")
 	}
+	if err := r.beside(ctx, nodes[0].Name, nodes[1].Name); err != nil {
+		return err
+	}
 	var ends [2]pod
 	for i := range ends {
 		var err error
@@ -114,23 +117,25 @@ func (r *run) times(ctx context.Context, from, to pod, policies int) error {
 		}
 		ready = append(ready, d)
 	}
-	report := func(what string, times []time.Duration) {
-		slices.Sort(times)
-		fmt.Fprintf(r.out, "%4d other policies: %s: median %s, best %s, worst %s\n", policies, what,
-			times[len(times)/2].Round(time.Millisecond), times[0].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond))
-	}
-	report("policy created to in force", enforced)
-	report("pod created to Ready", ready)
+	with := fmt.Sprintf("%4d other policies: ", policies)
+	r.report(with+"policy created to in force", enforced)
+	r.report(with+"pod created to Ready", ready)
 	for _, n := range r.Topology.Nodes() {
 		for _, part := range []string{"agent", "speaker"} {
 			kb, err := r.resident(n.Name, part)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(r.out, "%4d other policies: %s resident on %s: %d MB\n", policies, part, n.Name, kb/1024)
+			fmt.Fprintf(r.out, "%s%s resident on %s: %d MB\n", with, part, n.Name, kb/1024)
 		}
 	}
 	return nil
+}
+
+func (r *run) report(what string, times []time.Duration) {
+	slices.Sort(times)
+	fmt.Fprintf(r.out, "%s: median %s, best %s, worst %s\n", what,
+		times[len(times)/2].Round(time.Millisecond), times[0].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond))
 }
 
 // pod is one end of what enforce measures.
@@ -162,35 +167,52 @@ func (r *run) startProbe(ctx context.Context, node string) (pod, error) {
 
 // startPod returns how long the pod took from its creation until it was Ready.
 func (r *run) startPod(ctx context.Context, name, node string, labels map[string]string) (time.Duration, error) {
-	o := &corev1.Pod{
+	o := r.pod(name, node, labels)
+	start, err := r.create(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	err = r.ready(ctx, o)
+	return time.Since(start), err
+}
+
+// pod is one that does nothing, on the node.
+func (r *run) pod(name, node string, labels map[string]string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
 		Spec: corev1.PodSpec{
 			NodeName: node, TerminationGracePeriodSeconds: new(int64),
 			Containers: []corev1.Container{{Name: "c", Image: "registry.k8s.io/pause:3.10.1"}},
 		},
 	}
-	var start time.Time
-	err := lab.Eventually(ctx, func(ctx context.Context) error { // the namespace needs its service account
+}
+
+// create returns when the API server was asked for the pod that is there now. A
+// new namespace needs its service account first.
+func (r *run) create(ctx context.Context, o *corev1.Pod) (start time.Time, err error) {
+	err = lab.Eventually(ctx, func(ctx context.Context) error {
 		start = time.Now()
 		return r.Client.Create(ctx, o)
 	})
-	if err != nil {
-		return 0, err
-	}
+	return start, err
+}
+
+// ready waits until the pod is Ready and reads it.
+func (r *run) ready(ctx context.Context, o *corev1.Pod) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
-			return 0, err
+			return err
 		}
 		for _, c := range o.Status.Conditions {
 			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				return time.Since(start), nil
+				return nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("pod %s is not Ready: %w", name, ctx.Err())
+			return fmt.Errorf("pod %s is not Ready: %w", o.Name, ctx.Err())
 		case <-tick.C:
 		}
 	}

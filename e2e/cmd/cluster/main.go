@@ -15,7 +15,6 @@ import (
 
 	"github.com/koratnet/korat/e2e/cluster"
 	"github.com/koratnet/korat/e2e/cluster/conformance"
-	"github.com/koratnet/korat/e2e/cluster/measure"
 	"github.com/koratnet/korat/e2e/lab"
 )
 
@@ -139,19 +138,6 @@ func (c *command) conformance() *cobra.Command {
 	f.IntVar(&o.Processes, "procs", 4, "number of specs that run at once")
 	f.StringVar(&o.Report, "report", "bin/conformance.json", "file that gets the whole report")
 	return cmd
-}
-
-func (c *command) measure() *cobra.Command {
-	return &cobra.Command{
-		Use: "measure", Short: "take the figures of the network", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := cluster.Open(c.o)
-			if err != nil {
-				return err
-			}
-			return measure.Run(cmd.Context(), l, measure.DefaultConfig, os.Stdout)
-		},
-	}
 }
 
 func (c *command) kubeconfig() *cobra.Command {
