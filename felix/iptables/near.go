@@ -11,9 +11,9 @@ import (
 // interfaces: the pod's address leads to a few interfaces, one of which is its
 // own. A packet that none of them matches returns with a mark, and is led to the
 // trie, which alone knows what is unknown. No leaf leads to the trie itself: after a
-// change of anything, nf_tables walks through all that packets can reach, in each
-// way in which they can. To compare a part of an address costs it a fraction of what
-// it costs to compare the name of an interface.
+// change of anything, nf_tables walks through all that packets can reach, and older
+// kernels do in each way in which they can. To compare a part of an address costs it a
+// fraction of what it costs to compare the name of an interface.
 type near struct {
 	root, address string // the first chain; the option that names the address
 	astray        uint32 // the mark
