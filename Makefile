@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ cluster-test: cluster-build ## installation, upgrade, removal, takeover on a clu
 
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
 	VERSION=$(VERSION) hack/images.sh
+
+images-test: ## build the images twice, compare them, and look at what is in them (root)
+	hack/install-deps.sh containerd
+	go test -tags images ./hack/image -v -count=1 -timeout 90m
 
 deps: ## install the Debian packages that tests and demo use
 	hack/install-deps.sh

@@ -20,10 +20,13 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
+	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
 )
+
+// version is set by the linker.
+var version = "unknown"
 
 // conf is the plugin's part of a conflist.
 type conf struct {
@@ -38,7 +41,7 @@ type conf struct {
 func main() {
 	skel.PluginMainFuncs(skel.CNIFuncs{
 		Add: add, Del: del, Check: check, Status: status, GC: gc,
-	}, version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), "Korat CNI plugin")
+	}, cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), "Korat CNI plugin "+version)
 }
 
 func add(args *skel.CmdArgs) error {
@@ -87,7 +90,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := version.ParsePrevResult(&c.NetConf); err != nil {
+	if err := cniversion.ParsePrevResult(&c.NetConf); err != nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult", err.Error())
 	}
 	if c.PrevResult == nil {

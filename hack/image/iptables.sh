@@ -41,8 +41,9 @@ for family in iptables ip6tables; do
 done
 for dir in "$tree"/lib "$tree"/lib64 "$tree"/usr/lib; do
 	[ -d "$dir" ] || continue
-	(cd "$tree" && find "${dir#"$tree/"}" \( -name 'ld-linux*' -o -name 'libc.so.6' -o -name 'libip[46]tc.so.2*' -o -name 'libmnl.so.0*' \
+	(cd "$tree" && find "${dir#"$tree/"}" \( -name 'ld-linux*' -o -name 'libc.so.6' -o -name 'libm.so.6' -o -name 'libip[46]tc.so.2*' -o -name 'libmnl.so.0*' \
 		-o -name 'libnftnl.so.11*' -o -name 'libxtables.so.12*' -o -path '*/xtables/libip*.so' -o -path '*/xtables/libxt_*.so' \)) |
+		grep -v libxt_connlabel | # needs one more library, and nobody has such rules
 		while read -r f; do
 			mkdir -p "$root/$(dirname "$f")"
 			cp -P "$tree/$f" "$root/$f"
