@@ -1,8 +1,8 @@
 #!/bin/sh
 # generate.sh writes everything that is generated: from api/v1 the deepcopy
 # functions beside the types, and the CRDs that the chart installs; from the chart
-# the plain manifest. The tools are pinned, so a second run, here or elsewhere,
-# changes nothing.
+# the plain manifest, and what it makes of values of which none is the default. The
+# tools are pinned, so a second run, here or elsewhere, changes nothing.
 #
 # The "dangerous type" is the floating point number in which policies and tiers
 # have their order: there is always room between two of them.
@@ -32,3 +32,5 @@ bounds '^(\[1-9\]' 65535
 
 (cd hack/helm && go build -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v4/cmd/helm)
 bin/helm template korat charts/korat --namespace kube-system >charts/korat.yaml
+# With another value for all that can have one, for reviewers: what a change makes of it.
+bin/helm template korat charts/korat --namespace korat-system --values charts/testdata/everything.values.yaml >charts/testdata/everything.yaml
