@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm demo-vm walks-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -104,6 +104,16 @@ check-generated: generate ## fail when generated files are not committed
 
 test-vm: deps ## the tests that need another kernel, of Debian in QEMU without virtualisation: IP in IP and WireGuard (root, some minutes)
 	hack/vm/test.sh
+
+# VXLAN, and nothing at all, the kernel of this machine can do itself.
+MODE   ?= IPIP
+VMMODE = $(if $(filter WireGuard,$(MODE)),ENCRYPTION=Required,ENCAP=$(MODE))
+demo-vm: deps lab-build ## the demo in that kernel (MODE=IPIP, IPIPCrossSubnet or WireGuard, SCENES=5 for the first five; root, many minutes)
+	$(VMMODE) LAB=$(LAB) SCENES=$(SCENES) hack/vm/lab.sh bin/demo
+
+walks-vm: deps lab-build ## WALKS random walks through the modes in that kernel, IPIP among them (root, many minutes)
+	go test -c -o bin/suite.test ./e2e/suite
+	cd e2e/suite && ../../hack/vm/lab.sh ../../bin/suite.test -test.run Walks -test.v -slower 8 -walks $(WALKS) -walk-seed $$RANDOM -walk-modes None,IPIP,IPIPCrossSubnet,VXLAN
 
 interop: deps ## every cell of docs/bgp-interop.md: Korat with FRR, BIRD and GoBGP's daemon as top of rack and reflector (some minutes, root)
 	cd $$(go list -m -f '{{.Dir}}' github.com/osrg/gobgp/v4) && go build -o $(CURDIR)/bin/ ./cmd/gobgpd ./cmd/gobgp

@@ -182,7 +182,7 @@ func (l *Lab) connect() error {
 		return err
 	}
 	rest.QPS = -1
-	rest.Timeout = 20 * time.Second
+	rest.Timeout = time.Minute
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		return err

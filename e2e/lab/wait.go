@@ -10,11 +10,11 @@ import (
 )
 
 // Eventually calls check until it returns nil or ctx ends; then the error is
-// check's last, since that says what was still missing.
+// check's last, since that says what was still missing. Between checks it rests a few
+// times as long as one takes: on a slow machine they are not to be its main work.
 func Eventually(ctx context.Context, check func(context.Context) error) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		begun := time.Now()
 		err := check(ctx)
 		if err == nil {
 			return nil
@@ -22,7 +22,7 @@ func Eventually(ctx context.Context, check func(context.Context) error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		case <-tick.C:
+		case <-time.After(max(100*time.Millisecond, min(3*time.Since(begun), 2*time.Second))):
 		}
 	}
 }

@@ -49,7 +49,7 @@ func talking(t *testing.T, from string, to netip.Addr) *talk {
 		outRead.Close()
 		<-done
 	})
-	if err := c.asks(5 * time.Second); err != nil {
+	if err := c.asks(patient(5 * time.Second)); err != nil {
 		t.Fatalf("%s asks %s: %v", from, to, err)
 	}
 	return c

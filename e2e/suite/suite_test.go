@@ -33,7 +33,11 @@ var (
 	labName = flag.String("lab", "suite", "name of the lab that is made")
 	plan    = flag.String("topology", "default", "plan of the lab")
 	keep    = flag.String("keep", "", "directory that gets the logs of all machines when a test fails")
+	slower  = flag.Int("slower", 1, "how many times as long as usual things may take on this machine")
 )
+
+// patient is how long something may take here that takes d at most elsewhere.
+func patient(d time.Duration) time.Duration { return time.Duration(*slower) * d }
 
 // cluster is the lab that the tests share; each leaves it as it found it.
 var cluster *lab.Lab
@@ -41,9 +45,9 @@ var cluster *lab.Lab
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
 	flag.Parse()
+	ctx, cancel := context.WithTimeout(context.Background(), patient(3*time.Minute))
+	defer cancel()
 	topo, err := lab.Topology(*plan)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -92,10 +96,10 @@ func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
 	return lab.Up(ctx, o)
 }
 
-// eventually waits up to a minute for check to return nil.
+// eventually waits up to a minute, or as much longer as the machine is slower, for check to return nil.
 func eventually(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patient(time.Minute))
 	defer cancel()
 	if err := lab.Eventually(ctx, check); err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -140,7 +144,7 @@ func create(t *testing.T, l *lab.Lab, o client.Object) {
 
 func remove(t *testing.T, l *lab.Lab, o client.Object) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patient(20*time.Second))
 	defer cancel()
 	if err := client.IgnoreNotFound(l.Client.Delete(ctx, o, client.GracePeriodSeconds(0))); err != nil {
 		t.Error(err)
@@ -163,7 +167,7 @@ func remove(t *testing.T, l *lab.Lab, o client.Object) {
 // change makes an object what how makes of it, also when the test has ended.
 func change(t *testing.T, o client.Object, how func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patient(30*time.Second))
 	defer cancel()
 	err := lab.Eventually(ctx, func(ctx context.Context) error {
 		if err := cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
@@ -212,7 +216,7 @@ func running(t *testing.T, l *lab.Lab, name string) (addr netip.Addr) {
 		return fmt.Errorf("no address yet")
 	})
 	eventually(t, "server of pod "+name, func(context.Context) error {
-		_, err := l.Ask(name, "tcp", netip.AddrPortFrom(addr, 80), time.Second)
+		_, err := l.Ask(name, "tcp", netip.AddrPortFrom(addr, 80), patient(time.Second))
 		return err
 	})
 	return addr

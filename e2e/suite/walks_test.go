@@ -80,7 +80,7 @@ func walk(t *testing.T, r *rand.Rand, number int, modes []string) {
 		}
 		heardSince(t, flows, time.Now())
 		for _, c := range talks {
-			if err := c.asks(30 * time.Second); err != nil {
+			if err := c.asks(patient(30 * time.Second)); err != nil {
 				t.Errorf("walk %d, on the way to %s: a connection: %v", number, mode, err)
 			}
 		}
@@ -99,7 +99,7 @@ func walk(t *testing.T, r *rand.Rand, number int, modes []string) {
 // travel sets the mode of all pools.
 func travel(t *testing.T, mode koratv1.Encapsulation) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patient(time.Minute))
 	defer cancel()
 	var pools koratv1.IPPoolList
 	if err := cluster.List(ctx, &pools); err != nil {
@@ -121,7 +121,7 @@ func travel(t *testing.T, mode koratv1.Encapsulation) {
 // arrived waits until all pools say that the change to the mode of their spec is over.
 func arrived(t *testing.T, mode koratv1.Encapsulation) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patient(2*time.Minute))
 	defer cancel()
 	err := lab.Eventually(ctx, func(ctx context.Context) error {
 		var pools koratv1.IPPoolList

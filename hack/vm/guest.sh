@@ -6,6 +6,15 @@ export PATH=$PATH:/usr/sbin:/sbin HOME=${HOME:-/root}
 exec > /dev/hvc0 2>&1 < /dev/null
 busybox stty raw -echo < /dev/hvc0
 ip link set lo up
+# Machines of the lab have layers of their own, which cannot lie upon that of the root.
+mount -t tmpfs -o size=75% tmp /var/tmp
+if [ -e "$run"/beside ]; then
+	mkdir /var/tmp/beside
+	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none beside /var/tmp/beside
+	modprobe virtio_net
+	ip addr add 10.0.2.15/24 dev eth0
+	ip link set eth0 up
+fi
 (
 	# shellcheck disable=SC1091 # written by run.sh
 	. "$run"/command

@@ -7,9 +7,12 @@
 #
 #   VM_TIMEOUT  seconds until the machine is ended, 300 (exit code 124)
 #   VM_MEMORY   MiB, 1536
+#   VM_CPUS     how many processors it has, 1
+#   VM_BESIDE   a directory that it sees as /var/tmp/beside, and may write; then it also
+#               reaches what listens on 127.0.0.1 here, as 10.0.2.2
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 tree=$("$here"/kernel.sh)
 
 run=$(mktemp -d /tmp/korat-vm.XXXXXX)
@@ -24,7 +27,7 @@ cp "$here"/guest.sh "$run"/guest.sh
 } > "$run"/command
 printf '%s\n' "$(realpath "$tree")/lib/modules" > "$run"/modules
 
-qemu=(qemu-system-x86_64 -accel tcg,thread=multi -cpu Nehalem -M pc -smp 1 -m "${VM_MEMORY:-1536}"
+qemu=(qemu-system-x86_64 -accel tcg,thread=multi -cpu Nehalem -M pc -smp "${VM_CPUS:-1}" -m "${VM_MEMORY:-1536}"
 	-nodefaults -no-user-config -nographic -no-reboot
 	-kernel "$tree"/vmlinux -initrd "$tree"/initrd.img -serial "file:$run/console"
 	-append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off clocksource=hpet no_timer_check nowatchdog audit=0 apparmor=0 rcupdate.rcu_expedited=1 random.trust_cpu=on rundir=$run"
@@ -34,6 +37,11 @@ share() {
 }
 share host / ,readonly=on
 share run "$run" ""
+if [ -n "${VM_BESIDE:-}" ]; then
+	share beside "$VM_BESIDE" ""
+	qemu+=(-netdev user,id=net -device virtio-net-pci,netdev=net)
+	touch "$run"/beside
+fi
 code=0
 timeout -k 5 "${VM_TIMEOUT:-300}" "${qemu[@]}" < /dev/null 2> "$run"/errors &
 machine=$!

@@ -5,17 +5,21 @@
 // LAB=dual-stack or LAB=ipv6 makes one of other families of addresses.
 // BACKEND=NFTables or IPTables chooses the data plane, ENCAP=VXLAN, VXLANCrossSubnet,
 // IPIP or IPIPCrossSubnet what packets between nodes travel in, ENCRYPTION=Preferred
-// or Required whether they are encrypted.
+// or Required whether they are encrypted. PATIENCE=8 waits eight times as long for
+// everything, on a machine that is as much slower, and SCENES=5 ends after the fifth
+// scene.
 package main
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,8 +58,15 @@ func run(ctx context.Context) error {
 	if err := lab.Down(ctx, o); err != nil { // of a demo that was kept or killed
 		return err
 	}
-	s := &story{out: os.Stdout, bin: bin}
-	l, err := up(ctx, o)
+	s := &story{out: os.Stdout, bin: bin, patience: 1, scenes: math.MaxInt}
+	for name, number := range map[string]*int{"PATIENCE": &s.patience, "SCENES": &s.scenes} {
+		if text := os.Getenv(name); text != "" {
+			if *number, err = strconv.Atoi(text); err != nil || *number < 1 {
+				return fmt.Errorf("%s: %q: want a number from 1 on", name, text)
+			}
+		}
+	}
+	l, err := s.up(ctx, o)
 	s.lab = l
 	s.check("the lab is up: machines, routers, control plane, agents", err)
 	if err == nil {
@@ -77,8 +88,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
-	ctx, cancel := context.WithTimeout(ctx, upTimeout)
+func (s *story) up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.patient(upTimeout))
 	defer cancel()
 	return lab.Up(ctx, o)
 }
@@ -86,7 +97,7 @@ func up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
 // tell runs the scenes in order. Later ones build on earlier ones, but each
 // check stands for itself.
 func (s *story) tell(ctx context.Context) {
-	for _, scene := range []struct {
+	for i, scene := range []struct {
 		title string
 		play  func(context.Context)
 	}{
@@ -103,11 +114,11 @@ func (s *story) tell(ctx context.Context) {
 		{"The API server is stopped", s.withoutAPI},
 		{"Pods are deleted", s.deletion},
 	} {
-		if ctx.Err() != nil {
-			return
+		if ctx.Err() != nil || i >= s.scenes {
+			break
 		}
 		fmt.Fprintf(s.out, "\n== %s\n", scene.title)
-		limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		limited, cancel := context.WithTimeout(ctx, s.patient(2*time.Minute))
 		scene.play(limited)
 		cancel()
 	}

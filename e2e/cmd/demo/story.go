@@ -20,6 +20,9 @@ type story struct {
 	out io.Writer
 	bin string
 	lab *lab.Lab
+	// patience is how many times as long as usual everything may take.
+	patience int
+	scenes   int // how many are played
 	// mode is what packets between nodes travel in.
 	mode      v1.Encapsulation
 	encrypted string // what is asked for, empty: nothing
@@ -42,9 +45,12 @@ func (s *story) check(what string, err error) {
 	fmt.Fprintf(s.out, "ok  %2d %s\n", n, what)
 }
 
+// patient is how long something may take here that takes d at most elsewhere.
+func (s *story) patient(d time.Duration) time.Duration { return time.Duration(s.patience) * d }
+
 // within is a check that may take a moment to come true.
 func (s *story) within(ctx context.Context, limit time.Duration, what string, f func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, s.patient(limit))
 	defer cancel()
 	s.check(what, lab.Eventually(ctx, f))
 }
