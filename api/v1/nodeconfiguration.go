@@ -156,6 +156,12 @@ type NodeConfigurationSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	ExternalTunnelSources []Net `json:"externalTunnelSources,omitzero"`
 
+	// NodeCondition has the agent say in the condition NetworkUnavailable of its Node
+	// whether pods can have a network there, so that Kubernetes schedules none before.
+	// Disable it where a cloud's controller owns that condition. Default Enabled.
+	// +optional
+	NodeCondition Switch `json:"nodeCondition,omitempty"`
+
 	// Encryption of packets from pods to pods of other nodes, by WireGuard.
 	// +optional
 	Encryption NodeEncryption `json:"encryption,omitzero"`

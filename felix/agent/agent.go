@@ -183,6 +183,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	})
 	g.Go(func() error { return allocator.Serve(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
+	g.Go(func() error {
+		return (&report.Availability{
+			Core: clients.Core, Node: c.Node, Log: c.Log.With("part", "report"),
+			Serving: func() report.Serving { return node.serving(c.CNI.ConfDir) },
+		}).Run(ctx)
+	})
 	if c.CNI.ConfDir != "" {
 		g.Go(func() error {
 			return conflist.New(conflist.Config{

@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/child"
+	"github.com/koratnet/korat/felix/conflist"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/event/mailbox"
@@ -81,6 +85,7 @@ type local struct {
 	config bgp.Config
 	closed []bgp.Session           // that somebody wants and that cannot be
 	mtu    int                     // of pods, as settings say; 0: that of the uplink
+	tells  bool                    // settings have the Node's condition told
 	blocks map[string]netip.Prefix // in the API, by name
 	pods   map[string]*event.Pod   // of this node, by namespace/name
 }
@@ -170,7 +175,7 @@ func (l *local) note(d desired.Delta) {
 	l.tunnels.note(d)
 	if d.Settings != nil {
 		l.mu.Lock()
-		l.mtu = d.Settings.MTU
+		l.mtu, l.tells = d.Settings.MTU, d.Settings.NodeCondition
 		l.mu.Unlock()
 	}
 	if d.Closed != nil {
@@ -192,6 +197,29 @@ func (l *local) wantedMTU() int {
 	return l.mtu
 }
 
+// problem says why the node cannot serve pods; nil: it can.
+func (l *local) problem() error {
+	return errors.Join(l.board.Ready(), l.allocator.Problem(), l.books.Problem())
+}
+
+// serving returns what there is to tell Kubernetes of the network of pods, whose
+// configuration for the container runtime is in dir; empty: somebody else's business.
+func (l *local) serving(dir string) report.Serving {
+	l.mu.Lock()
+	tells := l.tells
+	l.mu.Unlock()
+	s := report.Serving{Silent: !tells, Problem: l.problem()}
+	if dir == "" {
+		return s
+	}
+	if _, err := os.Stat(filepath.Join(dir, conflist.Name)); err != nil {
+		s.Problem = errors.Join(s.Problem, fmt.Errorf("network configuration for the container runtime: %w", err))
+	} else {
+		s.Configured = true
+	}
+	return s
+}
+
 // facts returns what there is to report now.
 func (l *local) facts(ctx context.Context) report.Facts {
 	l.mu.Lock()
@@ -200,7 +228,7 @@ func (l *local) facts(ctx context.Context) report.Facts {
 	snap := l.board.Snapshot()
 	f := report.Facts{
 		Addresses: withSubnet(addrs), ASN: config.ASN, Draining: config.Draining, Enforcement: l.board.Enforcement(), Version: l.version,
-		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: errors.Join(l.board.Ready(), l.allocator.Problem(), l.books.Problem()),
+		Endpoints: snap.Endpoints, Blocks: len(l.allocator.Usage()), Problem: l.problem(),
 	}
 	for _, r := range snap.Reconcilers {
 		f.Starting = f.Starting || !r.Synced

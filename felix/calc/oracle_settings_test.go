@@ -30,6 +30,7 @@ func (o oracle) settings(w *desiredtest.World) {
 	s.DropRecords = strongest(mine, s.DropRecords, func(c *event.NodeConfiguration) *bool { return c.DropRecords })
 	s.ClampMSS = strongest(mine, s.ClampMSS, func(c *event.NodeConfiguration) *bool { return c.ClampMSS })
 	s.PodTunnels = strongest(mine, s.PodTunnels, func(c *event.NodeConfiguration) *bool { return c.PodTunnels })
+	s.NodeCondition = strongest(mine, s.NodeCondition, func(c *event.NodeConfiguration) *bool { return c.NodeCondition })
 	s.TunnelSources = strongest(mine, s.TunnelSources, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.TunnelSources })
 	s.TunnelOffload = strongest(mine, s.TunnelOffload, func(c *event.NodeConfiguration) *desired.TunnelOffload { return c.TunnelOffload })
 	s.MTU = strongest(mine, s.MTU, func(c *event.NodeConfiguration) *int { return c.MTU })

@@ -351,6 +351,7 @@ func (d dice) configuration() (string, event.Value) {
 	c.Masquerade.InsideNodes = sometimes(d, d.chance(50))
 	c.Masquerade.InsideNets = sometimes(d, d.nets())
 	c.ClampMSS, c.PodTunnels, c.TunnelSources = sometimes(d, d.chance(50)), sometimes(d, d.chance(50)), sometimes(d, d.nets())
+	c.NodeCondition = sometimes(d, d.chance(50))
 	c.TunnelOffload = sometimes(d, desired.TunnelOffload(d.IntN(3)))
 	c.Encryption = d.encryption()
 	return c.Name, c

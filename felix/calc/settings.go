@@ -60,6 +60,7 @@ func (s *settings) drain(in *inputs) {
 		override(&now.MTU, c.MTU)
 		override(&now.ClampMSS, c.ClampMSS)
 		override(&now.PodTunnels, c.PodTunnels)
+		override(&now.NodeCondition, c.NodeCondition)
 		override(&now.TunnelSources, c.TunnelSources)
 		override(&now.TunnelOffload, c.TunnelOffload)
 		if c.Masquerade.To != nil {

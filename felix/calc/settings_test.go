@@ -70,6 +70,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.Backend, c.Flavour, c.Marks, c.PodToHost, c.Invalid, c.Recheck = &want.Backend, &want.Flavour, &want.Marks, &want.PodToHost, &want.Invalid, &want.Recheck
 		c.FailsafeIn, c.FailsafeOut, c.Loops, c.DropRecords, c.MTU = &want.FailsafeIn, &want.FailsafeOut, &want.Loops, &want.DropRecords, &want.MTU
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
+		c.NodeCondition = &want.NodeCondition
 		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
 		c.TunnelOffload = &want.TunnelOffload
 	}), event.Set("default", &event.BGP{RouteTable: want.RouteTable, RouteMetric: want.RouteMetric}))

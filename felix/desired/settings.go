@@ -95,6 +95,8 @@ type Settings struct {
 	// TunnelSources may put packets into the node's tunnels, beside NodesSet.
 	TunnelSources []netip.Prefix
 	TunnelOffload TunnelOffload
+	// NodeCondition: the Node's condition NetworkUnavailable is the agent's to write.
+	NodeCondition bool
 	// RouteTable is the kernel's table that all of our routes but default routes are
 	// in, and that packets are led to, and RouteMetric the metric of our routes; 0:
 	// what the kernel makes of none.
@@ -139,7 +141,7 @@ func DefaultSettings() Settings {
 	s := Settings{
 		Backend: Auto, Flavour: AutoFlavour, Marks: 0xf0000,
 		PodToHost: policy.Allow, Invalid: policy.Deny, Loops: policy.Deny, DropRecords: true,
-		RouteTable: MainTable,
+		NodeCondition: true, RouteTable: MainTable,
 	}
 	for _, port := range []uint16{22, 179, 2379, 2380, 6443, 10250} {
 		s.FailsafeIn = append(s.FailsafeIn, Failsafe{Protocol: policy.TCP, Port: port})

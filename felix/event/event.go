@@ -211,6 +211,7 @@ type NodeConfiguration struct {
 	ClampMSS, PodTunnels    *bool
 	TunnelSources           *[]netip.Prefix
 	TunnelOffload           *desired.TunnelOffload
+	NodeCondition           *bool
 	Encryption              EncryptionConfiguration
 }
 

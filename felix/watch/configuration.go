@@ -39,7 +39,7 @@ func nodeConfiguration(obj any) (string, event.Value) {
 		FailsafeIn: failsafes(s.FailsafeInbound), FailsafeOut: failsafes(s.FailsafeOutbound),
 		Loops: meaning(loops, s.ServiceLoopPrevention), DropRecords: meaning(enabled, s.DropRecords),
 		ClampMSS: meaning(enabled, s.TCPMSSClamp), PodTunnels: meaning(enabled, s.PodTunnels), TunnelSources: nets(s.ExternalTunnelSources),
-		TunnelOffload: meaning(offload, s.TunnelOffload),
+		TunnelOffload: meaning(offload, s.TunnelOffload), NodeCondition: meaning(enabled, s.NodeCondition),
 	}
 	v.Encryption = event.EncryptionConfiguration{
 		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),
