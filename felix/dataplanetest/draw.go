@@ -15,7 +15,7 @@ import (
 // meet. The tests of policy/eval draw theirs themselves: these here have what the
 // kernel can be asked and a second opinion of words cannot, such as hooks, host
 // endpoints, a tier that nobody defined, ICMPv6, and lists longer than a rule has room
-// for; those there have what a second opinion can be asked and no API would take.
+// for; those there note of each selector what it means, for a second opinion.
 type dice struct{ *rand.Rand }
 
 func pick[T any](d dice, from ...T) T { return from[d.IntN(len(from))] }

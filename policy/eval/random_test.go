@@ -95,8 +95,8 @@ func describe(o *opinion) string {
 // random draws clusters. Every draw may also be something that cannot be understood:
 // ranges that are none, peers without content, protocols that nobody knows. And of
 // every selector it notes what it means, in other words than those of the package that
-// evaluates it. So it is not felix/dataplanetest's, which draws for packets what an API
-// server takes, with addresses that a lab has.
+// evaluates it. So it is not felix/dataplanetest's, which draws what packets between the
+// sites of a node can ask.
 type random struct{ *rand.Rand }
 
 func pick[T any](r *random, from ...T) T { return from[r.IntN(len(from))] }
