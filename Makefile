@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm demo-vm walks-vm help build lab-build cluster-build cluster-up cluster-down cluster-test conformance images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm demo-vm walks-vm help build lab-build cluster-build cluster-up cluster-down cluster-test suites-build conformance conformance-policy images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -44,16 +44,32 @@ cluster-up: cluster-build ## a Kubernetes cluster with real kubelets and Korat o
 cluster-down: ## end the cluster, and see that nothing is left of it
 	bin/cluster down
 
-conformance: cluster-build ## upstream's end-to-end tests of sig-network on a dual-stack cluster (BACKEND=NFTables, PROXY=nftables, FOCUS=regexp; long)
+suites-build: cluster-build ## also build what the pods of upstream's tests run
 	hack/install-deps.sh bind9-dnsutils busybox netcat-openbsd wget
-	cd e2e/controlplane && go test -c -vet=off -ldflags "$(KUBE_LD)" -o ../../bin/e2e.test k8s.io/kubernetes/test/e2e
-	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
+	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
 	hack/cluster-images.sh suites
+
+conformance: suites-build ## upstream's end-to-end tests of sig-network on a dual-stack cluster (BACKEND=NFTables, PROXY=nftables, FOCUS=regexp; long)
+	cd e2e/controlplane && go test -c -vet=off -ldflags "$(KUBE_LD)" -o ../../bin/e2e.test k8s.io/kubernetes/test/e2e
+	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo
 	bin/cluster down --name conformance
 	bin/cluster up --name conformance --topology dual-stack --nodes 3 --proxy-mode $(or $(PROXY),iptables) --images bin/cluster-images,bin/suite-images
 	bin/cluster install --name conformance --tag $(VERSION) --backend "$(BACKEND)"
 	bin/cluster conformance --name conformance $(if $(FOCUS),--focus '$(FOCUS)')
 	bin/cluster down --name conformance
+
+# The suite is that of the version in go.mod, whose kinds the cluster gets.
+POLICY_API = $$(go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)
+conformance-policy: suites-build ## the tests of ClusterNetworkPolicy with both data planes, and their reports in docs/conformance (half an hour)
+	go test -c -vet=off -o bin/policy.test sigs.k8s.io/network-policy-api/conformance
+	bin/cluster down --name policy
+	bin/cluster up --name policy --images bin/cluster-images,bin/suite-images
+	KUBECONFIG=$$(bin/cluster kubeconfig --name policy) bin/kubernetes kubectl apply --server-side --filename $(POLICY_API)/config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml
+	for backend in IPTables NFTables; do \
+		bin/cluster install --name policy --tag $(VERSION) --backend $$backend; \
+		bin/cluster policy-conformance --name policy --report docs/conformance/$$backend.yaml; \
+	done
+	bin/cluster down --name policy
 
 cluster-test: cluster-build ## installation, upgrade, removal, takeover on a cluster with kubelets (ten minutes, root; FROM=commit to upgrade from)
 	cd hack/helm && go build -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v4/cmd/helm

@@ -65,6 +65,7 @@ install -m 644 "$kubernetes"/test/images/agnhost/porter/localhost.{crt,key} "$ro
 cp "$bin/agnhost" "$root/agnhost"
 ln -s agnhost "$root/agnhost-2"
 cp "$bin/dns" "$root/coredns"
-pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause
+pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause \
+	-also registry.k8s.io/e2e-test-images/agnhost:2.45 # of network-policy-api
 pack tools registry.k8s.io/e2e-test-images/busybox:1.37.0-1 -command /bin/sh \
 	-also "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0 registry.k8s.io/build-image/distroless-iptables:v0.9.6"

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/e2e/cluster"
-	"github.com/koratnet/korat/e2e/cluster/conformance"
 	"github.com/koratnet/korat/e2e/lab"
 )
 
@@ -35,7 +33,7 @@ func root() *cobra.Command {
 	}
 	f := r.PersistentFlags()
 	f.StringVar(&c.o.Name, "name", cluster.DefaultName, "tells clusters and labs apart")
-	r.AddCommand(c.up(), c.down(), c.install(), c.conformance(), c.measure(), c.kubeconfig())
+	r.AddCommand(c.up(), c.down(), c.install(), c.conformance(), c.policyConformance(), c.measure(), c.kubeconfig())
 	return r
 }
 
@@ -102,41 +100,6 @@ func (c *command) install() *cobra.Command {
 	cmd.Flags().StringVar(&backend, "backend", "", "data plane: IPTables or NFTables; empty: what kube-proxy uses")
 	cmd.Flags().StringVar(&tag, "tag", "", "tag of the image (required)")
 	cmd.MarkFlagRequired("tag")
-	return cmd
-}
-
-func (c *command) conformance() *cobra.Command {
-	o := conformance.Options{Output: os.Stderr}
-	cmd := &cobra.Command{
-		Use: "conformance", Short: "run upstream's end-to-end tests of the network", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := cluster.Open(c.o)
-			if err != nil {
-				return err
-			}
-			o.Kubeconfig, o.Nodes = l.Kubeconfig(), len(l.Topology.Nodes())
-			result, err := conformance.Run(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			for _, s := range result.Skipped {
-				fmt.Println("skipped:", s)
-			}
-			for _, s := range result.Failed {
-				fmt.Println("FAILED:", s)
-			}
-			fmt.Println(result)
-			if len(result.Failed) > 0 || result.Passed == 0 {
-				return errors.New("the network does not conform")
-			}
-			return nil
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&o.Bin, "bin", "bin", "directory of the binaries e2e.test, ginkgo and kubernetes")
-	f.StringVar(&o.Focus, "focus", conformance.Focus, "regular expression: specs whose names it matches are run")
-	f.IntVar(&o.Processes, "procs", 4, "number of specs that run at once")
-	f.StringVar(&o.Report, "report", "bin/conformance.json", "file that gets the whole report")
 	return cmd
 }
 
