@@ -143,6 +143,8 @@ type Delta struct {
 	TunnelPeers map[TunnelEnd]*TunnelPeer
 	// EncryptedPeers are the other nodes' ends of WireGuard tunnels.
 	EncryptedPeers map[EncryptedEnd]*EncryptedPeer
+	// Rules are those of policy routing.
+	Rules map[Rule]*struct{}
 	// Ways say how other nodes are reached, for reports alone, by pool.
 	Ways map[string]*PoolWays
 	MTU  *MTU // nil: unchanged
@@ -167,7 +169,7 @@ type PathKey struct {
 // Empty reports whether d says nothing.
 func (d *Delta) Empty() bool {
 	return len(d.Endpoints) == 0 && len(d.HostEndpoints) == 0 && len(d.Programs) == 0 && len(d.Sets) == 0 && len(d.Routes) == 0 &&
-		len(d.Tunnels) == 0 && len(d.TunnelPeers) == 0 && len(d.EncryptedPeers) == 0 && len(d.Ways) == 0 && d.MTU == nil && len(d.Paths) == 0 && d.Speaker == nil && d.Closed == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
+		len(d.Tunnels) == 0 && len(d.TunnelPeers) == 0 && len(d.EncryptedPeers) == 0 && len(d.Rules) == 0 && len(d.Ways) == 0 && d.MTU == nil && len(d.Paths) == 0 && d.Speaker == nil && d.Closed == nil && d.Settings == nil && d.Pools == nil && len(d.Policies) == 0 && !d.Complete && !d.Learned
 }
 
 // Merge makes d say what d and then next say. It lets changes pile up, bounded
@@ -182,6 +184,7 @@ func (d *Delta) Merge(next Delta) {
 	merge(&d.Tunnels, next.Tunnels)
 	merge(&d.TunnelPeers, next.TunnelPeers)
 	merge(&d.EncryptedPeers, next.EncryptedPeers)
+	merge(&d.Rules, next.Rules)
 	merge(&d.Ways, next.Ways)
 	for id, c := range next.Sets {
 		if d.Sets == nil {

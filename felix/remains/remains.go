@@ -8,7 +8,7 @@
 //	configuration for the runtime   no new pod comes
 //	speaker                         routers and nodes are told to send nothing here
 //	pods' interfaces, routes        no packet reaches a pod
-//	tunnels, limits
+//	rules of routing, tunnels, limits
 //	rules of policy                 which by now nobody is behind but the node
 //	plugin, sockets, journal
 //
@@ -81,6 +81,7 @@ func (r *Remains) parts() []part {
 		{"BGP speaker", r.findSpeaker, r.removeSpeaker},
 		{"interface of a pod", r.findPods, r.removePods},
 		{"route", findRoutes, removeRoutes},
+		{"rule of routing", findRules, removeRules},
 		{"tunnel", findTunnels, removeTunnels},
 		{"limits of bandwidth", findLimits, removeLimits},
 		{"rules of policy", r.findPolicy, r.removePolicy},

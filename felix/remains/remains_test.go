@@ -103,6 +103,7 @@ func (n *node) inhabit(t *testing.T) {
 		"ip route add 10.244.2.0/26 via 192.0.2.3 table 200 proto 112",
 		"ip rule add table 200 priority 32112 protocol 112",
 		"ip -6 rule add table 200 priority 32112 protocol 112",
+		"ip rule add from 10.244.0.0/16 table 11210 priority 11210 protocol 113",
 		"ip link add " + device + " type vxlan id 4096 dstport 4789",
 		"nft add table inet " + bandwidth.TableName,
 	} {
@@ -185,7 +186,7 @@ func TestRemoveLeavesWhatIsOfOthersAndNothingElse(t *testing.T) {
 	n.inhabit(t)
 	full := n.found(t)
 	for _, what := range []string{
-		"network configuration", "interface of a pod", "route: 10.244.1.0/26", "route: 10.244.2.0/26 in table 200", "route: rule", "tunnel", "limits of bandwidth",
+		"network configuration", "interface of a pod", "route: 10.244.1.0/26", "route: 10.244.2.0/26 in table 200", "route: rule", "rule of routing", "tunnel", "limits of bandwidth",
 		"rules of policy: IPTables", "rules of policy: NFTables", "plugin", "run directory", "state directory",
 	} {
 		if !slices.ContainsFunc(full, func(line string) bool { return strings.HasPrefix(line, what) }) {

@@ -31,6 +31,7 @@ type World struct {
 	Tunnels   map[desired.TunnelKind]desired.TunnelDevice
 	Peers     map[desired.TunnelEnd]desired.TunnelPeer
 	Encrypted map[desired.EncryptedEnd]desired.EncryptedPeer
+	Rules     map[desired.Rule]struct{}
 	Ways      map[string]desired.PoolWays
 	MTU       desired.MTU
 
@@ -58,6 +59,7 @@ func (w *World) Apply(d desired.Delta) {
 	apply(&w.Tunnels, d.Tunnels)
 	apply(&w.Peers, d.TunnelPeers)
 	apply(&w.Encrypted, d.EncryptedPeers)
+	apply(&w.Rules, d.Rules)
 	apply(&w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		w.changeSet(id, c)
@@ -124,6 +126,7 @@ func (w *World) Redundant(d desired.Delta) []string {
 	said = redundant(said, "tunnel", w.Tunnels, d.Tunnels)
 	said = redundant(said, "tunnel peer", w.Peers, d.TunnelPeers)
 	said = redundant(said, "encrypted peer", w.Encrypted, d.EncryptedPeers)
+	said = redundant(said, "rule", w.Rules, d.Rules)
 	said = redundant(said, "ways", w.Ways, d.Ways)
 	for id, c := range d.Sets {
 		said = w.redundantSet(said, id, c)

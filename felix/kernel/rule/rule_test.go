@@ -1,0 +1,98 @@
+package rule_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/kernel/rule"
+)
+
+func open(t *testing.T, n *kerneltest.Namespace) (r *rule.Reconciler) {
+	t.Helper()
+	n.Do(func() {
+		var err error
+		if r, err = rule.New(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(r.Close)
+	if err := r.Resync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func apply(t *testing.T, r *rule.Reconciler, d desired.Delta) {
+	t.Helper()
+	r.Want(d)
+	if err := r.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rules are all of the namespace but the kernel's own.
+func rules(n *kerneltest.Namespace) (all []string) {
+	for _, family := range []string{"-4", "-6"} {
+		for line := range strings.Lines(n.Run("ip", family, "rule")) {
+			if f := strings.Fields(line); !slices.Contains([]string{"0:", "32766:", "32767:"}, f[0]) {
+				all = append(all, strings.Join(f, " "))
+			}
+		}
+	}
+	return all
+}
+
+func expect(t *testing.T, n *kerneltest.Namespace, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, rules(n)); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+}
+
+func TestRulesAreAsDesired(t *testing.T) {
+	n := kerneltest.New(t)
+	n.Run("ip", "rule", "add", "from", "192.0.2.0/24", "lookup", "77", "priority", "77")
+	const foreign = "77: from 192.0.2.0/24 lookup 77"
+	from := func(text string) desired.Rule {
+		return desired.Rule{Priority: desired.ToNodesRule, From: netip.MustParsePrefix(text), Table: desired.ToNodesTable}
+	}
+	const wide, narrow, six = "11210: from 10.0.0.0/8 lookup 11210 proto 113", "11210: from 172.16.0.0/30 lookup 11210 proto 113", "11210: from fd00::/64 lookup 11210 proto 113"
+	r := open(t, n)
+	wanted := desired.Delta{Rules: map[desired.Rule]*struct{}{from("10.0.0.0/8"): {}, from("fd00::/64"): {}}}
+	apply(t, r, wanted)
+	expect(t, n, foreign, wide, six)
+
+	r = open(t, n)
+	apply(t, r, wanted)
+	expect(t, n, foreign, wide, six)
+
+	n.Run("ip", "rule", "del", "from", "10.0.0.0/8", "lookup", "11210")
+	if err := r.Resync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, desired.Delta{})
+	expect(t, n, foreign, wide, six)
+
+	apply(t, r, desired.Delta{Rules: map[desired.Rule]*struct{}{from("172.16.0.0/30"): {}, from("10.0.0.0/8"): nil}})
+	expect(t, n, foreign, wide, narrow, six) // nothing goes before all is known
+	apply(t, r, desired.Delta{Complete: true})
+	expect(t, n, foreign, narrow, six)
+	var left []string
+	n.Do(func() {
+		var err error
+		if left, err = rule.Present(); err != nil {
+			t.Error(err)
+		}
+	})
+	if diff := cmp.Diff([]string{"from 172.16.0.0/30 lookup 11210", "from fd00::/64 lookup 11210"}, left); diff != "" {
+		t.Errorf("Present (-want +got):\n%s", diff)
+	}
+	apply(t, r, desired.Delta{Rules: map[desired.Rule]*struct{}{from("172.16.0.0/30"): nil, from("fd00::/64"): nil}})
+	expect(t, n, foreign)
+}
