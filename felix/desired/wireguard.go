@@ -36,7 +36,8 @@ type EncryptedEnd struct {
 // EncryptedPeer is another node's end of a WireGuard tunnel. Of two with a prefix in
 // common that of the narrower one counts, and no two have the same.
 type EncryptedPeer struct {
-	// Endpoint is where the node listens.
+	// Endpoint is where the node listens. ToNodesTable leads its address into the
+	// tunnel.
 	Endpoint netip.AddrPort
 	// Prefixes are what goes into the tunnel for it, and all that may come out of
 	// the tunnel from it. Sorted, each once, maybe none; never changed.

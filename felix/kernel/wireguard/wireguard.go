@@ -17,6 +17,7 @@ import (
 
 	"github.com/koratnet/korat/felix/delta"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/nlsock"
 	"github.com/koratnet/korat/felix/kernel/owned"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 type Reconciler struct {
 	cfg      Config
 	handle   *netlink.Handle
+	conn     *nlsock.Conn
 	client   *wgctrl.Client // nil until the kernel has had an interface of ours
 	ends     map[desired.TunnelKind]*end
 	complete bool
@@ -54,6 +56,8 @@ type end struct {
 	control control
 	peers   *delta.Tracker[desired.Key, desired.EncryptedPeer]
 	owner   map[netip.Prefix]desired.Key // whose each prefix is in the interface
+	nodes   *delta.Tracker[netip.Addr, there]
+	moved   bool // what nodes is to hold may be another
 }
 
 // New returns a Reconciler for the network namespace of the calling thread, in which
@@ -63,8 +67,13 @@ func New(c Config) (*Reconciler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
+	conn, err := nlsock.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
 	r := &Reconciler{
-		cfg: c, handle: handle, ends: map[desired.TunnelKind]*end{},
+		cfg: c, handle: handle, conn: conn, ends: map[desired.TunnelKind]*end{},
 		state: map[desired.TunnelKind]error{}, controls: map[desired.TunnelKind]control{},
 	}
 	for _, kind := range desired.TunnelKinds {
@@ -73,7 +82,9 @@ func New(c Config) (*Reconciler, error) {
 		}
 		peers := delta.New[desired.Key](same)
 		peers.AllowRemoval(func(desired.Key, desired.EncryptedPeer) bool { return r.complete })
-		r.ends[kind] = &end{kind: kind, peers: peers}
+		nodes := delta.New[netip.Addr](func(there, there) bool { return true })
+		nodes.AllowRemoval(func(netip.Addr, there) bool { return r.complete })
+		r.ends[kind] = &end{kind: kind, peers: peers, nodes: nodes}
 	}
 	return r, nil
 }
@@ -87,9 +98,9 @@ func same(a, b desired.EncryptedPeer) bool {
 func (r *Reconciler) Close() error {
 	r.handle.Close()
 	if r.client == nil {
-		return nil
+		return r.conn.Close()
 	}
-	return r.client.Close()
+	return errors.Join(r.conn.Close(), r.client.Close())
 }
 
 // Name implements apply.Reconciler.
@@ -107,10 +118,11 @@ func (r *Reconciler) Want(d desired.Delta) {
 		}
 	}
 	for at, p := range d.EncryptedPeers {
-		if p == nil {
-			r.ends[at.Kind].peers.Unwant(at.Key)
+		e := r.ends[at.Kind]
+		if e.moved = true; p == nil {
+			e.peers.Unwant(at.Key)
 		} else {
-			r.ends[at.Kind].peers.Want(at.Key, *p)
+			e.peers.Want(at.Key, *p)
 		}
 	}
 }
@@ -161,23 +173,28 @@ func (r *Reconciler) settle(ctx context.Context, e *end) error {
 		}
 		return nil
 	}
-	if !e.unsure {
-		return e.push()
+	e.wantNodes()
+	if e.unsure {
+		if err := r.find(ctx, e); err != nil {
+			return err
+		}
+		if err := errors.Join(r.identify(e), r.resyncNodes(e)); err != nil {
+			return err
+		}
 	}
-	if err := r.find(ctx, e); err != nil {
-		return err
-	}
-	if err := r.identify(e); err != nil {
+	if err := r.withdraw(e); err != nil {
 		return err
 	}
 	if err := e.push(); err != nil {
 		return err
 	}
-	if err := errors.Join(owned.SetUp(r.handle, e.link), owned.SetAddr(r.handle, e.link, e.want.Addr, e.kind.Is6())); err != nil {
-		return err
+	if e.unsure {
+		if err := errors.Join(owned.SetUp(r.handle, e.link), owned.SetAddr(r.handle, e.link, e.want.Addr, e.kind.Is6())); err != nil {
+			return err
+		}
+		e.unsure = false
 	}
-	e.unsure = false
-	return nil
+	return r.lead(e)
 }
 
 // note takes down what others may ask for.

@@ -1,0 +1,116 @@
+package wireguard_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
+)
+
+// ways returns the addresses that the table of nodes leads to, each with its interface.
+func (s *site) ways() (all []string) {
+	family := map[bool]string{false: "-4", true: "-6"}[s.kind.Is6()]
+	text, err := s.Try("ip", family, "route", "show", "table", fmt.Sprint(desired.ToNodesTable))
+	if err != nil { // no route has made the table yet
+		return nil
+	}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		all = append(all, strings.Join(f[:3], " "))
+	}
+	return all
+}
+
+func (s *site) leads(t *testing.T, to ...*site) {
+	t.Helper()
+	want := ""
+	for _, o := range to {
+		want += o.underlay.String() + " dev " + s.kind.Device() + "\n"
+	}
+	if got := strings.Join(append(s.ways(), ""), "\n"); got != want {
+		t.Errorf("node %d leads into the tunnel\n%swant\n%s", s.n, got, want)
+	}
+}
+
+// knowsAll adds other nodes' ends, and that packets to and from their own addresses
+// travel in the tunnel.
+func (s *site) knowsAll(d desired.Delta, others ...*site) desired.Delta {
+	d = s.knows(d, others...)
+	for _, o := range others {
+		p := d.EncryptedPeers[desired.EncryptedEnd{Kind: s.kind, Key: o.key()}]
+		p.Prefixes = append(p.Prefixes, netip.PrefixFrom(o.underlay, o.underlay.BitLen()))
+	}
+	return d
+}
+
+func TestTheTableOfNodesFollowsWhoIsKnown(t *testing.T) {
+	bothFamilies(t, func(t *testing.T, kind desired.TunnelKind) {
+		_, all := sites(t, kind, 3)
+		a, b, c := all[0], all[1], all[2]
+		a.apply(t, a.knows(a.own(), b, c))
+		a.leads(t, b, c)
+		m := a.Monitor()
+		m.Drain()
+		a.tunnels = a.open(t)
+		a.apply(t, a.knows(a.own(), b, c))
+		if changes := m.Changes(); len(changes) > 0 {
+			t.Errorf("adopting changed the kernel: %v", changes)
+		}
+		a.Run("ip", "link", "set", kind.Device(), "down") // its routes go
+		a.leads(t)
+		a.tunnels.LinkChanged(kind.Device())
+		a.apply(t, desired.Delta{})
+		a.leads(t, b, c)
+
+		end := desired.EncryptedEnd{Kind: kind, Key: c.key()}
+		a.apply(t, desired.Delta{EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{end: nil}})
+		a.leads(t, b)
+		a.tunnels = a.open(t)
+		d := a.knows(a.own(), c)
+		d.Complete = false
+		a.apply(t, d)
+		a.leads(t, b, c) // nothing goes before all is known
+		a.apply(t, desired.Delta{Complete: true})
+		a.leads(t, c)
+	})
+}
+
+// TestWhatPodsAndNodesSendEachOtherIsEncrypted: a rule leads what has the address of a
+// pod into the tunnel, and answers of the node come back through it, while what nodes
+// send each other, and what carries all that, does not go there.
+func TestWhatPodsAndNodesSendEachOtherIsEncrypted(t *testing.T) {
+	bothFamilies(t, func(t *testing.T, kind desired.TunnelKind) {
+		wire, all := sites(t, kind, 2)
+		a, b := all[0], all[1]
+		pod := a.inside.Next()
+		for _, s := range all {
+			s.apply(t, s.knowsAll(s.own(), s.others(all)...))
+			s.routes(s.others(all)...)
+		}
+		a.Run("ip", "addr", "add", pod.String(), "dev", "lo", "nodad")
+		a.Run("ip", map[bool]string{false: "-4", true: "-6"}[kind.Is6()], "rule", "add", "from", a.block.String(),
+			"lookup", fmt.Sprint(desired.ToNodesTable), "priority", fmt.Sprint(desired.ToNodesRule))
+		b.reaches(t, a)
+		a.reaches(t, b)
+
+		tap := listen(t, wire, port)
+		a.Run("ping", "-c3", "-i0.2", "-W10", "-I", pod.String(), b.underlay.String())
+		heard := a.listen(t, pod)
+		send(t, b.call(t, b.underlay, pod), "from the node itself")
+		if text, from := receive(t, heard); text != "from the node itself" || from != b.underlay {
+			t.Errorf("heard %q from %s", text, from)
+		}
+		tap.check(t)
+
+		open := listen(t, wire)
+		a.Run("ping", "-c1", "-W10", b.underlay.String())
+		kerneltest.Eventually(t, "what nodes send each other is in clear", func() bool {
+			open.mu.Lock()
+			defer open.mu.Unlock()
+			return len(open.clear) > 0
+		})
+	})
+}
