@@ -27,6 +27,7 @@ func Attacks(t *testing.T, b Backend) {
 		{"Item71: tunnels that a stranger builds", (*world).tunnelsOfStrangers},
 		{"Item81: what comes and goes through a tunnel of the node's own", (*world).ownTunnel},
 		{"packets in clear of pools that require encryption", (*world).neverInClear},
+		{"what goes to nodes encrypted", (*world).seenAtNodes},
 		{"Item88: router messages", (*world).routerMessages},
 		{"packets of no connection", (*world).invalidPackets},
 		{"fragments", (*world).fragments},

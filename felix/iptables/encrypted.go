@@ -11,22 +11,33 @@ import (
 const clearChain = "KORAT-CLEAR"
 
 // clearIn returns what drops packets that claim to come from such a pool, or from any
-// to one, and come in clear: out of no tunnel that encrypts, and from no pod or
-// program here.
+// or a node to one, and come in clear: out of no tunnel that encrypts, and from no pod
+// or program here.
 func (s style) clearIn() (rules []rule, chains []chain) {
 	return s.clear("src", "dst", "-i", policy.Ingress, "lo")
 }
 
 // clearOut returns what drops packets that would leave in clear for such a pool, or
-// from one for any pool. Routes lead none of them out: this holds where a route of
-// somebody else does.
+// from one for any pool or a node. Routes to pods lead none of them out: this holds
+// where a route of somebody else does, and where the way to a node is not encrypted.
 func (s style) clearOut() (rules []rule, chains []chain) {
 	return s.clear("dst", "src", "-o", policy.Egress)
 }
 
+// inClear matches what does not leave by the node's tunnel that encrypts, "" where it
+// has none.
+func (s style) inClear() string {
+	for _, d := range s.tunnelEnds {
+		if d.Kind.Encapsulation() == desired.WireGuard {
+			return "! -o " + d.Kind.Device()
+		}
+	}
+	return ""
+}
+
 // clear denies packets that have such a pool at the far end, of this node's view, or
-// any there and such a pool at the near one: of all interfaces but those of pods, of
-// tunnels that encrypt, and others.
+// any or a node there and such a pool at the near one: of all interfaces but those of
+// pods, of tunnels that encrypt, and others.
 func (s style) clear(far, near, flag string, d policy.Direction, others ...string) (rules []rule, chains []chain) {
 	if !s.closed {
 		return nil, nil
@@ -42,6 +53,7 @@ func (s style) clear(far, near, flag string, d policy.Direction, others ...strin
 	}
 	rules = specs(
 		s.member(desired.EncryptedSet, far)+" -j "+clearChain,
-		s.member(desired.EncryptedSet, near)+" "+s.member(desired.InsideSet, far)+" -j "+clearChain)
+		s.member(desired.EncryptedSet, near)+" "+s.member(desired.InsideSet, far)+" -j "+clearChain,
+		s.member(desired.EncryptedSet, near)+" "+s.member(desired.NodesSet, far)+" -j "+clearChain)
 	return rules, []chain{newChain(clearChain, append(passes, s.deny(desired.Reason{Cause: desired.Clear, Direction: d}).when("")))}
 }

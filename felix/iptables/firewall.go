@@ -134,12 +134,13 @@ func (f *Firewall) Want(d desired.Delta) {
 func (f *Firewall) restyle() {
 	f.restyled = false
 	_, inside := f.fixed[desired.InsideSet]
+	_, nodes := f.fixed[desired.NodesSet]
 	s := style{
 		family: f.cfg.Family, settings: f.settings, hosts: newHosts(f.hosts), marks: f.marks(), formerly: f.style.formerly,
 		services:   f.holds(desired.ServicesSet),
 		sources:    f.sources,
 		tunnelEnds: f.ends(),
-		closed:     inside && f.holds(desired.EncryptedSet),
+		closed:     inside && nodes && f.holds(desired.EncryptedSet),
 		masquerade: inside && f.holds(desired.MasqueradeSet),
 		inside:     inside, floats: f.allFloats(),
 	}

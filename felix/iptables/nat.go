@@ -9,9 +9,9 @@ import (
 )
 
 // nat hides the node in tunnels, and pods behind their node where they leave the
-// cluster, and leads floating addresses to their pods. Our jump stands at the tail
-// of POSTROUTING: kube-proxy comes first, takes its mark off what it masquerades, and
-// ends the packet's way there.
+// cluster, which what goes to a node encrypted does not, and leads floating addresses
+// to their pods. Our jump stands at the tail of POSTROUTING: kube-proxy comes first,
+// takes its mark off what it masquerades, and ends the packet's way there.
 func (s style) nat() layer {
 	var l layer
 	if to := s.floating(); len(to) > 0 {
@@ -20,8 +20,8 @@ func (s style) nat() layer {
 	}
 	leaving := s.tunnelSources()
 	if s.masquerade {
-		leaving = append(leaving, specs(
-			s.member(desired.MasqueradeSet, "src")+" "+s.stranger(desired.InsideSet, "dst")+" -g "+masqueradeChain)...)
+		leaving = append(leaving, specs(words(
+			s.member(desired.MasqueradeSet, "src"), s.stranger(desired.InsideSet, "dst"), s.inClear(), "-g "+masqueradeChain))...)
 		l.chains = append(l.chains, newChain(masqueradeChain, s.hide()))
 	}
 	if leaving = append(leaving, s.floated()...); len(leaving) > 0 {

@@ -24,9 +24,10 @@ func encrypted() (names []string) {
 }
 
 // clear returns the base chains that drop what travels in clear and must not: what
-// has such a pool at one end, and any pool at the other. What comes does so through a
-// tunnel that encrypts, or is no such packet. Routes lead none of what leaves out:
-// these hold where a route of somebody else does.
+// has such a pool at one end, and any pool or a node at the other. What comes does so
+// through a tunnel that encrypts, or is no such packet. Routes to pods lead none of what
+// leaves out: these hold where a route of somebody else does, and where the way to a
+// node is not encrypted.
 func (s style) clear() []nftables.Chain {
 	come := []nftables.Rule{rule(in("lo"), accept), rule(fromPods(), accept)}
 	leave := []nftables.Rule{rule(toPods(), accept)}
@@ -40,10 +41,12 @@ func (s style) clear() []nftables.Chain {
 		leaves := s.deny(desired.Reason{Cause: desired.Clear, Direction: policy.Egress})
 		come = append(come,
 			rule(ofFamily(f), source.inSet(f, closed, false), came),
-			rule(ofFamily(f), destination.inSet(f, closed, false), source.inSet(f, inside, false), came))
+			rule(ofFamily(f), destination.inSet(f, closed, false), source.inSet(f, inside, false), came),
+			rule(ofFamily(f), destination.inSet(f, closed, false), fromNodes(f), came))
 		leave = append(leave,
 			rule(ofFamily(f), destination.inSet(f, closed, false), leaves),
-			rule(ofFamily(f), source.inSet(f, closed, false), destination.inSet(f, inside, false), leaves))
+			rule(ofFamily(f), source.inSet(f, closed, false), destination.inSet(f, inside, false), leaves),
+			rule(ofFamily(f), source.inSet(f, closed, false), toNodes(f), leaves))
 	}
 	return []nftables.Chain{
 		filterChain(clearIn, nftables.Prerouting, prioTunnel, come),
@@ -53,7 +56,11 @@ func (s style) clear() []nftables.Chain {
 
 // writeClear writes these chains, or takes them away.
 func (f *Firewall) writeClear() {
+	closed := f.sets.any(desired.EncryptedSet)
+	if closed {
+		f.sets.need(desired.NodesSet)
+	}
 	for _, c := range f.style.clear() {
-		f.chains.wantIf(f.sets.any(desired.EncryptedSet), c)
+		f.chains.wantIf(closed, c)
 	}
 }

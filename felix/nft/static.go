@@ -204,12 +204,17 @@ func (s style) podToHost(set desired.Settings) nftables.Chain {
 }
 
 // masquerade returns the chain that hides pods behind the node's address when
-// they leave the cluster.
+// they leave the cluster, which what goes to a node encrypted does not.
 func (s style) masquerade(m desired.Masquerade) nftables.Chain {
 	var rules []nftables.Rule
 	for _, f := range bothFamilies {
 		from := append(ofFamily(f), source.inSet(f, desired.SetName(desired.MasqueradeSet, f), false)...)
 		match := append(from, destination.inSet(f, desired.SetName(desired.InsideSet, f), true)...)
+		for _, d := range s.ends.of(f) {
+			if d.Kind.Encapsulation() == desired.WireGuard {
+				match = append(match, notOut(d.Kind.Device())...)
+			}
+		}
 		for _, p := range []struct {
 			policy.Protocol
 			ports ir.PortRange

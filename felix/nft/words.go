@@ -77,6 +77,11 @@ func out(name string) word {
 	return word{meta(expr.MetaKeyOIFNAME), is([]byte(nftables.Interface(name))...)}
 }
 
+// notOut matches packets that are to leave by another interface.
+func notOut(name string) word {
+	return word{meta(expr.MetaKeyOIFNAME), isNot([]byte(nftables.Interface(name))...)}
+}
+
 // fromPods and toPods match the interfaces of all pods, known and unknown.
 func fromPods() word { return word{meta(expr.MetaKeyIIFNAME), is([]byte(desired.InterfacePrefix)...)} }
 
