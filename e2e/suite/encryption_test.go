@@ -15,12 +15,15 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/e2e/lab/machine"
+	"github.com/koratnet/korat/e2e/lab/whoami"
 )
 
 // wire is what tcpdump sees on the uplink of a node.
@@ -94,10 +97,67 @@ func allEncrypted(t *testing.T) {
 	})
 }
 
+// nodePort is where programs of nodes listen, and nothing else does.
+const nodePort = 7777
+
+// serveAt has a node answer at nodePort of its own address, which it returns.
+func serveAt(t *testing.T, node string) netip.Addr {
+	t.Helper()
+	var n corev1.Node
+	if err := cluster.Client.Get(t.Context(), client.ObjectKey{Name: node}, &n); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- machine.InNetns(machine.NetnsPath(cluster.Machine(node).Netns), func() error {
+			return whoami.Serve(ctx, node, []string{fmt.Sprint("tcp/", nodePort)}, func() { close(ready) })
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatalf("serve on %s: %v", node, err)
+	}
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Is4() {
+			return addr
+		}
+	}
+	t.Fatalf("%s has no IPv4 address: %v", node, n.Status.Addresses)
+	return netip.Addr{}
+}
+
+// podsReachNodes: every pod reaches every other node and is seen there as itself, and
+// every node reaches every pod.
+func podsReachNodes(t *testing.T, pods, nodes map[string]netip.Addr) {
+	t.Helper()
+	eventually(t, "pods reach nodes, and nodes pods", func(context.Context) error {
+		var errs []error
+		for from, pod := range pods {
+			for to, node := range nodes {
+				r, err := cluster.Ask("encrypted/"+from, "tcp", netip.AddrPortFrom(node, nodePort), 500*time.Millisecond)
+				if err == nil && r.Client.Addr() != pod {
+					err = fmt.Errorf("it sees %s", r.Client)
+				}
+				if err != nil {
+					errs = append(errs, fmt.Errorf("pod of %s to node %s: %w", from, to, err))
+				}
+				if err := reach(cluster, to, pod); err != nil {
+					errs = append(errs, fmt.Errorf("node %s to pod of %s: %w", to, from, err))
+				}
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
 // TestNothingTravelsInClearWhereEncryptionIsRequired: from when every node requires
-// it, no wire sees a packet with the address of a pod: while pods start, while agents
-// are killed and come back, while the process that encrypts is killed, and while a
-// node that lost its key joins with another one. Policy sees the packets inside.
+// it, no wire sees a packet with the address of a pod, or of what pods and nodes send
+// each other: while pods start, while agents are killed and come back, while the process
+// that encrypts is killed, and while a node that lost its key joins with another one.
+// Policy sees the packets inside.
 func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	namespace(t, cluster, "encrypted")
 	addrs := map[string]netip.Addr{}
@@ -120,9 +180,12 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	}
 
 	var wires []*wire
+	nodes := map[string]netip.Addr{}
 	for _, node := range []string{"a1", "a2", "b1", "b2"} {
-		wires = append(wires, capture(t, node, "net 10.244.0.0/16"))
+		nodes[node] = serveAt(t, node)
+		wires = append(wires, capture(t, node, fmt.Sprint("net 10.244.0.0/16 or tcp port ", nodePort)))
 	}
+	podsReachNodes(t, addrs, nodes)
 	addrs["b2"] = start(t, cluster, podOn("b2", "encrypted", "b2", nil))
 	everybodyReaches(t, addrs)
 	for _, node := range []string{"a1", "b1"} {
@@ -135,6 +198,7 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	everybodyReaches(t, addrs)
 	joinsWithAnotherKey(t, "b2")
 	everybodyReaches(t, addrs)
+	podsReachNodes(t, addrs, nodes)
 	insideIsJudged(t, addrs["b1"])
 	for _, w := range wires {
 		if text := w.seen(); text != "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/link"
 	"github.com/koratnet/korat/felix/kernel/route"
+	"github.com/koratnet/korat/felix/kernel/rule"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
 	"github.com/koratnet/korat/felix/kernel/tunnel"
 	"github.com/koratnet/korat/felix/kernel/wireguard"
@@ -25,6 +26,7 @@ type kernel struct {
 	loop        *apply.Loop
 	links       *link.Reconciler
 	routes      *route.Reconciler
+	rules       *rule.Reconciler
 	tunnels     *tunnel.Reconciler
 	encrypted   *wireguard.Reconciler
 	reaches     *netmon.Reaches
@@ -44,6 +46,10 @@ func newKernel(board *status.Board, encryption wireguard.Config, post func(...ev
 		return nil, err
 	}
 	routes, err := route.New()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := rule.New()
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +86,12 @@ func newKernel(board *status.Board, encryption wireguard.Config, post func(...ev
 	}
 	phases := make([]apply.Phase, backend.Removed+1) // those of data planes come when settings are known
 	phases[0] = apply.Phase{sysctl.New(sysctl.Root), links, tunnels, encrypted, limits}
-	phases[backend.Routes] = apply.Phase{routes}
+	phases[backend.Routes] = apply.Phase{routes, rules}
 	connections.enter(phases)
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	k := &kernel{loop: loop, links: links, routes: routes, tunnels: tunnels, encrypted: encrypted, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k := &kernel{loop: loop, links: links, routes: routes, rules: rules, tunnels: tunnels, encrypted: encrypted, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
 	k.lookForProxy(post)
 	return k, nil
 }
@@ -144,6 +150,7 @@ func (k *kernel) listen(ctx context.Context) error {
 func (k *kernel) close() {
 	k.links.Close()
 	k.routes.Close()
+	k.rules.Close()
 	k.tunnels.Close()
 	k.encrypted.Close()
 	k.reaches.Close()

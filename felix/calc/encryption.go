@@ -25,6 +25,7 @@ type encryption struct {
 	reached   map[string]map[desired.TunnelKind]desired.EncryptedEnd // what of other nodes is in encrypted
 	unsure    map[string]struct{}                                    // other nodes to look at again
 	encrypted said[desired.EncryptedEnd, desired.EncryptedPeer]
+	rules     said[desired.Rule, struct{}]
 }
 
 // encryptionWays is what the settings say.
@@ -53,6 +54,7 @@ func newEncryption() encryption {
 		reached:   map[string]map[desired.TunnelKind]desired.EncryptedEnd{},
 		unsure:    map[string]struct{}{},
 		encrypted: newSaid[desired.EncryptedEnd](samePeer),
+		rules:     newSaid[desired.Rule](identical[struct{}]),
 	}
 }
 
@@ -106,7 +108,7 @@ func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 				continue
 			}
 			now[e.Kind] = e.EncryptedEnd
-			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, e.Kind)}
+			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, underlay)}
 		}
 		if len(now) > 0 {
 			t.reached[name] = now
@@ -144,16 +146,18 @@ func (t *tunnels) listens(name string, end desired.EncryptedEnd, in *inputs) (un
 	return underlay, held && holder == name
 }
 
-// prefixes are the blocks of a node that packets of a family are for. The node's own
-// address inside of the tunnel is in one of them.
-func (t *tunnels) prefixes(name string, kind desired.TunnelKind) (out []netip.Prefix) {
+// prefixes are the blocks of a node that packets of a family are for, and the address
+// at which it listens: pods reach it there too. The node's own address inside of the
+// tunnel is in one of the blocks.
+func (t *tunnels) prefixes(name string, underlay netip.Addr) []netip.Prefix {
+	out := []netip.Prefix{single(underlay)}
 	for p := range t.owned[name] {
-		if p.Addr().Is6() == kind.Is6() {
+		if p.Addr().Is6() == underlay.Is6() {
 			out = append(out, p)
 		}
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
-	return out
+	return slices.Compact(out)
 }
 
 // encrypts reports whether this node sends encrypted to another one for a pool.
@@ -162,8 +166,34 @@ func (t *tunnels) encrypts(pool *poolMode, name string, in *inputs) bool {
 	if _, reached := t.reached[name][kind]; !reached {
 		return false
 	}
+	return pool.closed || t.announced(kind, in)
+}
+
+// announced reports whether others can have heard of this node's own end.
+func (t *tunnels) announced(kind desired.TunnelKind, in *inputs) bool {
 	own := func(e event.WireGuardEnd) bool { return e.Kind == kind }
-	return pool.closed || slices.ContainsFunc(endsOf(in.networks.now[t.node]), own)
+	return slices.ContainsFunc(endsOf(in.networks.now[t.node]), own)
+}
+
+// sayRules tells of which pools packets go through tunnels also to nodes. It walks all
+// pools, which are few.
+func (t *tunnels) sayRules(in *inputs) {
+	wanted := map[desired.Rule]struct{}{}
+	for i := range t.pools {
+		pool := &t.pools[i]
+		kind, _ := desired.TunnelOf(desired.WireGuard, pool.cidr.Addr().Is6())
+		if t.uses(kind) && (pool.closed || t.encryption.ways.mode != event.Disabled && t.announced(kind, in)) {
+			wanted[desired.Rule{Priority: desired.ToNodesRule, From: pool.cidr, Table: desired.ToNodesTable}] = struct{}{}
+		}
+	}
+	for r := range t.rules.last {
+		if _, still := wanted[r]; !still {
+			t.rules.say(r, nil)
+		}
+	}
+	for r := range wanted {
+		t.rules.say(r, &struct{}{})
+	}
 }
 
 // encryptedRoute returns the route to p if it is encryption that decides: into the

@@ -162,6 +162,7 @@ func (e *Engine) take() desired.Delta {
 		Tunnels:        e.tunnels.devices.take(),
 		TunnelPeers:    e.tunnels.ends.take(),
 		EncryptedPeers: e.tunnels.encrypted.take(),
+		Rules:          e.tunnels.rules.take(),
 		Ways:           e.tunnels.ways.take(),
 		MTU:            e.tunnels.mtu.take(),
 		Speaker:        e.speaker.said.take(),

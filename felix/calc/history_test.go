@@ -77,7 +77,7 @@ func (r *run) repeats(d desired.Delta, want desiredtest.World) {
 	r.Helper()
 	begins := desiredtest.Fold(d)
 	want.Routes, want.Paths, want.Speaker, want.Pools = begins.Routes, begins.Paths, begins.Speaker, begins.Pools
-	want.Closed, want.Policies, want.Peers, want.Ways, want.MTU, want.Encrypted = begins.Closed, begins.Policies, begins.Peers, begins.Ways, begins.MTU, begins.Encrypted
+	want.Closed, want.Policies, want.Peers, want.Ways, want.MTU, want.Encrypted, want.Rules = begins.Closed, begins.Policies, begins.Peers, begins.Ways, begins.MTU, begins.Encrypted, begins.Rules
 	if diff := cmp.Diff(want, begins, compare); diff != "" {
 		r.Fatalf("what a backend knows that begins now (-oracle +delta):\n%s", diff)
 	}

@@ -83,16 +83,29 @@ func (o oracle) encrypts(p *event.Pool, name string) bool {
 	if _, listens := o.listener(name, v6); !listens {
 		return false
 	}
-	announced := false
-	if self := all[*event.NodeNetwork](o.state)[o.node]; self != nil {
-		announced = slices.ContainsFunc(self.WireGuard, func(e event.WireGuardEnd) bool { return e.Kind == wireGuard(v6) })
+	return o.keyAnnounced(v6) || o.closes(p)
+}
+
+func (o oracle) keyAnnounced(v6 bool) bool {
+	self := all[*event.NodeNetwork](o.state)[o.node]
+	return self != nil && slices.ContainsFunc(self.WireGuard, func(e event.WireGuardEnd) bool { return e.Kind == wireGuard(v6) })
+}
+
+// rules are those for packets of pools to nodes.
+func (o oracle) rules() map[desired.Rule]struct{} {
+	rules := map[desired.Rule]struct{}{}
+	for _, p := range all[*event.Pool](o.state) {
+		v6 := p.CIDR.Addr().Is6()
+		if _, can := o.device(v6); can && (o.closes(p) || o.asked().mode != event.Disabled && o.keyAnnounced(v6)) {
+			rules[desired.Rule{Priority: 11210, From: p.CIDR, Table: 11210}] = struct{}{}
+		}
 	}
-	return announced || o.closes(p)
+	return rules
 }
 
 // encrypted writes this node's ends, and those of others.
 func (o oracle) encrypted(w *desiredtest.World) {
-	w.Encrypted = map[desired.EncryptedEnd]desired.EncryptedPeer{}
+	w.Encrypted, w.Rules = map[desired.EncryptedEnd]desired.EncryptedPeer{}, o.rules()
 	for _, v6 := range []bool{false, true} {
 		if d, ok := o.device(v6); ok {
 			if a := all[*event.TunnelAddress](o.state)[d.Kind.Device()]; a != nil {
@@ -107,13 +120,15 @@ func (o oracle) encrypted(w *desiredtest.World) {
 			if !ok {
 				continue
 			}
-			peer := desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(first(n, !v6), e.Port)}
+			at := first(n, !v6)
+			peer := desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(at, e.Port), Prefixes: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}}
 			for _, b := range o.blocks() {
 				if b.Owner.Node == name && b.CIDR.Addr().Is6() == v6 {
 					peer.Prefixes = append(peer.Prefixes, b.CIDR)
 				}
 			}
 			slices.SortFunc(peer.Prefixes, netip.Prefix.Compare)
+			peer.Prefixes = slices.Compact(peer.Prefixes)
 			w.Encrypted[e.EncryptedEnd] = peer
 		}
 	}
