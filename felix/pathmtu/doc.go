@@ -10,6 +10,10 @@
 // again and again, something is wrong; then the largest size that passes is looked for.
 // A node that answers neither is not judged.
 //
+// Nodes that are reached through a tunnel of VXLAN or IPIP are also tried through it.
+// There go datagrams too that the kernel leaves to devices to finish, beside one that it
+// finishes itself: some devices spoil what is inside of a tunnel.
+//
 //	ring of nodes ─▶ trial of one (pure) ◀─▶ sockets ─▶ book of findings (pure) ─▶ Summary
 //
 // Each interval costs a node the same, however many there are: a few trials, of which

@@ -12,7 +12,7 @@ import (
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
-// tunneled joins two nodes by a cable and a VXLAN tunnel made by hand, and returns the
+// tunneled joins two nodes by a cable and a tunnel made by hand, and returns the
 // second one as a peer of the first.
 func tunneled(t *testing.T, kind desired.TunnelKind) (near, far *kerneltest.Namespace, source netip.Addr, peer Peer) {
 	t.Helper()
@@ -27,12 +27,17 @@ func tunneled(t *testing.T, kind desired.TunnelKind) (near, far *kerneltest.Name
 		own, other, dev := under(i+1), under(2-i), kind.Device()
 		n.Up("eth0")
 		n.Run("ip", "addr", "add", fmt.Sprintf("%s/%d", own, bits), "dev", "eth0", "nodad")
-		n.Run("ip", "link", "add", dev, "address", kind.MACOf(own).String(), "mtu", "1400", "type", "vxlan", "id", "7", "dstport", "4789", "local", own, "nolearning")
-		n.Up(dev)
-		n.Run("sysctl", "-qw", "net.ipv4.conf."+dev+".rp_filter=2")
 		gateway, mac := kind.Gateway(netip.MustParseAddr(other), other).String(), kind.MACOf(other).String()
-		n.Run("ip", "neigh", "add", gateway, "lladdr", mac, "dev", dev, "nud", "permanent")
-		n.Run("bridge", "fdb", "add", mac, "dev", dev, "dst", other, "self", "permanent")
+		if kind == desired.IPIP4 {
+			n.Run("ip", "link", "add", dev, "mtu", "1400", "type", "ipip", "local", own)
+			n.Up(dev)
+		} else {
+			n.Run("ip", "link", "add", dev, "address", kind.MACOf(own).String(), "mtu", "1400", "type", "vxlan", "id", "7", "dstport", "4789", "local", own, "nolearning")
+			n.Up(dev)
+			n.Run("ip", "neigh", "add", gateway, "lladdr", mac, "dev", dev, "nud", "permanent")
+			n.Run("bridge", "fdb", "add", mac, "dev", dev, "dst", other, "self", "permanent")
+		}
+		n.Run("sysctl", "-qw", "net.ipv4.conf."+dev+".rp_filter=2")
 		if !kind.Is6() {
 			n.Run("ip", "addr", "add", fmt.Sprintf("10.0.0.%d/32", i+1), "dev", dev)
 			n.Run("ip", family, "route", "add", fmt.Sprintf("10.0.0.%d/32", 2-i), "via", gateway, "dev", dev, "onlink")
