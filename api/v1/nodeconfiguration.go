@@ -162,7 +162,8 @@ type NodeConfigurationSpec struct {
 	// +optional
 	NodeCondition Switch `json:"nodeCondition,omitempty"`
 
-	// Encryption of packets from pods to pods of other nodes, by WireGuard.
+	// Encryption of packets from pods to pods of other nodes, and between pods and
+	// other nodes, by WireGuard.
 	// +optional
 	Encryption NodeEncryption `json:"encryption,omitzero"`
 }
@@ -171,9 +172,9 @@ type NodeConfigurationSpec struct {
 type NodeEncryption struct {
 	// Mode is which packets travel so. Disabled: none but those of IPPools that
 	// require it. Preferred: those to nodes that take them; others get them as the
-	// pool says. Required: all, so that pods reach no pods of nodes that encrypt
-	// nothing, and nothing that such a node sends in clear comes to pods. Default
-	// Disabled.
+	// pool says. Required: all, so that pods reach neither nodes that encrypt nothing
+	// nor their pods, and nothing that such a node sends in clear comes to pods.
+	// Default Disabled.
 	// +optional
 	Mode EncryptionMode `json:"mode,omitempty"`
 

@@ -215,7 +215,8 @@ type NodeConfiguration struct {
 	Encryption              EncryptionConfiguration
 }
 
-// Encryption says which packets to pods of other nodes are encrypted.
+// Encryption says which packets to pods of other nodes, and between pods and other
+// nodes, are encrypted.
 type Encryption uint8
 
 // The modes: none but those of pools that require it, those to nodes that take
