@@ -10,8 +10,8 @@ import (
 )
 
 // Eventually calls check until it returns nil or ctx ends; then the error is
-// check's last, since that says what was still missing. Between checks it rests a few
-// times as long as one takes: on a slow machine they are not to be its main work.
+// check's last, since that says what was still missing. Between checks it rests as
+// long as one took: on a slow machine they are not to be its main work.
 func Eventually(ctx context.Context, check func(context.Context) error) error {
 	for {
 		begun := time.Now()
@@ -22,7 +22,7 @@ func Eventually(ctx context.Context, check func(context.Context) error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		case <-time.After(max(100*time.Millisecond, min(3*time.Since(begun), 2*time.Second))):
+		case <-time.After(max(100*time.Millisecond, min(time.Since(begun), 2*time.Second))):
 		}
 	}
 }
