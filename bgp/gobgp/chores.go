@@ -68,7 +68,8 @@ func (s *Speaker) withPeer(ctx context.Context, addr netip.Addr, doing string, f
 // sessionUp makes sure that a peer whose session came up at that time is told
 // all. GoBGP says that a session is up, and tells what there is, before it counts
 // the session among those that changes are told to: what changes in between is
-// lost. So all is told once more, where something may have been lost.
+// lost. So all is told once more, where something may have been lost; the copy of
+// GoBGP that Korat's programs are built with loses nothing.
 //
 // When the first session after a restart comes up GoBGP would tell nothing before
 // the deferral is over: a restart before that would find the neighbour without
@@ -77,7 +78,7 @@ func (s *Speaker) withPeer(ctx context.Context, addr netip.Addr, doing string, f
 // and tells all paths once more; what is withdrawn meanwhile waits.
 func (s *Speaker) sessionUp(ctx context.Context, addr netip.Addr, at time.Time) {
 	s.withPeer(ctx, addr, "tell all paths", func(p applied) error {
-		if !p.restarting && !s.cfg.ClusterID.IsValid() && s.changed.Before(at.Add(-countedWithin)) {
+		if !p.restarting && (countsFirst(s.srv) || !s.cfg.ClusterID.IsValid() && s.changed.Before(at.Add(-countedWithin))) {
 			return nil
 		}
 		if !s.counted(ctx, addr) {
@@ -98,6 +99,13 @@ func (s *Speaker) sessionUp(ctx context.Context, addr netip.Addr, at time.Time) 
 			Address: addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
 		}), s.withdrawAgain(at.Add(-countedWithin)))
 	})
+}
+
+// countsFirst reports whether GoBGP is the copy that hack/gobgp.sh makes, in which a
+// session counts before it is told what there is.
+func countsFirst(srv any) bool {
+	_, yes := srv.(interface{ CountsFirst() })
+	return yes
 }
 
 const (
