@@ -98,7 +98,8 @@ type Peer struct {
 	// ReplaceAS puts our AS in the place of the peer's own in what it is told, for
 	// racks that share an AS number. RemovePrivateAS takes private ones out.
 	ReplaceAS, RemovePrivateAS bool
-	// AddPaths: send and receive several paths a prefix (RFC 7911), where the peer can.
+	// AddPaths: tell several paths a prefix (RFC 7911), where the peer takes them. Only
+	// a reflector has several. What the peer tells is taken in any case.
 	AddPaths bool
 	BFD      BFD
 	// Passive waits for the neighbour's connection. Of two nodes of the mesh the

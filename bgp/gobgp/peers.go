@@ -268,7 +268,8 @@ func (s *Speaker) peerConfig(p applied) *api.Peer {
 	return out
 }
 
-// family is what the session with p does for one address family. Long-lived
+// family is what the session with p does for one address family. Several paths are
+// always taken: it costs nothing with a neighbour that does not tell them. Long-lived
 // restart is offered also when we do not ask for it ourselves: the neighbour may,
 // and says for how long.
 func (p applied) family(f *api.Family) *api.AfiSafi {
@@ -280,9 +281,10 @@ func (p applied) family(f *api.Family) *api.AfiSafi {
 			Enabled: graceful, RestartTime: uint32(seconds(p.longLived)),
 		}},
 		PrefixLimits: &api.PrefixLimit{Family: f, MaxPrefixes: p.MaxPrefixes},
+		AddPaths:     &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}},
 	}
 	if p.AddPaths {
-		out.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: true, SendMax: addPathsMax}}
+		out.AddPaths.Config.SendMax = addPathsMax
 	}
 	return out
 }

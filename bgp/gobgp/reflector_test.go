@@ -1,6 +1,7 @@
 package gobgp_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -27,31 +28,63 @@ func documented(t *testing.T, line string) string {
 }
 
 // TestReflectorsOfTheDocumentation: the configurations that people copy reflect
-// between two nodes.
+// between nodes, and a prefix that two of them say has two next hops (RFC 7911). So
+// does Korat's own reflector.
 func TestReflectorsOfTheDocumentation(t *testing.T) {
-	for daemon, start := range map[string]func(testing.TB, *kerneltest.Namespace, string) *router{"FRR:": frr, "BIRD:": bird} {
-		t.Run(strings.TrimSuffix(daemon, ":"), func(t *testing.T) {
+	for daemon, start := range map[string]func(*testing.T, *kerneltest.Namespace){
+		"FRR":   func(t *testing.T, ns *kerneltest.Namespace) { frr(t, ns, documented(t, "FRR:")) },
+		"BIRD":  func(t *testing.T, ns *kerneltest.Namespace) { bird(t, ns, documented(t, "BIRD:")) },
+		"Korat": reflector,
+	} {
+		t.Run(daemon, func(t *testing.T) {
 			t.Parallel()
-			reflector, one, two := kerneltest.New(t), kerneltest.New(t), kerneltest.New(t)
-			reflector.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-			joined(t, reflector, one, "one", map[*kerneltest.Namespace][]string{reflector: {"10.0.1.1/24"}, one: {"10.0.1.2/24"}})
-			joined(t, reflector, two, "two", map[*kerneltest.Namespace][]string{reflector: {"10.0.2.1/24"}, two: {"10.0.2.2/24"}})
-			start(t, reflector, documented(t, daemon))
-			first := client(t, one, "10.0.1", block)
-			second := client(t, two, "10.0.2", block2)
-			eventually(t, "first node learned", map[string]string{block2.Prefix.String(): "10.0.2.2"}, func() any { return first.learned() })
-			eventually(t, "second node learned", map[string]string{block.Prefix.String(): "10.0.1.2"}, func() any { return second.learned() })
+			hub := kerneltest.New(t)
+			hub.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+			var nodes []*process
+			for i, says := range [][]bgp.Path{{block}, {block2, service}, {service}} {
+				net, link, ns := fmt.Sprintf("10.0.%d", i+1), fmt.Sprintf("n%d", i+1), kerneltest.New(t)
+				joined(t, hub, ns, link, map[*kerneltest.Namespace][]string{hub: {net + ".1/24"}, ns: {net + ".2/24"}})
+				nodes = append(nodes, client(t, ns, net, says...))
+			}
+			start(t, hub)
+			learns := func(node int, want map[string]string) {
+				t.Helper()
+				eventually(t, fmt.Sprintf("node %d learned", node+1), want, func() any { return nodes[node].learned() })
+			}
+			learns(0, map[string]string{block2.Prefix.String(): "10.0.2.2", service.Prefix.String(): "10.0.2.2 10.0.3.2"})
+			learns(1, map[string]string{block.Prefix.String(): "10.0.1.2"})
+			learns(2, map[string]string{block.Prefix.String(): "10.0.1.2", block2.Prefix.String(): "10.0.2.2"})
+			nodes[1].ask(request{Withdraw: []bgp.Path{service}})
+			learns(0, map[string]string{block2.Prefix.String(): "10.0.2.2", service.Prefix.String(): "10.0.3.2"})
+			learns(1, map[string]string{block.Prefix.String(): "10.0.1.2", service.Prefix.String(): "10.0.3.2"})
+			nodes[1].ask(request{Announce: []bgp.Path{service}})
+			learns(0, map[string]string{block2.Prefix.String(): "10.0.2.2", service.Prefix.String(): "10.0.2.2 10.0.3.2"})
 		})
 	}
 }
 
-// client is a node, .2 in its network, that says a path to the reflector behind .1.
-func client(t *testing.T, ns *kerneltest.Namespace, network string, says bgp.Path) *process {
+var service = bgp.Path{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Kind: bgp.Blocks}
+
+// reflector is a node that reflects between three.
+func reflector(t *testing.T, ns *kerneltest.Namespace) {
+	own := netip.MustParseAddr("192.0.2.1")
+	c := &bgp.Config{ASN: 64512, RouterID: own, ClusterID: own, ListenPort: 179, RestartTime: time.Minute}
+	for i := range 3 {
+		c.Peers = append(c.Peers, bgp.Peer{
+			Name: fmt.Sprintf("nodenetwork/n%d", i+1), Addr: netip.AddrFrom4([4]byte{10, 0, byte(i + 1), 2}), Port: 179, ASN: 64512,
+			LocalAddr: own, ReflectorClient: true, AddPaths: true, Passive: true,
+		})
+	}
+	startSpeaker(t, ns, false).ask(request{Configure: c})
+}
+
+// client is a node, .2 in its network, that says paths to the reflector behind .1.
+func client(t *testing.T, ns *kerneltest.Namespace, network string, says ...bgp.Path) *process {
 	t.Helper()
 	ns.Run("ip", "route", "add", "default", "via", network+".1")
 	own := netip.MustParseAddr(network + ".2")
 	p := startSpeaker(t, ns, false)
-	p.ask(request{Announce: []bgp.Path{says}})
+	p.ask(request{Announce: says})
 	p.ask(request{Configure: &bgp.Config{
 		ASN: 64512, RouterID: own, ListenPort: 179, RestartTime: time.Minute,
 		Peers: []bgp.Peer{{

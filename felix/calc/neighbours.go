@@ -147,6 +147,7 @@ func (n *neighbours) withNode(other *event.Node, o offer) {
 		o.ASN = asnOf(other.Name, n.in, n.cluster)
 		o.Passive = remote.Less(local)
 		o.ReflectorClient = o.ASN == n.config.ASN && n.fabric.client(n.self.Name, other.Name)
+		o.AddPaths = o.AddPaths || o.ASN == n.config.ASN && n.config.ClusterID.IsValid()
 		n.open(o)
 		if o.Families != 0 {
 			return // one session carries what was asked for

@@ -146,6 +146,7 @@ func (o oracle) toNode(x wish, self, n *event.Node) (wishes []wish) {
 		y.peer.Addr, y.peer.LocalAddr, y.peer.Port = remote, local, cluster.ListenPort
 		y.peer.ASN, y.peer.Passive = o.asn(n.Name, cluster), local.Compare(remote) > 0
 		y.peer.ReflectorClient = o.asn(n.Name, cluster) == o.asn(o.node, cluster) && o.reflects(o.node, n.Name) && n.Name != o.node
+		y.peer.AddPaths = y.peer.AddPaths || y.peer.ASN == o.asn(o.node, cluster) && o.reflects(o.node, o.node)
 		wishes = append(wishes, y)
 	}
 	return wishes

@@ -69,7 +69,7 @@ func TestItem68ReflectorsLeaveTheMeshAndBothEndsAgree(t *testing.T) {
 	if p := toward(r1, "172.16.0.2"); p == nil || p.ReflectorClient {
 		t.Errorf("between reflectors it is %+v, want a session without a client", p)
 	}
-	if p := toward(r2, "172.16.0.3"); p == nil || !p.ReflectorClient || p.NextHop != bgp.NextHopAuto {
+	if p := toward(r2, "172.16.0.3"); p == nil || !p.ReflectorClient || !p.AddPaths || p.NextHop != bgp.NextHopAuto {
 		t.Errorf("a client of a reflector is %+v, want next hops kept", p)
 	}
 	if len(r1.Peers) != 3 || len(c1.Peers) != 2 || toward(c1, "172.16.0.4") != nil || toward(c2, "172.16.0.1").ReflectorClient {
