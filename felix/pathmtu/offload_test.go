@@ -107,7 +107,7 @@ func proberOf(t *testing.T, n *kerneltest.Namespace, peers ...Peer) (p *Prober) 
 // eventuallySaid tries, from within the node, until the summary is good.
 func eventuallySaid(t *testing.T, n *kerneltest.Namespace, p *Prober, what string, good func(Summary) bool) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		n.Do(func() { p.round(t.Context(), 200*time.Millisecond) })
 		s := p.Summary()
