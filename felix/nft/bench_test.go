@@ -12,6 +12,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/kernel/route"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -99,8 +100,8 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// load is a node with 200 pods, 10,000 policies of 5 rules each, and 100,000
-// members of sets.
+// load is a node with 200 pods, 10,000 policies of 5 rules each, 100,000 members of
+// sets, and as many routes.
 func load() desired.Delta {
 	d := crowd(200, 10_000, nil)
 	for _, p := range d.Programs {
@@ -117,18 +118,54 @@ func load() desired.Delta {
 			change.Add[ir.Member{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 3, byte(m >> 8), byte(m)}), 32)}] = struct{}{}
 		}
 	}
+	d.Routes = map[netip.Prefix]*desired.Route{}
+	for i := range 100_000 {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + i>>16), byte(i >> 8), byte(i)}), 32)
+		d.Routes[p] = &desired.Route{Prefix: p, Kind: desired.Via, NextHops: []netip.Addr{netip.MustParseAddr("192.0.2.2")}}
+	}
 	return d
 }
 
-// BenchmarkLoad brings 50,000 rules and 100,000 members into an empty table.
+// BenchmarkLoad brings 50,000 rules and 100,000 members into an empty table, and then,
+// as a node does, 100,000 routes into the kernel. What the routes alone take is told
+// beside it.
 func BenchmarkLoad(b *testing.B) {
-	watch := stopwatch{b: b}
+	watch, routes := stopwatch{b: b}, stopwatch{b: b}
 	for b.Loop() {
-		d := load()
-		w := newWall(b, kerneltest.New(b))
-		watch.time(func() error { return w.apply(d) })
+		d, host := load(), kerneltest.New(b)
+		kerneltest.Pod(host, "eth0")
+		host.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+		w, r := newWall(b, host), newRouter(b, host)
+		watch.time(func() error {
+			if err := w.apply(d); err != nil {
+				return err
+			}
+			routes.time(func() error {
+				r.Want(d)
+				return r.Apply(b.Context())
+			})
+			return nil
+		})
 	}
 	watch.report()
+	b.ReportMetric(float64(routes.cost.Microseconds())/1000/float64(len(routes.took)), "ms-cpu-routes")
+}
+
+func newRouter(b *testing.B, host *kerneltest.Namespace) *route.Reconciler {
+	b.Helper()
+	var r *route.Reconciler
+	host.Do(func() {
+		var err error
+		if r, err = route.New(); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return r
 }
 
 // BenchmarkMembers changes 10,000 members of the sets of that table at once.
