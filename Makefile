@@ -12,7 +12,7 @@ KUBE    := v1.36.3
 KUBE_LD := -s -w $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBE) -X $(p).gitMajor=1 -X $(p).gitMinor=36)
 
 .DEFAULT_GOAL := help
-.PHONY: test-vm demo-vm walks-vm help build lab-build cluster-build cluster-up cluster-down cluster-test suites-build conformance conformance-policy images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
+.PHONY: test-vm demo-vm walks-vm help build lab-build cluster-build node-build specs-build cluster-up cluster-down cluster-test cluster-daily cluster-figures cluster-suite suites-build conformance conformance-policy images images-test deps demo demo-families test unit kernel e2e interop judge hostile rolling walks encryption churn lint generate check-generated fuzz opinion bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -26,15 +26,18 @@ lab-build: build ## also build the lab's control plane (Kubernetes, long the fir
 	@[ -x bin/controlplane ] || echo "building a Kubernetes control plane: some minutes the first time"
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/controlplane .
 
-# Kubernetes with kubelets, for the cluster lab: the same module, two minutes more.
+# What a node runs: the module of the control plane with kubelets, two minutes more.
 NODES ?= 2
-cluster-build: build ## build the cluster lab and its images (long the first time)
+node-build: build
 	hack/install-deps.sh containerd runc
 	cd e2e/controlplane && go build -tags node -ldflags "$(KUBE_LD)" -o ../../bin/kubernetes .
-	cd e2e/dns && go build -ldflags "-s -w" -o ../../bin/dns .
+	cd hack/helm && go build -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v4/cmd/helm
 	go build -ldflags "-s -w" -o bin/ ./hack/image ./e2e/cluster/pause
-	hack/cluster-images.sh
 	VERSION=$(VERSION) OUT=bin/cluster-images hack/images.sh $$(go env GOARCH)
+
+cluster-build: node-build ## build the cluster lab and its images (long the first time)
+	cd e2e/dns && go build -ldflags "-s -w" -o ../../bin/dns .
+	hack/cluster-images.sh
 
 cluster-up: cluster-build ## a Kubernetes cluster with real kubelets and Korat on this machine (NODES=2, PROXY=nftables for another kube-proxy, BARE=1 without Korat)
 	bin/cluster up --nodes $(NODES) --proxy-mode $(or $(PROXY),iptables)
@@ -49,9 +52,12 @@ suites-build: cluster-build ## also build what the pods of upstream's tests run
 	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839
 	hack/cluster-images.sh suites
 
-conformance: suites-build ## upstream's end-to-end tests of sig-network on a dual-stack cluster (BACKEND=NFTables, PROXY=nftables, FOCUS=regexp; long)
+# Upstream's tests, their runner, and the program of their pods.
+specs-build: node-build
 	cd e2e/controlplane && go test -c -vet=off -ldflags "$(KUBE_LD)" -o ../../bin/e2e.test k8s.io/kubernetes/test/e2e
-	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo
+	cd e2e/controlplane && go build -ldflags "$(KUBE_LD)" -o ../../bin/ github.com/onsi/ginkgo/v2/ginkgo k8s.io/kubernetes/test/images/agnhost
+
+conformance: suites-build specs-build ## upstream's end-to-end tests of sig-network on a dual-stack cluster (BACKEND=NFTables, PROXY=nftables, FOCUS=regexp; long)
 	bin/cluster down --name conformance
 	bin/cluster up --name conformance --topology dual-stack --nodes 3 --proxy-mode $(or $(PROXY),iptables) --images bin/cluster-images,bin/suite-images
 	bin/cluster install --name conformance --tag $(VERSION) --backend "$(BACKEND)"
@@ -72,9 +78,24 @@ conformance-policy: suites-build ## the tests of ClusterNetworkPolicy with both 
 	bin/cluster down --name policy
 
 cluster-test: cluster-build ## installation, upgrade, removal, takeover on a cluster with kubelets (ten minutes, root; FROM=commit to upgrade from)
-	cd hack/helm && go build -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v4/cmd/helm
 	hack/previous-image.sh $(FROM)
-	go test -count=1 -timeout 40m ./e2e/cluster
+	go test -count=1 -timeout 40m ./e2e/cluster -skip Daily
+
+cluster-daily: specs-build ## a part of it for every day: Helm installs Korat, upstream's tests judge policy, nothing is left (some minutes, root)
+	hack/cluster-images.sh daily
+	go test -count=1 -timeout 20m ./e2e/cluster -run Daily
+
+cluster-figures: cluster-build ## policy in force, pods Ready, memory, installation, beside reference plugins (some minutes, root)
+	bin/cluster down --name figures
+	bin/cluster up --name figures
+	bin/cluster install --name figures --tag $(VERSION)
+	bin/cluster measure --name figures
+	bin/cluster down --name figures
+	bin/cluster measure install --name figures --tag $(VERSION)
+
+cluster-suite: cluster-test cluster-daily conformance ## all of a real cluster: installation to removal, upstream's tests with both data planes, figures (root, long)
+	$(MAKE) conformance BACKEND=NFTables FOCUS='Feature:NetworkPolicy'
+	$(MAKE) cluster-figures
 
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
 	VERSION=$(VERSION) hack/images.sh

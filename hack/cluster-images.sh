@@ -1,8 +1,9 @@
 #!/bin/bash
 # Builds the images that the cluster lab needs beside Korat's: into
 # bin/cluster-images what every cluster has (pause, CoreDNS), and with the argument
-# "suites" into bin/suite-images what the pods of upstream's tests run. There is no
-# registry: images have the names under which they are asked for, and nodes have
+# "suites" into bin/suite-images what the pods of upstream's tests run. With "daily"
+# it is pause, and for tests of policy agnhost alone, in bin/daily-images. There is
+# no registry: images have the names under which they are asked for, and nodes have
 # them before anybody asks.
 #
 # The programs in the tests' images are this machine's own (busybox, curl, dig, nc
@@ -10,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=bin/cluster-images bin=bin
-mkdir -p "$out" bin/suite-images
+mkdir -p "$out" bin/suite-images bin/daily-images
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 arch=$(go env GOARCH)
@@ -18,10 +19,16 @@ arch=$(go env GOARCH)
 # pack ARCHIVE IMAGE FLAGS...
 pack() { "$bin/image" -out "$out/$1.tar" -name "$2" "${@:3}" "$arch=$work/$1"; }
 
-mkdir -p "$work/pause" "$work/coredns"
+mkdir -p "$work/pause" "$work/coredns" "$work/agnhost"
 cp "$bin/pause" "$work/pause/"
-cp "$bin/dns" "$work/coredns/coredns"
 pack pause registry.k8s.io/pause:3.10.1 -also registry.k8s.io/pause:3.10.2 -entrypoint /pause # of containerd and of the tests
+if [ "${1:-}" = daily ]; then
+	out=bin/daily-images
+	cp "$bin/agnhost" "$work/agnhost/"
+	pack agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0 -entrypoint /agnhost -command pause
+	exit 0
+fi
+cp "$bin/dns" "$work/coredns/coredns"
 pack coredns registry.k8s.io/coredns/coredns:lab -entrypoint /coredns
 [ "${1:-}" = suites ] || exit 0
 out=bin/suite-images

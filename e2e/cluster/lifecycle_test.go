@@ -102,13 +102,24 @@ func TestLifecycle(t *testing.T) {
 	traffic.noneLost(t, "rollback")
 
 	called(t, c, newer) // of the image that knows how to uninstall
-	remove := p.commands("Remove")[0]
+	remove(ctx, t, p, "a1", "b1")
+}
+
+// clean looks whether nothing of Korat is left on a node.
+func clean(ctx context.Context, t *testing.T, p *page, node string) {
+	t.Helper()
+	if left := p.on(ctx, node, leftovers); left != "" {
+		t.Errorf("left on %s:\n%s", node, left)
+	}
+}
+
+// remove takes Korat from the nodes as the page says.
+func remove(ctx context.Context, t *testing.T, p *page, nodes ...string) {
+	t.Helper()
 	p.run(ctx, "kubectl delete pods --all --wait")
-	p.run(ctx, remove)
-	for _, n := range c.Topology.Nodes() {
-		if left := p.on(ctx, n.Name, leftovers); left != "" {
-			t.Errorf("left on %s:\n%s", n.Name, left)
-		}
+	p.run(ctx, p.commands("Remove")[0])
+	for _, n := range nodes {
+		clean(ctx, t, p, n)
 	}
 }
 
