@@ -32,6 +32,8 @@ echo "BGP beside BIRD and FRR: a node among 1,000 (limits: 1.2 s, 120 MB), 100,0
 echo "a reflector with 300 clients of 10 routes (3 times BIRD's time, 150 MB)"
 hack/gobgp.sh
 go test -modfile=bin/src/korat.mod -run '^$' -bench 'Mesh|Learn|Reflector' -benchtime 1x ./bgp/gobgp | grep -E '^Benchmark'
+echo "a node of 1,000 in each layout of sessions: the mesh, behind and as a reflector, below two routers"
+go test -modfile=bin/src/korat.mod -run '^$' -bench Layout -benchtime 1x ./bgp/gobgp | grep -E '^Benchmark'
 
 echo
 echo "tunnels: all that leads to 1,000 nodes (limit: 1 s), one node more (5 ms)"
