@@ -18,8 +18,9 @@ const daily = `Netpol NetworkPolicy between server and client should (` +
 	`allow egress access to server in CIDR block|enforce updated policy|` +
 	`allow ingress access on one named port|enforce egress policy allowing traffic to a server)`
 
-// TestDaily is the part of the suite for every day: the chart is installed on a cluster whose pods wait, upstream's tests judge policy, and
-// nothing is left after the removal.
+// TestDaily is the part of the suite for every day: the chart is installed on a
+// cluster whose pods wait, upstream's tests judge policy, and nothing is left after
+// the removal.
 func TestDaily(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
