@@ -74,12 +74,7 @@ func TestLifecycle(t *testing.T) {
 	t.Logf("helm install to the first pod Running: %s", time.Since(start).Round(time.Second/10))
 	p.run(ctx, p.commands("See that it works")[0])
 	p.run(ctx, p.commands("A first policy")[0])
-	if err := c.ApplyNetwork(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.WaitInstalled(ctx); err != nil {
-		t.Fatal(err)
-	}
+	firstRouter(ctx, t, p)
 	b := running(ctx, t, c, startPod(ctx, t, c, "b1"))
 	ping(ctx, t, c, "a1", a, b)
 	versions(ctx, t, c, older)
@@ -102,7 +97,42 @@ func TestLifecycle(t *testing.T) {
 	traffic.noneLost(t, "rollback")
 
 	called(t, c, newer) // of the image that knows how to uninstall
-	remove(ctx, t, p, "a1", "b1")
+	removeNode(ctx, t, p, "b1", newer)
+	remove(ctx, t, p, "a1")
+}
+
+// firstRouter connects the first rack as the page says, and the rest in the same way.
+func firstRouter(ctx context.Context, t *testing.T, p *page) {
+	t.Helper()
+	commands := p.commands("A first router")
+	rack := p.cluster.Topology.Racks[0]
+	for _, n := range rack.Nodes {
+		p.run(ctx, commands[0], "NODE="+n, fmt.Sprint("NODE_AS=", rack.ASNumber))
+	}
+	router := []string{"ROUTER=" + rack.Gateways(false)[0].Addr().String(), fmt.Sprint("ROUTER_AS=", rack.ToRs[0].ASNumber)}
+	p.run(ctx, commands[1], router...)
+	p.run(ctx, commands[2])
+	p.run(ctx, "kubectl delete bgppeer router-a")
+	if err := p.cluster.ApplyNetwork(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cluster.WaitInstalled(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// removeNode takes one node from the cluster as the page says.
+func removeNode(ctx context.Context, t *testing.T, p *page, node, version string) {
+	t.Helper()
+	commands := p.commands("Remove one node")
+	p.run(ctx, "kubectl delete pods --all --wait\n"+commands[0], "NODE="+node)
+	p.on(ctx, node, commands[1])
+	// A stopped kubelet is one that never starts again here.
+	if err := p.cluster.Machine(node).Signal("kubelet", unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.on(ctx, node, "VERSION="+version+"\n"+commands[2])
+	clean(ctx, t, p, node)
 }
 
 // clean looks whether nothing of Korat is left on a node.
