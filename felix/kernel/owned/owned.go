@@ -1,6 +1,7 @@
-// Package owned keeps interfaces that Korat makes for itself and that have a fixed
-// name: it tells them from those of others, gives them their address and takes them
-// away. felix/kernel/tunnel and felix/kernel/wireguard call it. It holds no state.
+// Package owned keeps what several reconcilers have in the kernel of one kind:
+// interfaces that Korat makes for itself and that have a fixed name, and rules of
+// policy routing. It tells them from those of others, makes them and takes them away.
+// It holds no state.
 package owned
 
 import (

@@ -4,8 +4,6 @@ import (
 	"context"
 	"maps"
 	"net/netip"
-
-	"github.com/koratnet/korat/felix/desired"
 )
 
 // A move of all routes to another table or metric goes in steps that Apply makes in
@@ -67,19 +65,4 @@ func (r *Reconciler) move(ctx context.Context) error {
 		return err
 	}
 	return r.pushAll(ctx)
-}
-
-// wantedRules are those of the table that our routes belong to and, as long as what is
-// in others may still be needed, those that lead there, behind it.
-func (r *Reconciler) wantedRules(have map[rule]struct{}) map[rule]struct{} {
-	want := map[rule]struct{}{}
-	if r.place.table != desired.MainTable {
-		want[rule{r.place.table, first}] = struct{}{}
-	}
-	for old := range have {
-		if old.table != r.place.table && !r.learned {
-			want[rule{old.table, behind}] = struct{}{}
-		}
-	}
-	return want
 }

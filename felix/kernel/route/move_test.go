@@ -295,7 +295,7 @@ func TestPresentTellsOfOtherTables(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	want := []string{"10.0.0.1/32 in table 200 with metric 0", "rule 32112 to table 200 of address family 10", "rule 32112 to table 200 of address family 2"}
+	want := []string{"10.0.0.1/32 in table 200 with metric 0", "rule 32112 to table 200, for packets from 0.0.0.0/0", "rule 32112 to table 200, for packets from ::/0"}
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
 	}

@@ -30,10 +30,8 @@ func Present() (lines []string, err error) {
 	if err := r.readRules(); err != nil {
 		return nil, err
 	}
-	for family, rules := range r.rules {
-		for l := range rules {
-			lines = append(lines, fmt.Sprintf("rule %d to table %d of address family %d", l.priority, l.table, family))
-		}
+	for l := range r.rules {
+		lines = append(lines, fmt.Sprintf("rule %d to table %d, for packets from %s", l.Priority, l.Table, l.From))
 	}
 	slices.Sort(lines)
 	return lines, nil

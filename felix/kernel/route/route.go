@@ -38,9 +38,9 @@ type Reconciler struct {
 	links   *links
 	tracker *delta.Tracker[key, entry]
 
-	place place                       // where our routes belong
-	rules map[uint8]map[rule]struct{} // ours in the kernel, by family
-	moved bool                        // what is in other places is not used any more
+	place place                     // where our routes belong
+	rules map[desired.Rule]struct{} // ours in the kernel
+	moved bool                      // what is in other places is not used any more
 
 	hops     *hops
 	told     map[netip.Prefix]*desired.Route // wanted Via routes that are not in tracker as they are to be
@@ -71,7 +71,7 @@ func New() (*Reconciler, error) {
 		tracker:   delta.New[key](entry.equal),
 		hops:      &hops{conn: conn, links: links, known: map[netip.Addr]way{}},
 		place:     place{table: desired.MainTable},
-		rules:     map[uint8]map[rule]struct{}{unix.AF_INET: {}, unix.AF_INET6: {}},
+		rules:     map[desired.Rule]struct{}{},
 		told:      map[netip.Prefix]*desired.Route{},
 		indirect:  map[netip.Prefix]*desired.Route{},
 		encrypted: map[netip.Prefix]entry{},

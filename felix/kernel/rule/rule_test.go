@@ -21,7 +21,7 @@ func open(t *testing.T, n *kerneltest.Namespace) (r *rule.Reconciler) {
 			t.Fatal(err)
 		}
 	})
-	t.Cleanup(r.Close)
+	t.Cleanup(func() { r.Close() })
 	if err := r.Resync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
