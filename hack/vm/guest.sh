@@ -7,9 +7,10 @@ exec > /dev/hvc0 2>&1 < /dev/null
 busybox stty raw -echo < /dev/hvc0
 ip link set lo up
 # Machines of the lab have layers of their own, which cannot lie upon that of the root.
-mount -t tmpfs -o size=75% tmp /var/tmp
+mkdir -p /var/tmp/korat-lab
+mount -t tmpfs -o size=75% tmp /var/tmp/korat-lab
 if [ -e "$run"/beside ]; then
-	mkdir /var/tmp/beside
+	mkdir -p /var/tmp/beside
 	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none beside /var/tmp/beside
 	modprobe virtio_net
 	ip addr add 10.0.2.15/24 dev eth0

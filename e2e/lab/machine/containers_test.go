@@ -43,7 +43,7 @@ func TestMachineWithContainersKeepsEverythingToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the runtime is in its group", func() bool {
-		return strings.TrimSpace(output(t, m, "sh", "-c", "cat /sys/fs/cgroup/pids/kubepods/pod/cgroup.procs || true")) != ""
+		return strings.TrimSpace(output(t, m, "sh", "-c", "cat /sys/fs/cgroup/pids/kubepods/pod/cgroup.procs 2> /dev/null || true")) != ""
 	})
 	groups := machine.Cgroups(prefix)
 	if len(groups) < 4 || !strings.HasSuffix(groups[len(groups)-1], prefix+"m") || !strings.Contains(strings.Join(groups, " "), "/kubepods/pod") {
