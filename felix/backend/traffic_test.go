@@ -16,8 +16,8 @@ import (
 )
 
 // traffic of one family goes on while data planes change: friend talks to server
-// over one TCP connection without a pause and opens new ones, stranger tries by TCP
-// and UDP.
+// over one TCP connection and in datagrams without a pause and opens new connections,
+// stranger tries by TCP and UDP.
 type traffic struct {
 	*testing.T
 	friend                netip.Addr
@@ -26,7 +26,10 @@ type traffic struct {
 	done                  sync.WaitGroup
 }
 
-const port = 7777
+const (
+	port     = 7777
+	datagram = 7778 // to which friend sends
+)
 
 // patience is for what arrives late on a busy machine, but arrives.
 const patience = 30 * time.Second
@@ -56,20 +59,27 @@ func beginOf(n *node, family int) *traffic {
 	server := netip.AddrPortFrom(pods["server"][family], port)
 	listener := in(n, "server", func() (net.Listener, error) { return net.Listen("tcp", server.String()) })
 	packets := in(n, "server", func() (net.PacketConn, error) { return net.ListenPacket("udp", server.String()) })
+	echoed := netip.AddrPortFrom(server.Addr(), datagram)
+	mirror := in(n, "server", func() (net.PacketConn, error) { return net.ListenPacket("udp", echoed.String()) })
 	stranger := in(n, "stranger", func() (net.Conn, error) { return net.Dial("udp", server.String()) })
-	n.Cleanup(func() { listener.Close(); packets.Close(); stranger.Close() })
+	n.Cleanup(func() { listener.Close(); packets.Close(); mirror.Close(); stranger.Close() })
 	x.done.Go(func() { x.serve(listener) })
 	x.done.Go(func() { x.overhear(packets) })
+	x.done.Go(func() { reflect(mirror) })
 	flow := in(n, "friend", func() (net.Conn, error) { return net.Dial("tcp", server.String()) })
+	datagrams := in(n, "friend", func() (net.Conn, error) { return net.Dial("udp", echoed.String()) })
 	x.done.Go(func() { x.echo(flow) })
+	x.done.Go(func() { x.echo(datagrams) })
 	x.done.Go(func() { x.probe(stranger) })
 	x.done.Go(func() { x.call(n, "friend", server, true) })
 	x.done.Go(func() { x.call(n, "stranger", server, false) })
 	n.Cleanup(func() {
 		close(x.stop)
 		flow.Close()
+		datagrams.Close()
 		listener.Close()
 		packets.Close()
+		mirror.Close()
 		x.done.Wait()
 		n.Logf("%d echoes, %d calls, %d probes", x.echoes.Load(), x.calls.Load(), x.probes.Load())
 	})
@@ -121,7 +131,19 @@ func (x *traffic) overhear(c net.PacketConn) {
 	}
 }
 
-// echo needs an answer to each message: what is lost TCP sends again after 0.2 s.
+// reflect sends datagrams back.
+func reflect(c net.PacketConn) {
+	for b := make([]byte, 64); ; {
+		k, from, err := c.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		_, _ = c.WriteTo(b[:k], from)
+	}
+}
+
+// echo needs an answer to each message. What is lost TCP sends again after 0.2 s; a
+// datagram that is lost is lost.
 func (x *traffic) echo(c net.Conn) {
 	defer c.Close()
 	for b := make([]byte, 64); !x.ended(); {
@@ -131,7 +153,7 @@ func (x *traffic) echo(c net.Conn) {
 			_, err = c.Read(b)
 		}
 		if err != nil && !x.ended() {
-			x.Errorf("the open connection of friend: %v", err)
+			x.Errorf("what friend says by %s: %v", c.RemoteAddr().Network(), err)
 			return
 		}
 		x.echoes.Add(1)
