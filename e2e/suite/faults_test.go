@@ -206,6 +206,14 @@ func TestItem20APodIsBornWithItsPolicy(t *testing.T) {
 		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}},
 	})
 	start(t, cluster, podOn("a2", "born", "probe", nil))
+	// A node whose watch of policies was lost hears of them again after up to 20 seconds.
+	first := start(t, cluster, podOn("a1", "born", "first", nil))
+	eventually(t, "the node knows the policy", func(context.Context) error {
+		if reach(cluster, "born/probe", first) == nil {
+			return errors.New("a pod can be reached although its namespace denies all")
+		}
+		return nil
+	})
 	for i := range 5 {
 		p := podOn("a1", "born", fmt.Sprint("p", i), nil)
 		create(t, cluster, p)
