@@ -71,7 +71,7 @@ conformance-policy: suites-build ## the tests of ClusterNetworkPolicy with both 
 	bin/cluster down --name policy
 	bin/cluster up --name policy --images bin/cluster-images,bin/suite-images
 	KUBECONFIG=$$(bin/cluster kubeconfig --name policy) bin/kubernetes kubectl apply --server-side --filename $(POLICY_API)/config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml
-	for backend in IPTables NFTables; do \
+	set -e; for backend in IPTables NFTables; do \
 		bin/cluster install --name policy --tag $(VERSION) --backend $$backend; \
 		bin/cluster policy-conformance --name policy --report docs/conformance/$$backend.yaml; \
 	done
