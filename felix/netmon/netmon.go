@@ -216,7 +216,7 @@ func hearRoute(body []byte, tell func(Change)) {
 	if h.Table == unix.RT_TABLE_LOCAL || h.Flags&unix.RTM_F_CLONED != 0 {
 		return
 	}
-	addr := anywhere(h.Family)
+	addr := nlsock.Unspecified(h.Family)
 	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
 		if attr == unix.RTA_DST {
 			addr, _ = netip.AddrFromSlice(value)
@@ -227,19 +227,12 @@ func hearRoute(body []byte, tell func(Change)) {
 	}
 }
 
-func anywhere(family uint8) netip.Addr {
-	if family == unix.AF_INET6 {
-		return netip.IPv6Unspecified()
-	}
-	return netip.IPv4Unspecified()
-}
-
 // hearRule tells of policy routing, which may lead any packet to other routes.
 func hearRule(body []byte, tell func(Change)) {
 	if len(body) < unix.SizeofRtMsg { // struct fib_rule_hdr has the same size
 		return
 	}
-	c := Change{Route: netip.PrefixFrom(anywhere(body[0]), 0)}
+	c := Change{Route: netip.PrefixFrom(nlsock.Unspecified(body[0]), 0)}
 	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
 		if attr == unix.FRA_PROTOCOL && len(value) == 1 {
 			c.Protocol = value[0]

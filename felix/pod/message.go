@@ -111,7 +111,7 @@ func wayOut(index uint32, a netip.Addr) []request {
 }
 
 func address(index uint32, a netip.Addr) request {
-	h := []byte{family(a), byte(a.BitLen()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
+	h := []byte{nlsock.Family(a.Is6()), byte(a.BitLen()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
 	binary.NativeEndian.PutUint32(h[4:], index)
 	r := nlsock.NewRequest(unix.RTM_NEWADDR, replace, h)
 	r.Attr(unix.IFA_LOCAL, a.AsSlice()).Attr(unix.IFA_ADDRESS, a.AsSlice())
@@ -121,7 +121,7 @@ func address(index uint32, a netip.Addr) request {
 // neighbour says who has ip, so that the first packet does not wait for an answer.
 func neighbour(index uint32, ip netip.Addr, mac net.HardwareAddr) request {
 	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = family(ip)
+	h[0] = nlsock.Family(ip.Is6())
 	binary.NativeEndian.PutUint32(h[4:], index)
 	binary.NativeEndian.PutUint16(h[8:], unix.NUD_PERMANENT)
 	r := nlsock.NewRequest(unix.RTM_NEWNEIGH, replace, h)
@@ -131,18 +131,11 @@ func neighbour(index uint32, ip netip.Addr, mac net.HardwareAddr) request {
 
 func route(index uint32, to netip.Prefix, scope byte) *nlsock.Request {
 	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[1] = family(to.Addr()), byte(to.Bits())
+	h[0], h[1] = nlsock.Family(to.Addr().Is6()), byte(to.Bits())
 	h[4], h[5], h[6], h[7] = unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST
 	r := nlsock.NewRequest(unix.RTM_NEWROUTE, replace, h)
 	if to.Bits() > 0 {
 		r.Attr(unix.RTA_DST, to.Addr().AsSlice())
 	}
 	return r.Uint32(unix.RTA_OIF, index)
-}
-
-func family(a netip.Addr) byte {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
 }

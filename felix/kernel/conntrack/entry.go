@@ -129,13 +129,6 @@ func (t *tuple) readTransport(b []byte) {
 
 func header(family uint8) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
 
-func familyOf(a netip.Addr) uint8 {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 // deletion removes e, if it is still the same one.
 func deletion(e entry) *nlsock.Request {
 	r := nlsock.NewRequest(deleteMessage, 0, header(e.family)).Attr(attrOrig|nlsock.NestedFlag, e.raw)

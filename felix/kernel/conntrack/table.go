@@ -63,7 +63,7 @@ func (t *table) flushEach(addrs map[netip.Addr]struct{}, ends []end) error {
 	var requests []*nlsock.Request
 	for a := range addrs {
 		for _, w := range ends {
-			requests = append(requests, w.about(nlsock.NewRequest(deleteMessage, 0, header(familyOf(a))), a))
+			requests = append(requests, w.about(nlsock.NewRequest(deleteMessage, 0, header(nlsock.Family(a.Is6()))), a))
 		}
 	}
 	return t.batch(requests)
@@ -103,7 +103,7 @@ func (t *table) lists(addrs map[netip.Addr]struct{}) []*nlsock.Request {
 	var lists []*nlsock.Request
 	for a := range addrs {
 		for _, w := range []end{origSource, replySource} {
-			lists = append(lists, w.about(nlsock.NewRequest(getMessage, 0, header(familyOf(a))), a))
+			lists = append(lists, w.about(nlsock.NewRequest(getMessage, 0, header(nlsock.Family(a.Is6()))), a))
 		}
 	}
 	return lists

@@ -69,11 +69,7 @@ func header(family, sourceBits, action uint8) []byte {
 }
 
 func (k Rules) request(kind, flags uint16, r desired.Rule) *nlsock.Request {
-	family := uint8(unix.AF_INET)
-	if r.From.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	q := nlsock.NewRequest(kind, flags, header(family, uint8(r.From.Bits()), unix.FR_ACT_TO_TBL))
+	q := nlsock.NewRequest(kind, flags, header(nlsock.Family(r.From.Addr().Is6()), uint8(r.From.Bits()), unix.FR_ACT_TO_TBL))
 	if r.From.Bits() > 0 {
 		q.Attr(unix.FRA_SRC, r.From.Addr().AsSlice())
 	}
@@ -87,10 +83,7 @@ func (k Rules) decode(kind uint16, body []byte) (r desired.Rule, ours bool) {
 	if kind != unix.RTM_NEWRULE || len(body) < ruleHeaderBytes {
 		return desired.Rule{}, false
 	}
-	source := AllPackets[0].Addr()
-	if body[0] == unix.AF_INET6 {
-		source = AllPackets[1].Addr()
-	}
+	source := nlsock.Unspecified(body[0])
 	for attr, value := range nlsock.Attrs(body[ruleHeaderBytes:]) {
 		switch attr {
 		case unix.FRA_SRC:

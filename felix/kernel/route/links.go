@@ -25,7 +25,7 @@ func newLinks(conn *nlsock.Conn) *links {
 
 // read reads all interfaces.
 func (l *links) read() error {
-	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, bytesOf(&unix.IfInfomsg{}))
+	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, nlsock.Bytes(&unix.IfInfomsg{}))
 	return l.conn.Dump(request, func() {
 		clear(l.byName)
 		clear(l.names)
@@ -44,7 +44,7 @@ func (l *links) index(name string) (int, error) {
 	if index, ok := l.byName[name]; ok {
 		return index, nil
 	}
-	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, bytesOf(&unix.IfInfomsg{})).String(unix.IFLA_IFNAME, name)
+	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, nlsock.Bytes(&unix.IfInfomsg{})).String(unix.IFLA_IFNAME, name)
 	if err := l.conn.Get(request, func(body []byte) error { l.learn(body); return nil }); err != nil {
 		return 0, err
 	}
@@ -88,7 +88,7 @@ func (l *links) carrier(index int) (bool, error) {
 
 // ask learns an interface by its index. That there is none is no error.
 func (l *links) ask(index int) error {
-	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, bytesOf(&unix.IfInfomsg{Index: int32(index)}))
+	request := nlsock.NewRequest(unix.RTM_GETLINK, 0, nlsock.Bytes(&unix.IfInfomsg{Index: int32(index)}))
 	err := l.conn.Get(request, func(body []byte) error { l.learn(body); return nil })
 	if errors.Is(err, unix.ENODEV) {
 		return nil

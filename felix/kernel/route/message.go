@@ -101,7 +101,7 @@ func addition(k key, e entry, index func(name string) (int, error), flags uint16
 	if onLink && len(e.hops) == 1 {
 		h.Flags |= unix.RTNH_F_ONLINK
 	}
-	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, bytesOf(&h))
+	r := nlsock.NewRequest(unix.RTM_NEWROUTE, flags, nlsock.Bytes(&h))
 	target(r, k)
 	var errs []error
 	hop := func(i int) (gateway netip.Addr, at int) {
@@ -130,7 +130,7 @@ func addition(k key, e entry, index func(name string) (int, error), flags uint16
 				if onLink {
 					next.Flags = unix.RTNH_F_ONLINK
 				}
-				r.Struct(bytesOf(&next), func() { toward(r, k, gateway) })
+				r.Struct(nlsock.Bytes(&next), func() { toward(r, k, gateway) })
 			}
 		})
 		return r, errors.Join(errs...)
@@ -159,19 +159,19 @@ func toward(r *nlsock.Request, k key, gateway netip.Addr) {
 		r.Attr(unix.RTA_GATEWAY, gateway.AsSlice())
 		return
 	}
-	r.Attr(unix.RTA_VIA, append(binary.NativeEndian.AppendUint16(nil, uint16(family(gateway))), gateway.AsSlice()...))
+	r.Attr(unix.RTA_VIA, append(binary.NativeEndian.AppendUint16(nil, uint16(nlsock.Family(gateway.Is6()))), gateway.AsSlice()...))
 }
 
 func removal(k key, e entry) *nlsock.Request {
 	h := headerOf(k, e.kind, unix.RT_SCOPE_NOWHERE)
-	r := nlsock.NewRequest(unix.RTM_DELROUTE, 0, bytesOf(&h))
+	r := nlsock.NewRequest(unix.RTM_DELROUTE, 0, nlsock.Bytes(&h))
 	target(r, k)
 	return r
 }
 
 func headerOf(k key, kind, scope uint8) unix.RtMsg {
 	return unix.RtMsg{
-		Family: family(k.prefix.Addr()), Dst_len: uint8(k.prefix.Bits()),
+		Family: nlsock.Family(k.prefix.Addr().Is6()), Dst_len: uint8(k.prefix.Bits()),
 		Protocol: desired.RouteProtocol, Scope: scope, Type: kind,
 	}
 }
@@ -187,16 +187,16 @@ func target(r *nlsock.Request, k key) {
 // dumpRequest asks for our routes of a family in all tables, filtered by the kernel.
 func dumpRequest(family uint8) *nlsock.Request {
 	h := unix.RtMsg{Family: family, Protocol: desired.RouteProtocol}
-	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h))
+	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, nlsock.Bytes(&h))
 }
 
 // question asks by which route addr is reached.
 func question(addr netip.Addr) *nlsock.Request {
-	h := unix.RtMsg{Family: family(addr), Dst_len: uint8(addr.BitLen()), Flags: unix.RTM_F_FIB_MATCH}
+	h := unix.RtMsg{Family: nlsock.Family(addr.Is6()), Dst_len: uint8(addr.BitLen()), Flags: unix.RTM_F_FIB_MATCH}
 	if addr.Is4() {
 		h.Flags |= unix.RTM_F_LOOKUP_TABLE // IPv6 always tells the table, and refuses to be asked
 	}
-	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h)).Attr(unix.RTA_DST, addr.AsSlice())
+	return nlsock.NewRequest(unix.RTM_GETROUTE, 0, nlsock.Bytes(&h)).Attr(unix.RTA_DST, addr.AsSlice())
 }
 
 // tableOf returns the table that a route was found in.
@@ -221,10 +221,7 @@ func decode(kind uint16, body []byte, name func(index int) string) (k key, e ent
 	if h.Protocol != desired.RouteProtocol || h.Flags&unix.RTM_F_CLONED != 0 {
 		return key{}, entry{}, false
 	}
-	addr := netip.IPv4Unspecified()
-	if h.Family == unix.AF_INET6 {
-		addr = netip.IPv6Unspecified()
-	}
+	addr := nlsock.Unspecified(h.Family)
 	e = entry{kind: h.Type, scope: h.Scope}
 	for attr, value := range nlsock.Attrs(body[unix.SizeofRtMsg:]) {
 		switch attr {
@@ -262,16 +259,5 @@ func (e *entry) over(body []byte, name func(index int) string) {
 	}
 }
 
-func family(a netip.Addr) uint8 {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 // unnamed stands for an interface that went while routes were read.
 func unnamed(index int) string { return "#" + strconv.Itoa(index) }
-
-func bytesOf[T unix.RtMsg | unix.RtNexthop | unix.IfInfomsg](v *T) []byte {
-	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -87,38 +86,27 @@ func entry(kind desired.TunnelKind, k key, c delta.Change[value], index int) *nl
 	if c.Op == delta.Remove {
 		message, flags = unix.RTM_DELNEIGH, 0
 	}
-	h := unix.NdMsg{Family: unix.AF_INET, Ifindex: int32(index), State: unix.NUD_PERMANENT}
-	if kind.Is6() {
-		h.Family = unix.AF_INET6
-	}
+	h := unix.NdMsg{Family: nlsock.Family(kind.Is6()), Ifindex: int32(index), State: unix.NUD_PERMANENT}
 	if k.forwarding() {
 		h.Family, h.Flags = unix.AF_BRIDGE, unix.NTF_SELF
-		m := nlsock.NewRequest(message, flags, header(&h)).Attr(unix.NDA_LLADDR, k.mac[:])
+		m := nlsock.NewRequest(message, flags, nlsock.Bytes(&h)).Attr(unix.NDA_LLADDR, k.mac[:])
 		if c.Op != delta.Remove {
 			m.Attr(unix.NDA_DST, c.Want.underlay.AsSlice())
 		}
 		return m
 	}
-	m := nlsock.NewRequest(message, flags, header(&h)).Attr(unix.NDA_DST, k.addr.AsSlice())
+	m := nlsock.NewRequest(message, flags, nlsock.Bytes(&h)).Attr(unix.NDA_DST, k.addr.AsSlice())
 	if c.Op != delta.Remove {
 		m.Attr(unix.NDA_LLADDR, c.Want.mac[:])
 	}
 	return m
 }
 
-func header(h *unix.NdMsg) []byte {
-	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Sizeof(*h)))
-}
-
 // readPeers reads the entries of one interface; one that is not there has none.
 func (r *Reconciler) readPeers(kind desired.TunnelKind) error {
 	found := map[key]value{}
 	if index, up := r.index[kind]; up && kind.Encapsulation() == desired.VXLAN {
-		family := uint8(unix.AF_INET)
-		if kind.Is6() {
-			family = unix.AF_INET6
-		}
-		if err := r.dump(family, index, found); err != nil {
+		if err := r.dump(nlsock.Family(kind.Is6()), index, found); err != nil {
 			return err
 		}
 		if err := r.dump(unix.AF_BRIDGE, index, found); err != nil {
@@ -136,7 +124,7 @@ func (r *Reconciler) dump(family uint8, index int, into map[key]value) error {
 	if family == unix.AF_BRIDGE {
 		h.Ifindex = int32(index)
 	}
-	request := nlsock.NewRequest(unix.RTM_GETNEIGH, 0, header(&h))
+	request := nlsock.NewRequest(unix.RTM_GETNEIGH, 0, nlsock.Bytes(&h))
 	if family != unix.AF_BRIDGE {
 		request.Uint32(unix.NDA_IFINDEX, uint32(index))
 	}

@@ -44,8 +44,8 @@ func (e *end) wantNodes() {
 func (r *Reconciler) resyncNodes(e *end) error {
 	have := map[netip.Addr]there{}
 	dev := e.link.Attrs().Index
-	h := unix.RtMsg{Family: familyOf(e.kind), Protocol: desired.RuleProtocol}
-	request := nlsock.NewRequest(unix.RTM_GETROUTE, 0, bytesOf(&h)).Uint32(unix.RTA_TABLE, desired.ToNodesTable)
+	h := unix.RtMsg{Family: nlsock.Family(e.kind.Is6()), Protocol: desired.RuleProtocol}
+	request := nlsock.NewRequest(unix.RTM_GETROUTE, 0, nlsock.Bytes(&h)).Uint32(unix.RTA_TABLE, desired.ToNodesTable)
 	err := r.conn.Dump(request, func() { clear(have) }, func(kind uint16, body []byte) error {
 		if a, into, ok := nodeRoute(kind, body); ok && into == dev {
 			have[a] = there{}
@@ -98,12 +98,12 @@ func (r *Reconciler) change(e *end, kind, flags uint16, harmless error, op delta
 		if c.Op != op {
 			continue
 		}
-		h := unix.RtMsg{Family: familyOf(e.kind), Dst_len: uint8(a.BitLen()), Protocol: desired.RuleProtocol, Type: unix.RTN_UNICAST}
+		h := unix.RtMsg{Family: nlsock.Family(e.kind.Is6()), Dst_len: uint8(a.BitLen()), Protocol: desired.RuleProtocol, Type: unix.RTN_UNICAST}
 		if a.Is4() {
 			h.Scope = unix.RT_SCOPE_LINK
 		}
 		addrs = append(addrs, a)
-		requests = append(requests, nlsock.NewRequest(kind, flags, bytesOf(&h)).
+		requests = append(requests, nlsock.NewRequest(kind, flags, nlsock.Bytes(&h)).
 			Uint32(unix.RTA_TABLE, desired.ToNodesTable).Attr(unix.RTA_DST, a.AsSlice()).Uint32(unix.RTA_OIF, uint32(e.link.Attrs().Index)))
 	}
 	var failed error // the last: all fail for the same reason
@@ -115,15 +115,4 @@ func (r *Reconciler) change(e *end, kind, flags uint16, harmless error, op delta
 		e.nodes.Done(addrs[i])
 	})
 	return errors.Join(err, failed)
-}
-
-func bytesOf(h *unix.RtMsg) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Sizeof(*h))
-}
-
-func familyOf(kind desired.TunnelKind) uint8 {
-	if kind.Is6() {
-		return unix.AF_INET6
-	}
-	return unix.AF_INET
 }
