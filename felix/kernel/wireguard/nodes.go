@@ -15,19 +15,16 @@ import (
 	"github.com/koratnet/korat/felix/kernel/nlsock"
 )
 
-// there is all there is to say of a route to a node.
-type there struct{}
-
 // wantNodes wants the addresses of all nodes that e is to know.
 func (e *end) wantNodes() {
 	if !e.moved {
 		return
 	}
 	e.moved = false
-	wanted := map[netip.Addr]there{}
+	wanted := map[netip.Addr]struct{}{}
 	for _, p := range e.peers.AllWanted() {
 		if p.Endpoint.IsValid() {
-			wanted[p.Endpoint.Addr()] = there{}
+			wanted[p.Endpoint.Addr()] = struct{}{}
 		}
 	}
 	for a := range e.nodes.AllWanted() {
@@ -36,19 +33,19 @@ func (e *end) wantNodes() {
 		}
 	}
 	for a := range wanted {
-		e.nodes.Want(a, there{})
+		e.nodes.Want(a, struct{}{})
 	}
 }
 
 // resyncNodes reads which addresses of nodes lead into the interface of e.
 func (r *Reconciler) resyncNodes(e *end) error {
-	have := map[netip.Addr]there{}
+	have := map[netip.Addr]struct{}{}
 	dev := e.link.Attrs().Index
 	h := unix.RtMsg{Family: nlsock.Family(e.kind.Is6()), Protocol: desired.RuleProtocol}
 	request := nlsock.NewRequest(unix.RTM_GETROUTE, 0, nlsock.Bytes(&h)).Uint32(unix.RTA_TABLE, desired.ToNodesTable)
 	err := r.conn.Dump(request, func() { clear(have) }, func(kind uint16, body []byte) error {
 		if a, into, ok := nodeRoute(kind, body); ok && into == dev {
-			have[a] = there{}
+			have[a] = struct{}{}
 		}
 		return nil
 	})

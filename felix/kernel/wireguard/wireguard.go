@@ -56,7 +56,7 @@ type end struct {
 	control control
 	peers   *delta.Tracker[desired.Key, desired.EncryptedPeer]
 	owner   map[netip.Prefix]desired.Key // whose each prefix is in the interface
-	nodes   *delta.Tracker[netip.Addr, there]
+	nodes   *delta.Tracker[netip.Addr, struct{}]
 	moved   bool // what nodes is to hold may be another
 }
 
@@ -82,8 +82,8 @@ func New(c Config) (*Reconciler, error) {
 		}
 		peers := delta.New[desired.Key](same)
 		peers.AllowRemoval(func(desired.Key, desired.EncryptedPeer) bool { return r.complete })
-		nodes := delta.New[netip.Addr](func(there, there) bool { return true })
-		nodes.AllowRemoval(func(netip.Addr, there) bool { return r.complete })
+		nodes := delta.New[netip.Addr](func(_, _ struct{}) bool { return true })
+		nodes.AllowRemoval(func(netip.Addr, struct{}) bool { return r.complete })
 		r.ends[kind] = &end{kind: kind, peers: peers, nodes: nodes}
 	}
 	return r, nil
