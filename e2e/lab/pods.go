@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/koratnet/korat/e2e/lab/kubelet"
 	"github.com/koratnet/korat/e2e/lab/machine"
@@ -17,6 +18,8 @@ import (
 // Pod is a pod as its node knows it; the API server is not asked.
 type Pod struct {
 	Namespace, Name, Node string
+	// UID tells it from a pod of the same name that is still on its way out.
+	UID types.UID
 	// Addresses are empty until the pod has its network.
 	Addresses []netip.Addr
 	netns     string // as its node sees it; empty for a pod in the node's own network
@@ -31,7 +34,7 @@ func (l *Lab) Pods() ([]Pod, error) {
 			return nil, err
 		}
 		for _, r := range records {
-			p := Pod{Namespace: r.Pod.Namespace, Name: r.Pod.Name, Node: n.Name, Addresses: r.Addresses}
+			p := Pod{Namespace: r.Pod.Namespace, Name: r.Pod.Name, Node: n.Name, UID: r.Pod.UID, Addresses: r.Addresses}
 			if !r.Pod.Spec.HostNetwork {
 				p.netns = machine.NetnsPath(kubelet.NetnsName(r.Pod))
 			}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -152,13 +154,10 @@ func (c *churn) unique() {
 // settle waits until all pods that shall run do, asks koratctl whether the books
 // are right, and then takes all away.
 func (c *churn) settle() {
+	// Who was refused while the API server came up watches again after up to a minute.
+	c.patiently("the nodes have the pods that shall be there, and no others", c.arrived)
 	var ends []matrix.End
 	for name := range c.pods {
-		// Who was refused while the API server came up watches again after up to a minute.
-		c.patiently("pod "+name+" is on its node", func(context.Context) error {
-			_, err := cluster.Pod("churn/" + name)
-			return err
-		})
 		addr := running(c.T, cluster, "churn/"+name)
 		ends = append(ends, matrix.End{Name: "churn/" + name, Addr: addr})
 	}
@@ -186,6 +185,29 @@ func (c *churn) settle() {
 		return nil
 	})
 	c.checked()
+}
+
+// arrived compares by UID: a node that has not heard yet of a deletion still runs a
+// pod whose name has long come back elsewhere.
+func (c *churn) arrived(context.Context) error {
+	pods, err := cluster.Pods()
+	if err != nil {
+		return err
+	}
+	missing := maps.Clone(c.pods)
+	for _, p := range pods {
+		if p.Namespace != "churn" {
+			continue
+		}
+		if want := c.pods[p.Name]; want == nil || want.UID != p.UID {
+			return fmt.Errorf("%s still runs %s of UID %s", p.Node, p.Name, p.UID)
+		}
+		delete(missing, p.Name)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("no node runs %v", slices.Sorted(maps.Keys(missing)))
+	}
+	return nil
 }
 
 // checked asks koratctl to compare API, agents and kernels.
