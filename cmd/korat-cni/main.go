@@ -1,6 +1,7 @@
 // Command korat-cni is the CNI plugin. It holds no credentials and decides
-// nothing: it hands each request to the agent on this node and translates the
-// answer into the result format that the runtime asked for.
+// nothing: it hands what the runtime gave it to the agent on this node, as it is, and
+// prints the agent's answer. A runtime starts it for every pod and waits, so it links
+// no library of CNI, and no network stack.
 //
 // While no agent runs, ADD says "try again later" (CNI code 11), and DEL leaves
 // a tombstone that the agent carries out at its start, and succeeds: a pod can
@@ -8,19 +9,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
-	"net/netip"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
-	cniversion "github.com/containernetworking/cni/pkg/version"
+	"syscall"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
 )
@@ -28,184 +24,151 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-// conf is the plugin's part of a conflist.
+// conf is what the plugin itself needs of its part of a conflist.
 type conf struct {
-	types.NetConf
+	Name string `json:"name"`
 	// Socket is the path of the agent's socket; wire.DefaultSocket if empty.
 	Socket string `json:"socket"`
-	// IPv4Pools and IPv6Pools name the pools of pods that no annotation tells.
-	IPv4Pools []string `json:"ipv4Pools"`
-	IPv6Pools []string `json:"ipv6Pools"`
+	IPAM   struct {
+		Type string `json:"type"`
+	} `json:"ipam"`
 }
+
+// The codes of errors in the CNI specification.
+const (
+	codeEnvironment  = 4
+	codeIO           = 5
+	codeDecoding     = 6
+	codeConfig       = 7
+	codeTryLater     = 11
+	codeNotAvailable = 50
+	codeInternal     = 999
+)
 
 func main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{
-		Add: add, Del: del, Check: check, Status: status, GC: gc,
-	}, cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), "Korat CNI plugin "+version)
+	call := wire.Call{
+		Command: wire.Command(os.Getenv(wire.EnvCommand)), ContainerID: os.Getenv(wire.EnvContainerID), Netns: os.Getenv(wire.EnvNetns),
+		IfName: os.Getenv(wire.EnvIfName), Args: os.Getenv(wire.EnvArgs), Path: os.Getenv(wire.EnvPath), NetnsOverride: os.Getenv(wire.EnvNetnsOverride),
+	}
+	switch call.Command {
+	case "":
+		os.Stderr.WriteString("Korat CNI plugin " + version + "\nCNI protocol versions supported: " + strings.Join(wire.Versions, ", ") + "\n")
+		return
+	case "VERSION":
+		newest := wire.Versions[len(wire.Versions)-1]
+		os.Stdout.WriteString(`{"cniVersion":"` + newest + `","supportedVersions":["` + strings.Join(wire.Versions, `","`) + "\"]}\n")
+		return
+	}
+	printed, failed := run(&call)
+	if _, err := os.Stdout.Write(printed); err != nil || failed {
+		os.Exit(1)
+	}
 }
 
-func add(args *skel.CmdArgs) error {
-	c, req, err := parse(wire.Add, args)
-	if err != nil {
-		return err
+// run carries out call and returns what is to be printed.
+func run(call *wire.Call) (printed []byte, failed bool) {
+	var err error
+	if call.Config, err = io.ReadAll(os.Stdin); err != nil {
+		return tell(&wire.Error{Code: codeIO, Message: "standard input", Details: err.Error()})
 	}
-	var dns types.DNS
-	if c.delegates() {
-		if req.Given, dns, err = c.borrow(args); err != nil {
-			return err
-		}
-	}
-	reply, err := ask(c, req)
-	if err == nil && reply.Added == nil {
-		err = types.NewError(types.ErrInternal, "the agent answered without a result", "")
-	}
-	if err != nil {
-		if c.delegates() { // what fails here the runtime's DEL repeats
-			_ = c.giveBack(args)
-		}
-		return later(err)
-	}
-	r := result(reply.Added, args)
-	r.DNS = dns
-	return types.PrintResult(r, c.CNIVersion)
-}
-
-func del(args *skel.CmdArgs) error {
-	c, req, err := parse(wire.Del, args)
-	if err != nil {
-		return err
-	}
-	_, err = ask(c, req)
-	if errors.Is(err, errNoAgent) {
-		err = bury(c, req)
-	}
+	c, err := parse(call.Config)
 	if err == nil && c.delegates() {
-		err = c.giveBack(args)
+		return c.withDelegate(call)
 	}
-	return err
+	if err != nil {
+		return tell(err)
+	}
+	return c.ask(call)
 }
 
-func check(args *skel.CmdArgs) error {
-	c, req, err := parse(wire.Check, args)
-	if err != nil {
-		return err
-	}
-	if err := cniversion.ParsePrevResult(&c.NetConf); err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult", err.Error())
-	}
-	if c.PrevResult == nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult is missing", "CHECK compares it with what is there")
-	}
-	prev, err := current.NewResultFromResult(c.PrevResult)
-	if err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult", err.Error())
-	}
-	for _, ip := range prev.IPs {
-		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			req.Addrs = append(req.Addrs, a.Unmap())
+// parse reads the configuration if there is something in it for the plugin itself.
+// As a rule there is not: the agent reads the rest.
+func parse(config []byte) (*conf, error) {
+	c := &conf{}
+	if bytes.Contains(config, []byte(`"socket"`)) || bytes.Contains(config, []byte(`"ipam"`)) {
+		if err := json.Unmarshal(config, c); err != nil {
+			return nil, &wire.Error{Code: codeDecoding, Message: "network configuration", Details: err.Error()}
 		}
 	}
-	if _, err = ask(c, req); err == nil && c.delegates() {
-		_, err = c.delegate("CHECK", args)
-	}
-	return later(err)
-}
-
-func status(args *skel.CmdArgs) error {
-	c, _, err := parse(wire.Status, args)
-	if err != nil {
-		return err
-	}
-	_, err = ask(c, wire.Request{Command: wire.Status})
-	if errors.Is(err, errNoAgent) {
-		return types.NewError(types.ErrPluginNotAvailable, "the Korat agent does not run on this node", err.Error())
-	}
-	if err == nil && c.delegates() {
-		_, err = c.delegate("STATUS", args)
-	}
-	return err
-}
-
-func gc(args *skel.CmdArgs) error {
-	c, _, err := parse(wire.GC, args)
-	if err != nil {
-		return err
-	}
-	req := wire.Request{Command: wire.GC, Network: c.Name}
-	for _, v := range c.ValidAttachments {
-		req.Valid = append(req.Valid, wire.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})
-	}
-	if _, err = ask(c, req); err == nil && c.delegates() {
-		_, err = c.delegate("GC", args)
-	}
-	return later(err)
-}
-
-// parse reads the configuration and the request's subject.
-func parse(cmd wire.Command, args *skel.CmdArgs) (*conf, wire.Request, error) {
-	c := &conf{Socket: wire.DefaultSocket}
-	if err := json.Unmarshal(args.StdinData, c); err != nil {
-		return nil, wire.Request{}, types.NewError(types.ErrDecodingFailure, "network configuration", err.Error())
+	if c.Socket == "" {
+		c.Socket = wire.DefaultSocket
 	}
 	if !filepath.IsAbs(c.Socket) {
-		return nil, wire.Request{}, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("socket is %q, expected the absolute path of the agent's socket", c.Socket), "")
+		return nil, &wire.Error{Code: codeConfig, Message: "socket is " + c.Socket + ", expected the absolute path of the agent's socket"}
 	}
-	req := wire.Request{Command: cmd, Network: c.Name, ContainerID: args.ContainerID, Netns: args.Netns, IfName: args.IfName, Pod: args.ContainerID}
-	req.Pools4, req.Pools6 = c.IPv4Pools, c.IPv6Pools
-	for pair := range strings.SplitSeq(args.Args, ";") {
-		switch k, v, _ := strings.Cut(pair, "="); k {
-		case "K8S_POD_NAMESPACE":
-			req.Namespace = v
-		case "K8S_POD_NAME":
-			req.Pod = v
-		case "K8S_POD_UID":
-			req.PodUID = v
-		}
-	}
-	return c, req, nil
+	return c, nil
 }
 
-// errNoAgent: nobody answers at the socket.
-var errNoAgent = errors.New("no agent")
-
-// ask sends req to the agent and returns its reply, or its error.
-func ask(c *conf, req wire.Request) (wire.Reply, error) {
-	var reply wire.Reply
-	conn, err := net.Dial("unix", c.Socket)
+// tell returns err as it is printed.
+func tell(err error) (printed []byte, failed bool) {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		e = &wire.Error{Code: codeInternal, Message: err.Error()}
+	}
+	printed, err = json.Marshal(e)
 	if err != nil {
-		return reply, fmt.Errorf("%w at %s: %w", errNoAgent, c.Socket, err)
+		panic("bug: a CNI error cannot be written: " + err.Error())
 	}
-	defer conn.Close()
-	if err := json.NewEncoder(conn).Encode(req); err != nil {
-		return reply, fmt.Errorf("%w: it went away: %w", errNoAgent, err)
-	}
-	if err := json.NewDecoder(conn).Decode(&reply); err != nil {
-		return reply, fmt.Errorf("%w: it went away before its answer: %w", errNoAgent, err)
-	}
-	if e := reply.Error; e != nil {
-		return reply, types.NewError(e.Code, e.Message, e.Details)
-	}
-	return reply, nil
+	return append(printed, '\n'), true
 }
 
-// later makes the absence of the agent the CNI error that has a runtime repeat.
-func later(err error) error {
-	if errors.Is(err, errNoAgent) {
-		return types.NewError(types.ErrTryAgainLater, "the Korat agent does not answer on this node; is it running?", err.Error())
+// ask has the agent carry out call, or does what can be done without it.
+func (c *conf) ask(call *wire.Call) (printed []byte, failed bool) {
+	printed, failed, err := c.exchange(call)
+	if err == nil {
+		return printed, failed
 	}
-	return err
+	if !json.Valid(call.Config) { // otherwise the agent says so
+		return tell(&wire.Error{Code: codeDecoding, Message: "network configuration", Details: "it is not JSON"})
+	}
+	const absent = "the Korat agent does not answer on this node; is it running?"
+	switch call.Command {
+	case wire.Del:
+		if err := c.bury(call); err != nil {
+			return tell(err)
+		}
+		return nil, false
+	case wire.Status:
+		return tell(&wire.Error{Code: codeNotAvailable, Message: absent, Details: err.Error()})
+	case wire.Add, wire.Check, wire.GC:
+		return tell(&wire.Error{Code: codeTryLater, Message: absent, Details: err.Error()})
+	}
+	return tell(&wire.Error{Code: codeEnvironment, Message: "unknown " + wire.EnvCommand + ": " + string(call.Command)})
 }
 
-// bury leaves req for the agent's next start. The name is free of separators:
-// container IDs and interface names have none.
-func bury(c *conf, req wire.Request) error {
+// exchange sends call to the agent and returns its answer.
+func (c *conf) exchange(call *wire.Call) (printed []byte, failed bool, err error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, false, os.NewSyscallError("socket", err)
+	}
+	agent := os.NewFile(uintptr(fd), c.Socket)
+	defer agent.Close()
+	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: c.Socket}); err != nil {
+		return nil, false, &os.PathError{Op: "connect", Path: c.Socket, Err: err}
+	}
+	if err := call.Send(agent); err != nil {
+		return nil, false, err
+	}
+	return wire.ReceiveAnswer(agent)
+}
+
+// bury leaves the DEL of call for the agent's next start. The name is free of
+// separators: container IDs and interface names have none.
+func (c *conf) bury(call *wire.Call) error {
+	if call.ContainerID == "" || call.IfName == "" {
+		return &wire.Error{Code: codeEnvironment, Message: wire.EnvContainerID + " or " + wire.EnvIfName + " is missing"}
+	}
+	err := json.Unmarshal(call.Config, c)
 	dir := filepath.Join(filepath.Dir(c.Socket), wire.TombstoneDir)
-	data, err := json.Marshal(req)
+	var data []byte
+	if err == nil {
+		data, err = json.Marshal(call.Request(c.Name))
+	}
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
-	name := filepath.Join(dir, filepath.Base(req.ContainerID)+"."+filepath.Base(req.IfName))
+	name := filepath.Join(dir, filepath.Base(call.ContainerID)+"."+filepath.Base(call.IfName))
 	if err == nil {
 		err = os.WriteFile(name+"~", data, 0o600)
 	}
@@ -213,34 +176,7 @@ func bury(c *conf, req wire.Request) error {
 		err = os.Rename(name+"~", name)
 	}
 	if err != nil {
-		return types.NewError(types.ErrIOFailure, "no agent runs, and the request cannot be left for it", err.Error())
+		return &wire.Error{Code: codeIO, Message: "no agent runs, and the request cannot be left for it", Details: err.Error()}
 	}
 	return nil
-}
-
-// result translates the agent's answer. The interface that addresses belong to
-// is the pod's, the second one: portmap and others look there.
-func result(a *wire.Added, args *skel.CmdArgs) *current.Result {
-	r := &current.Result{
-		CNIVersion: current.ImplementedSpecVersion,
-		Interfaces: []*current.Interface{
-			{Name: a.HostInterface, Mac: a.HostMAC, Mtu: a.MTU},
-			{Name: args.IfName, Mac: a.PodMAC, Mtu: a.MTU, Sandbox: args.Netns},
-		},
-	}
-	for _, addr := range a.Addrs {
-		gw, all := wire.Gateway4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if addr.Is6() {
-			gw, all = wire.Gateway6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		r.IPs = append(r.IPs, &current.IPConfig{
-			Interface: current.Int(1), Address: ipnet(netip.PrefixFrom(addr, addr.BitLen())), Gateway: gw.AsSlice(),
-		})
-		r.Routes = append(r.Routes, &types.Route{Dst: ipnet(all), GW: gw.AsSlice()})
-	}
-	return r
-}
-
-func ipnet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

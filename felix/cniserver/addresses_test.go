@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/koratnet/korat/felix/annotation"
+	"github.com/koratnet/korat/felix/cniserver"
 	"github.com/koratnet/korat/felix/cniserver/wire"
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/ipam"
@@ -43,7 +44,7 @@ func (m *machine) sandbox(pod, id string) *box {
 	return b
 }
 
-func (b *box) do(t *testing.T, c wire.Command) wire.Reply {
+func (b *box) do(t *testing.T, c wire.Command) cniserver.Reply {
 	t.Helper()
 	return b.m.server.Handle(t.Context(), b.request(c))
 }

@@ -123,8 +123,11 @@ func (a *agent) start() {
 		done <- s.Run(ctx)
 	})
 	<-started
-	kerneltest.Eventually(a.t, "the socket is there", func() bool {
-		_, err := os.Stat(filepath.Join(a.run, "cni.sock"))
+	kerneltest.Eventually(a.t, "the agent listens", func() bool { // the socket is there before
+		conn, err := net.Dial("unix", filepath.Join(a.run, "cni.sock"))
+		if err == nil {
+			conn.Close()
+		}
 		return err == nil
 	})
 	a.stop = func() {

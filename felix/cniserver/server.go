@@ -12,7 +12,6 @@ package cniserver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -253,27 +252,40 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// serve answers one connection. A plugin that goes away ends its request.
+// serve answers one connection. Of a plugin that speaks otherwise, as that of
+// another version, it hears nothing, and that plugin acts as without an agent.
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	_ = conn.SetReadDeadline(time.Now().Add(addTimeout)) // a unix socket takes deadlines
-	var req wire.Request
-	if err := json.NewDecoder(conn).Decode(&req); err != nil {
-		s.reply(conn, wire.Reply{Error: &wire.Error{Code: types.ErrDecodingFailure, Message: "request of the CNI plugin", Details: err.Error()}})
-		return
+	var c wire.Call
+	err := c.Receive(conn)
+	if err == nil {
+		printed, failed := s.call(ctx, &c)
+		err = wire.SendAnswer(conn, printed, failed)
 	}
-	s.reply(conn, s.Handle(ctx, req))
+	if err != nil {
+		s.Log.Debug("CNI plugin went away", "error", err)
+	}
 }
 
-func (s *Server) reply(conn net.Conn, r wire.Reply) {
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
-		s.Log.Debug("CNI plugin went away before its answer", "error", err)
-	}
+// Reply is what came of a Request.
+type Reply struct {
+	Error *wire.Error
+	Added *Added // ADD only
+}
+
+// Added is the result of ADD: everything the CNI result needs.
+type Added struct {
+	HostInterface string
+	HostMAC       string
+	PodMAC        string
+	MTU           int
+	Addrs         []netip.Addr // each as /32 or /128
 }
 
 // Handle carries out one request.
-func (s *Server) Handle(ctx context.Context, req wire.Request) wire.Reply {
-	var added *wire.Added
+func (s *Server) Handle(ctx context.Context, req wire.Request) Reply {
+	var added *Added
 	var err error
 	switch req.Command {
 	case wire.Add:
@@ -293,9 +305,9 @@ func (s *Server) Handle(ctx context.Context, req wire.Request) wire.Reply {
 	}
 	s.Log.Debug("CNI", "command", req.Command, "pod", req.Namespace+"/"+req.Pod, "sandbox", req.ContainerID, "error", err)
 	if err != nil {
-		return wire.Reply{Error: cniError(err)}
+		return Reply{Error: cniError(err)}
 	}
-	return wire.Reply{Added: added}
+	return Reply{Added: added}
 }
 
 // codeNotAvailable is "plugin not available" of STATUS in CNI 1.1.

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
@@ -248,6 +252,16 @@ func TestBadInputGetsTheSpecificationsErrorCodes(t *testing.T) {
 		"bad container ID": {good, map[string]string{"CNI_CONTAINERID": "../x"}, types.ErrInvalidEnvironmentVariables},
 		"relative socket":  {`{"cniVersion":"1.0.0","name":"korat","type":"korat-cni","socket":"x"}`, nil, types.ErrInvalidNetworkConfig},
 		"unknown command":  {good, map[string]string{"CNI_COMMAND": "FLY"}, types.ErrInvalidEnvironmentVariables},
+		"no path":          {good, map[string]string{"CNI_PATH": ""}, types.ErrInvalidEnvironmentVariables},
+		"no container ID":  {good, map[string]string{"CNI_CONTAINERID": ""}, types.ErrInvalidEnvironmentVariables},
+		"bad interface":    {good, map[string]string{"CNI_IFNAME": "a/b"}, types.ErrInvalidEnvironmentVariables},
+		"no network name":  {strings.Replace(good, `"name":"korat",`, "", 1), nil, types.ErrInvalidNetworkConfig},
+		"CHECK too early":  {strings.Replace(good, "1.0.0", "0.3.1", 1), map[string]string{"CNI_COMMAND": "CHECK"}, types.ErrIncompatibleCNIVersion},
+		"CHECK of nothing": {good, map[string]string{"CNI_COMMAND": "CHECK"}, types.ErrInvalidNetworkConfig},
+		"GC too early":     {good, map[string]string{"CNI_COMMAND": "GC"}, types.ErrIncompatibleCNIVersion},
+		"STATUS too early": {good, map[string]string{"CNI_COMMAND": "STATUS"}, types.ErrIncompatibleCNIVersion},
+		"foreign IPAM":     {strings.Replace(good, `"socket"`, `"ipam":{"type":"nothing"},"socket"`, 1), nil, types.ErrInvalidNetworkConfig},
+		"path as IPAM":     {strings.Replace(good, `"socket"`, `"ipam":{"type":"../x"},"socket"`, 1), nil, types.ErrInvalidNetworkConfig},
 	} {
 		t.Run(what, func(t *testing.T) {
 			env := map[string]string{
@@ -270,5 +284,31 @@ func TestBadInputGetsTheSpecificationsErrorCodes(t *testing.T) {
 				t.Errorf("exit %v with %s, want code %d", err, out.String(), x.code)
 			}
 		})
+	}
+}
+
+func TestThePluginTellsItsVersionsWithoutAnAgent(t *testing.T) {
+	info, err := invoke.GetVersionInfo(t.Context(), filepath.Join(plugin, "korat-cni"), nil)
+	if err != nil || !slices.Equal(info.SupportedVersions(), wire.Versions) {
+		t.Errorf("VERSION: %v, %v", info, err)
+	}
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(plugin, "korat-cni")).CombinedOutput(); err != nil || !strings.Contains(string(out), "Korat CNI plugin") {
+		t.Errorf("without a command: %s, %v", out, err)
+	}
+}
+
+// A plugin of another version takes the agent for one that is not there.
+func TestAnAgentHangsUpOnWhatIsNoCall(t *testing.T) {
+	a := newAgent(t)
+	conn, err := net.Dial("unix", filepath.Join(a.run, "cni.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(`{"command":"ADD","network":"korat"}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := io.ReadAll(conn); len(out) > 0 {
+		t.Errorf("answer %q, %v", out, err)
 	}
 }

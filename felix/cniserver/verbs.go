@@ -30,7 +30,7 @@ func handle(r wire.Request) ipam.Handle {
 }
 
 // add attaches a pod. Asked again for the same sandbox it answers the same.
-func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
+func (s *Server) add(ctx context.Context, r wire.Request) (*Added, error) {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
 	h, iface := handle(r), desired.HostInterface(r.Namespace, r.Pod)
@@ -56,7 +56,7 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*wire.Added, error) {
 		}
 		return nil, err
 	}
-	return &wire.Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: spec.MTU, Addrs: at.Addrs}, nil
+	return &Added{HostInterface: iface, HostMAC: wire.HostMAC, PodMAC: mac.String(), MTU: spec.MTU, Addrs: at.Addrs}, nil
 }
 
 // attach records at, makes its veth and waits for the kernel, all at once: none

@@ -144,14 +144,15 @@ type list struct {
 	Plugins     []map[string]any `json:"plugins"`
 }
 
-// spoken are the versions of our plugin, oldest first, and safe is the newest that
-// runtimes of before 2024 speak.
-var spoken = []string{"0.3.1", "0.4.0", safe, "1.1.0"}
-
+// safe is the newest version that runtimes of before 2024 speak.
 const safe = "1.0.0"
 
 func (i *Installer) content(ctx context.Context) ([]byte, error) {
-	l := list{CNIVersions: spoken, Name: wire.DefaultNetwork, Plugins: []map[string]any{{"type": Plugin, "socket": i.Socket}}}
+	own := map[string]any{"type": Plugin}
+	if i.Socket != wire.DefaultSocket { // the plugin starts sooner if it has nothing to read
+		own["socket"] = i.Socket
+	}
+	l := list{CNIVersions: wire.Versions, Name: wire.DefaultNetwork, Plugins: []map[string]any{own}}
 	missing := ""
 	for _, name := range i.Chain {
 		versions, err := i.speaks(ctx, name)
@@ -167,7 +168,7 @@ func (i *Installer) content(ctx context.Context) ([]byte, error) {
 	}
 	i.missing = missing
 	if len(l.CNIVersions) == 0 {
-		return nil, fmt.Errorf("the CNI plugins %v have no version in common with ours, %v", i.Chain, spoken)
+		return nil, fmt.Errorf("the CNI plugins %v have no version in common with ours, %v", i.Chain, wire.Versions)
 	}
 	l.CNIVersion = l.CNIVersions[len(l.CNIVersions)-1]
 	if slices.Contains(l.CNIVersions, safe) {

@@ -1,6 +1,7 @@
-// Package wire is what the CNI plugin and the agent say to each other: one JSON
-// request and one JSON reply over a connection to the agent's unix socket. The
-// plugin links this package alone, so it depends on nothing heavy.
+// Package wire is what the CNI plugin and the agent say to each other over a
+// connection to the agent's unix socket: a Call, and what the plugin prints. The
+// plugin links this package alone, so it depends on nothing heavy: whoever starts a
+// pod waits for the plugin to start.
 package wire
 
 import "net/netip"
@@ -27,7 +28,10 @@ const (
 	GC     Command = "GC"
 )
 
-// Request is what the plugin asks.
+// Versions are those of the CNI specification that Korat speaks, oldest first.
+var Versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
+// Request is what a Call asks. The plugin leaves it as a tombstone.
 type Request struct {
 	Command     Command `json:"command"`
 	Network     string  `json:"network,omitempty"` // name of the plugin's configuration; empty: DefaultNetwork
@@ -57,16 +61,10 @@ type Attachment struct {
 	IfName      string `json:"ifName"`
 }
 
-// Reply is what the agent answers.
-type Reply struct {
-	Error *Error `json:"error,omitempty"`
-	Added *Added `json:"added,omitempty"` // ADD only
-}
-
-// Error is a CNI error: the codes are those of the CNI specification.
+// Error is a CNI error as it is printed: the codes are those of the specification.
 type Error struct {
 	Code    uint   `json:"code"`
-	Message string `json:"message"`
+	Message string `json:"msg"`
 	Details string `json:"details,omitempty"`
 }
 
@@ -76,15 +74,6 @@ func (e *Error) Error() string {
 		return e.Message
 	}
 	return e.Message + ": " + e.Details
-}
-
-// Added is the result of ADD: everything the CNI result needs.
-type Added struct {
-	HostInterface string       `json:"hostInterface"`
-	HostMAC       string       `json:"hostMAC"`
-	PodMAC        string       `json:"podMAC"`
-	MTU           int          `json:"mtu"`
-	Addrs         []netip.Addr `json:"addrs"` // each as /32 or /128
 }
 
 // Gateways of pods: addresses that exist on no interface and that the host
