@@ -110,21 +110,29 @@ func (c *Conn) Do(r *Request) error {
 // Batch sends the requests, in order, many in one message, and calls answer for
 // each, in order, with what the kernel said. A failure of one does not stop the
 // rest. The error is of the socket: the answers that were not given are unknown.
+//
+// Of each message the last request alone is acknowledged. The kernel goes through them
+// in order and answers to an error always, so that those before it that were not
+// answered have succeeded.
 func (c *Conn) Batch(all []*Request, answer func(i int, err error)) error {
 	for begin := 0; begin < len(all); {
 		var out []byte
-		end := begin
-		first := c.seq + 1
+		end, first, last := begin, c.seq+1, 0
 		for end < len(all) && end-begin < batchMessages && (end == begin || len(out)+len(all[end].b) <= batchBytes) {
-			out = append(out, c.seal(all[end], unix.NLM_F_ACK)...)
+			last = len(out)
+			out = append(out, c.seal(all[end], 0)...)
 			end++
 		}
+		acknowledged(out[last:])
 		if err := c.send(out); err != nil {
 			return err
 		}
 		for i := begin; i < end; {
 			err := c.receive(func(m message) {
-				if m.kind == unix.NLMSG_ERROR && i < end && m.seq == first+uint32(i-begin) {
+				if n := begin + int(m.seq-first); m.kind == unix.NLMSG_ERROR && n >= i && n < end {
+					for ; i < n; i++ {
+						answer(i, nil)
+					}
 					answer(i, m.errno())
 					i++
 				}
@@ -236,6 +244,11 @@ func (c *Conn) seal(r *Request, flags uint16) []byte {
 	binary.NativeEndian.PutUint32(r.b[8:], c.seq)
 	binary.NativeEndian.PutUint32(r.b[12:], c.port)
 	return r.b
+}
+
+// acknowledged has the kernel answer to a sealed request also when it succeeds.
+func acknowledged(b []byte) {
+	binary.NativeEndian.PutUint16(b[6:], binary.NativeEndian.Uint16(b[6:])|unix.NLM_F_ACK)
 }
 
 func (c *Conn) send(b []byte) error {
