@@ -27,6 +27,10 @@ type learned struct {
 	first   waiting
 }
 
+// pause is between two calls of Learned's function: what comes meanwhile goes along. A
+// call for each path would take longer than GoBGP takes to tell the next one.
+const pause = 2 * time.Millisecond
+
 // heardPath is one best path. A neighbour has at most one per prefix and id.
 type heardPath struct {
 	from    netip.Addr
@@ -176,6 +180,11 @@ func (l *learned) run(ctx context.Context, fn func([]bgp.Learned, bool)) error {
 		if len(batch) > 0 || synced && !told {
 			fn(batch, synced)
 			told = synced
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+			}
 		}
 		timer.Stop()
 		if !next.IsZero() {
