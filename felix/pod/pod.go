@@ -11,7 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/kernel/nlsock"
+	"github.com/koratnet/korat/felix/kernel/sysctl"
 )
 
 // Spec says how a pod is attached.
@@ -121,7 +122,7 @@ func (h *Host) Attach(s Spec) (net.HardwareAddr, error) {
 		return nil, err
 	}
 	var mac net.HardwareAddr
-	err = podNS.Do(func(ns.NetNS) (err error) {
+	err = visit(int(podNS.Fd()), func() (err error) {
 		mac, err = inside(s)
 		return err
 	})
@@ -212,6 +213,27 @@ func within(podNS ns.NetNS, f func(*netlink.Handle) error) error {
 	})
 }
 
+// visit runs f in the network namespace of fd, on the calling thread. If there is no
+// way back the goroutine keeps the thread, which ends with it.
+func visit(fd int, f func() error) error {
+	runtime.LockOSThread()
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(home)
+		err = unix.Setns(fd, unix.CLONE_NEWNET)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = f()
+	if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // inside configures the pod's side. It runs in the pod's namespace.
 func inside(s Spec) (net.HardwareAddr, error) {
 	conn, err := nlsock.Open(unix.NETLINK_ROUTE)
@@ -224,17 +246,17 @@ func inside(s Spec) (net.HardwareAddr, error) {
 		return nil, err
 	}
 	// A new namespace takes this over from the first one, which forwards.
-	if err := set("net/ipv4/ip_forward", "0"); err != nil {
+	if err := sysctl.Write("net/ipv4/ip_forward", "0"); err != nil {
 		return nil, err
 	}
 	if has6(s.Addrs) {
 		for _, c := range []string{"all", "default", "lo", s.Interface} {
-			if err := set("net/ipv6/conf/"+c+"/disable_ipv6", "0"); err != nil {
+			if err := sysctl.Write("net/ipv6/conf/"+c+"/disable_ipv6", "0"); err != nil {
 				return nil, err
 			}
 		}
 		// The address is unique by IPAM; waiting to detect duplicates would delay the pod's first packet.
-		if err := set("net/ipv6/conf/"+s.Interface+"/accept_dad", "0"); err != nil {
+		if err := sysctl.Write("net/ipv6/conf/"+s.Interface+"/accept_dad", "0"); err != nil {
 			return nil, err
 		}
 	}
@@ -251,7 +273,7 @@ func inside(s Spec) (net.HardwareAddr, error) {
 func (h *Host) outside(s Spec, podMAC net.HardwareAddr) error {
 	// A router advertisement of a pod must never configure the host, whether or not Korat uses IPv6.
 	for file, value := range map[string]string{"accept_ra": "0", "accept_dad": "0"} {
-		err := set("net/ipv6/conf/"+s.HostInterface+"/"+file, value)
+		err := sysctl.Write("net/ipv6/conf/"+s.HostInterface+"/"+file, value)
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6 has no such file
 			return err
 		}
@@ -276,12 +298,4 @@ func has6(addrs []netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// set writes a sysctl of the current network namespace.
-func set(name, value string) error {
-	if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
-		return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
-	}
-	return nil
 }

@@ -222,16 +222,16 @@ func (r *Reconciler) set(iface string, params []parameter) error {
 
 func (r *Reconciler) setOne(iface string, p parameter) error {
 	path := filepath.Join(r.root, strings.Replace(p.path, "IFACE", iface, 1))
-	have, err := os.ReadFile(path)
+	have, err := read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return r.whyAbsent(iface, p)
 	case err != nil:
 		return err
-	case strings.TrimSpace(string(have)) == p.value:
+	case have == p.value:
 		return nil
 	}
-	err = os.WriteFile(path, []byte(p.value), 0o644)
+	err = write(path, p.value)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.whyAbsent(iface, p)
 	}
