@@ -16,12 +16,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/gobgp"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/kernel/route"
 )
 
 // speakerEnv makes the test binary a speaker that obeys its standard input: a
@@ -57,6 +59,7 @@ type request struct {
 	Routes             *bgp.Routes
 	Sessions           bool
 	Profile            string // begins to profile the processor to FILE.cpu, or ends it and profiles the heap to FILE.heap
+	Kernel             bool   // what is learned goes into the kernel from now on, instead of being told
 	Close              bool
 }
 
@@ -81,7 +84,12 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	var kernel atomic.Pointer[route.Reconciler]
 	go s.Learned(ctx, func(l []bgp.Learned, synced bool) {
+		if k := kernel.Load(); k != nil {
+			intoKernel(ctx, k, l)
+			return
+		}
 		if err := say(reply{Learned: l, Synced: synced, News: true}); err != nil {
 			cancel()
 		}
@@ -108,6 +116,10 @@ func speak(restarted bool, in io.Reader, out io.Writer) error {
 			answer.Routes, err = s.Routes(ctx, *r.Routes)
 		case r.Sessions:
 			answer.Sessions, err = s.Sessions(ctx)
+		case r.Kernel:
+			var k *route.Reconciler
+			k, err = route.New()
+			kernel.Store(k)
 		case r.Profile != "":
 			profiling, err = profile(r.Profile, profiling)
 		case r.Close:
