@@ -13,7 +13,7 @@ import (
 
 // However a connection cuts a message into pieces, it arrives as it was sent.
 func TestCallsAndAnswersArriveAsTheyAre(t *testing.T) {
-	for _, config := range []string{"", "{}", strings.Repeat("x", 100), strings.Repeat("y", 3980), strings.Repeat("z", 1<<16)} {
+	for _, config := range []string{"", "{}", strings.Repeat("x", 100), strings.Repeat("y", 3980), strings.Repeat("z", 3*4096)} {
 		sent := wire.Call{
 			Command: wire.Add, ContainerID: "c1", Netns: "/run/netns/x", IfName: "eth0", Args: "K8S_POD_NAME=web", Path: "/opt/cni/bin",
 			NetnsOverride: "1", Config: []byte(config), Assigned: []byte(config),
