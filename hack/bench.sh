@@ -28,7 +28,7 @@ echo "from the API server's answer to a write of a policy until a packet meets i
 go test -run '^$' -bench Write -benchtime 200x -timeout 20m ./e2e/suite | grep -E '^Benchmark'
 
 echo
-echo "BGP beside BIRD and FRR: a node among 1,000 (limits: 1.2 s, 120 MB), 100,000 routes of one neighbour (twice BIRD's time),"
+echo "BGP into the kernel, beside BIRD and FRR: a node among 1,000 (limits: 1.2 s, 120 MB), 100,000 routes of one neighbour (twice BIRD's time),"
 echo "a reflector with 300 clients of 10 routes (3 times BIRD's time, 150 MB)"
 hack/gobgp.sh
 go test -modfile=bin/src/korat.mod -run '^$' -bench 'Mesh|Learn|Reflector' -benchtime 1x ./bgp/gobgp | grep -E '^Benchmark'
