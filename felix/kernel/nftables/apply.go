@@ -231,21 +231,25 @@ func (t *Table) lost() {
 }
 
 // Uninstall removes the table with everything in it. What is wanted stays wanted:
-// the next Apply would make it again.
+// the next Apply would make it again. The rules go first: while the kernel takes a
+// table away, packets still meet the rules of its hooks, and maps that are empty.
 func (t *Table) Uninstall(context.Context) error {
-	var m nlsock.Messages
-	t.delTable(&m)
-	t.stats.Transactions++
-	t.stats.Messages++
-	refusals, err := t.conn.Commit(subsystem, 0, m.Bytes())
-	for _, r := range refusals {
-		if !errors.Is(r.Err, unix.ENOENT) {
-			err = r.Err
-		}
-	}
+	var rules, table nlsock.Messages
+	t.flushTable(&rules)
+	t.delTable(&table)
 	t.known = false
-	if err != nil {
-		return fmt.Errorf("remove table %s: %w", t.name, err)
+	for _, m := range []*nlsock.Messages{&rules, &table} {
+		t.stats.Transactions++
+		t.stats.Messages++
+		refusals, err := t.conn.Commit(subsystem, 0, m.Bytes())
+		for _, r := range refusals {
+			if !errors.Is(r.Err, unix.ENOENT) {
+				err = r.Err
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("remove table %s: %w", t.name, err)
+		}
 	}
 	return nil
 }

@@ -41,6 +41,9 @@ func (t *Table) newTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_NEWTABLE,
 
 func (t *Table) delTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_DELTABLE, 0) }
 
+// flushTable removes the rules of all chains.
+func (t *Table) flushTable(m *nlsock.Messages) { t.begin(m, unix.NFT_MSG_DELRULE, 0) }
+
 // newChain makes a chain, or sets the policy of one that is there.
 func (t *Table) newChain(m *nlsock.Messages, name string, h Hook) {
 	r := t.begin(m, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE).String(unix.NFTA_CHAIN_NAME, name)

@@ -2,6 +2,7 @@ package nftables_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -136,5 +137,33 @@ func TestNoPacketMeetsHalfAChange(t *testing.T) {
 				t.Errorf("%d packets came, %d were dropped", s.came.Load(), s.dropped.Load())
 			}
 		})
+	}
+}
+
+// TestNoPacketIsHeldUpByARemoval: what the table accepts goes on while it is removed,
+// however much there is to remove.
+func TestNoPacketIsHeldUpByARemoval(t *testing.T) {
+	n := kerneltest.New(t)
+	table := open(t, n)
+	output := nftables.Hook{Type: nftables.Filter, Number: nftables.Output}
+	table.WantSet(nftables.Set{Name: "hosts", Key: v4})
+	table.SetMembers("hosts", addrs("127.0.0.1")...)
+	table.WantMap(nftables.Map{Name: "to", Key: name})
+	table.WantVerdict("to", nftables.Interface("lo"), nftables.Goto("of0"))
+	table.WantChain(nftables.Chain{Name: "output", Base: &output, Rules: []nftables.Rule{dispatch("to"), always(expr.VerdictDrop, "")}})
+	for i := range 3000 {
+		table.WantChain(chain(fmt.Sprint("of", i), from("hosts", expr.VerdictAccept, "")))
+	}
+	s := newStream(t, n)
+	for range 10 {
+		mustApply(t, table)
+		s.await(t, 20)
+		if err := table.Uninstall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.await(t, 20)
+	}
+	if dropped := s.dropped.Load(); dropped > 0 {
+		t.Errorf("%d of %d packets were dropped", dropped, s.sent.Load())
 	}
 }
