@@ -189,6 +189,39 @@ type NodeEncryption struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	PortIPv6 int32 `json:"portIPv6,omitempty"`
+
+	// Rotation renews keys by the clock, without loss.
+	// +optional
+	Rotation KeyRotation `json:"rotation,omitzero"`
+}
+
+// KeyRotation says how often keys of WireGuard are renewed. A node has two then, which
+// take turns, each at an interface and ports of its own: while packets go by one, the
+// other is renewed, and other nodes hear of it.
+type KeyRotation struct {
+	// Period of a turn, by the clock: a key lives for two of them. It has to be the
+	// same on all nodes, and their clocks may differ by a quarter of it. 10m to 8760h,
+	// or 0s: keys stay as they are, and a node has one. Default 0s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$`
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule=`self == duration('0s') || (self >= duration('10m') && self <= duration('8760h'))`,message="expected 0s or 10m to 8760h"
+	Period *metav1.Duration `json:"period,omitempty"`
+
+	// PortIPv4 is the UDP port for the second key in IPv4. Default 51822.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	PortIPv4 int32 `json:"portIPv4,omitempty"`
+
+	// PortIPv6 is the one in IPv6. Default 51823.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	PortIPv6 int32 `json:"portIPv6,omitempty"`
 }
 
 // EncryptionMode says which packets travel encrypted.

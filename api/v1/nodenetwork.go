@@ -281,7 +281,8 @@ type TunnelStatus struct {
 // WireGuardStatus is a node's end of a WireGuard tunnel.
 type WireGuardStatus struct {
 	// Interface is its name on the node: wg4-korat or wg6-korat, after the family
-	// of the packets inside and around.
+	// of the packets inside and around, and where keys are renewed by the clock
+	// wg4-korat-odd and wg6-korat-odd as well.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=15
@@ -298,6 +299,10 @@ type WireGuardStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
+
+	// KeySince is when the key was made.
+	// +optional
+	KeySince *metav1.Time `json:"keySince,omitempty"`
 }
 
 // NodePoolStatus is a pool on one node.

@@ -16,29 +16,47 @@ import (
 // A node takes encrypted packets if its agent has announced a key. This node sends
 // them so where a pool requires it, and where it is preferred once it has announced
 // its own key: the others have heard of both by then.
+//
+// Of two ends that another node has packets take the one whose turn it is, unless it
+// is the other alone that is proved to be reached.
 type encryption struct {
 	ways  encryptionWays
 	keyed bool // something here asks for encryption
 	own   map[desired.TunnelKind]desired.Key
+	turn  *event.Turn
 
-	keys      map[desired.EncryptedEnd]map[string]struct{}           // who announces an end, this node too
-	reached   map[string]map[desired.TunnelKind]desired.EncryptedEnd // what of other nodes is in encrypted
-	unsure    map[string]struct{}                                    // other nodes to look at again
+	keys      map[desired.EncryptedEnd]map[string]struct{} // who announces an end, this node too
+	reached   map[string]map[desired.TunnelKind]reached    // what of other nodes is in encrypted
+	unsure    map[string]struct{}                          // other nodes to look at again
 	encrypted said[desired.EncryptedEnd, desired.EncryptedPeer]
 	rules     said[desired.Rule, struct{}]
 }
 
-// encryptionWays is what the settings say.
-type encryptionWays struct {
-	mode         event.Encryption
-	port4, port6 uint16
+// reached is another node's end that this one knows.
+type reached struct {
+	desired.EncryptedEnd
+	idle bool // packets take another
 }
 
-func (w encryptionWays) port(kind desired.TunnelKind) uint16 {
-	if kind.Is6() {
-		return w.port6
-	}
-	return w.port4
+// encryptionWays is what the settings say.
+type encryptionWays struct {
+	mode    event.Encryption
+	rotates bool // there are second ends
+	port    [desired.WireGuard6Odd + 1]uint16
+}
+
+func newEncryptionWays() (w encryptionWays) {
+	w.port[desired.WireGuard4], w.port[desired.WireGuard6] = desired.WireGuardPort4, desired.WireGuardPort6
+	w.port[desired.WireGuard4Odd], w.port[desired.WireGuard6Odd] = desired.WireGuardPort4Odd, desired.WireGuardPort6Odd
+	return w
+}
+
+func (w *encryptionWays) override(c event.EncryptionConfiguration) {
+	override(&w.mode, c.Mode)
+	override(&w.port[desired.WireGuard4], c.Port4)
+	override(&w.port[desired.WireGuard6], c.Port6)
+	override(&w.port[desired.WireGuard4Odd], c.Odd4)
+	override(&w.port[desired.WireGuard6Odd], c.Odd6)
 }
 
 // closes reports whether packets to and from the pods of p never travel in clear. A
@@ -51,8 +69,9 @@ func (w encryptionWays) closes(p *event.Pool) bool {
 func newEncryption() encryption {
 	return encryption{
 		keys:      map[desired.EncryptedEnd]map[string]struct{}{},
-		reached:   map[string]map[desired.TunnelKind]desired.EncryptedEnd{},
+		reached:   map[string]map[desired.TunnelKind]reached{},
 		unsure:    map[string]struct{}{},
+		turn:      &event.Turn{},
 		encrypted: newSaid[desired.EncryptedEnd](samePeer),
 		rules:     newSaid[desired.Rule](identical[struct{}]),
 	}
@@ -87,28 +106,62 @@ func endsOf(n *event.NodeNetwork) []event.WireGuardEnd {
 	return n.WireGuard
 }
 
+// followTurn takes over which ends are reached, and whose turn it is.
+func (t *tunnels) followTurn(in *inputs) {
+	for name, was := range in.turns.was {
+		is := in.turns.now[name]
+		if was == nil {
+			was = &event.Turn{}
+		}
+		if is == nil {
+			is = &event.Turn{}
+		}
+		for end := range was.Live {
+			if _, still := is.Live[end]; !still {
+				maps.Copy(t.unsure, t.keys[end])
+			}
+		}
+		for end := range is.Live {
+			if _, before := was.Live[end]; !before {
+				maps.Copy(t.unsure, t.keys[end])
+			}
+		}
+		if t.turn = is; is.Odd != was.Odd {
+			for name := range t.reached {
+				t.unsure[name] = struct{}{}
+			}
+		}
+	}
+}
+
 // sayEncrypted tells of the ends of the nodes that are to be looked at again, and
 // reports whether one is reached now that was not, or the other way round. What goes
 // is settled before what comes: a key may have moved.
 func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 	news := map[desired.EncryptedEnd]*desired.EncryptedPeer{}
-	before := map[string]map[desired.TunnelKind]desired.EncryptedEnd{}
+	before := map[string]map[desired.TunnelKind]reached{}
 	for name := range t.unsure {
 		before[name] = t.reached[name]
 		for _, end := range t.reached[name] {
-			news[end] = nil
+			news[end.EncryptedEnd] = nil
 		}
 		delete(t.reached, name)
 	}
 	for name := range t.unsure {
-		now := map[desired.TunnelKind]desired.EncryptedEnd{}
+		now := map[desired.TunnelKind]reached{}
 		for _, e := range endsOf(in.networks.now[name]) {
 			underlay, ok := t.listens(name, e.EncryptedEnd, in)
 			if _, twice := now[e.Kind]; !ok || twice {
 				continue
 			}
-			now[e.Kind] = e.EncryptedEnd
+			now[e.Kind] = reached{EncryptedEnd: e.EncryptedEnd}
 			news[e.EncryptedEnd] = &desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(underlay, e.Port), Prefixes: t.prefixes(name, underlay)}
+		}
+		for _, second := range []desired.TunnelKind{desired.WireGuard4Odd, desired.WireGuard6Odd} {
+			if idle, two := t.rests(now, second); two {
+				news[idle.EncryptedEnd].Idle, idle.idle = true, true
+				now[idle.Kind] = idle
+			}
 		}
 		if len(now) > 0 {
 			t.reached[name] = now
@@ -126,6 +179,37 @@ func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 	}
 	forget(&t.unsure)
 	return turned
+}
+
+// rests returns which of two ends of a node in the family of second packets do not
+// take now.
+func (t *tunnels) rests(ends map[desired.TunnelKind]reached, second desired.TunnelKind) (idle reached, two bool) {
+	first, _ := desired.TunnelOf(desired.WireGuard, second.Is6())
+	even, one := ends[first]
+	odd, other := ends[second]
+	if !one || !other {
+		return reached{}, false
+	}
+	turn, waits := even, odd
+	if t.turn.Odd {
+		turn, waits = odd, even
+	}
+	_, works := t.turn.Live[turn.EncryptedEnd]
+	if _, better := t.turn.Live[waits.EncryptedEnd]; better && !works {
+		return turn, true
+	}
+	return waits, true
+}
+
+// carrier returns the tunnel that packets of a family to another node take, if they
+// are encrypted.
+func (t *tunnels) carrier(name string, v6 bool) (kind desired.TunnelKind, ok bool) {
+	for kind, end := range t.reached[name] {
+		if kind.Is6() == v6 && !end.idle {
+			return kind, true
+		}
+	}
+	return 0, false
 }
 
 // listens returns the address at which another node takes what is encrypted for
@@ -162,16 +246,16 @@ func (t *tunnels) prefixes(name string, underlay netip.Addr) []netip.Prefix {
 
 // encrypts reports whether this node sends encrypted to another one for a pool.
 func (t *tunnels) encrypts(pool *poolMode, name string, in *inputs) bool {
-	kind, _ := desired.TunnelOf(desired.WireGuard, pool.cidr.Addr().Is6())
-	if _, reached := t.reached[name][kind]; !reached {
+	v6 := pool.cidr.Addr().Is6()
+	if _, reached := t.carrier(name, v6); !reached {
 		return false
 	}
-	return pool.closed || t.announced(kind, in)
+	return pool.closed || t.announced(v6, in)
 }
 
-// announced reports whether others can have heard of this node's own end.
-func (t *tunnels) announced(kind desired.TunnelKind, in *inputs) bool {
-	own := func(e event.WireGuardEnd) bool { return e.Kind == kind }
+// announced reports whether others can have heard of an end of this node's own.
+func (t *tunnels) announced(v6 bool, in *inputs) bool {
+	own := func(e event.WireGuardEnd) bool { return e.Kind.Is6() == v6 }
 	return slices.ContainsFunc(endsOf(in.networks.now[t.node]), own)
 }
 
@@ -182,7 +266,7 @@ func (t *tunnels) sayRules(in *inputs) {
 	for i := range t.pools {
 		pool := &t.pools[i]
 		kind, _ := desired.TunnelOf(desired.WireGuard, pool.cidr.Addr().Is6())
-		if t.uses(kind) && (pool.closed || t.encryption.ways.mode != event.Disabled && t.announced(kind, in)) {
+		if t.uses(kind) && (pool.closed || t.encryption.ways.mode != event.Disabled && t.announced(kind.Is6(), in)) {
 			wanted[desired.Rule{Priority: desired.ToNodesRule, From: pool.cidr, Table: desired.ToNodesTable}] = struct{}{}
 		}
 	}
@@ -208,7 +292,7 @@ func (t *tunnels) encryptedRoute(pool *poolMode, p netip.Prefix, in *inputs, blo
 	through := owned && t.encrypts(pool, owner, in)
 	switch {
 	case through && block == p:
-		kind, _ := desired.TunnelOf(desired.WireGuard, p.Addr().Is6())
+		kind, _ := t.carrier(owner, p.Addr().Is6())
 		return &desired.Route{Prefix: p, Kind: desired.Tunneled, Interface: kind.Device()}, true
 	case through:
 		return nil, true // nobody else speaks for a part of it
@@ -219,5 +303,5 @@ func (t *tunnels) encryptedRoute(pool *poolMode, p netip.Prefix, in *inputs, blo
 }
 
 func samePeer(a, b *desired.EncryptedPeer) bool {
-	return a.Endpoint == b.Endpoint && slices.Equal(a.Prefixes, b.Prefixes)
+	return a.Endpoint == b.Endpoint && a.Idle == b.Idle && slices.Equal(a.Prefixes, b.Prefixes)
 }

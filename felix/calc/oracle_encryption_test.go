@@ -13,7 +13,8 @@ import (
 // encryption is what is asked for on this node.
 type encryption struct {
 	mode event.Encryption
-	port map[bool]uint16 // by whether it is that of IPv6
+	port map[desired.TunnelKind]uint16
+	two  bool // ends in each family
 }
 
 // closed are the pools that never travel in clear.
@@ -31,16 +32,21 @@ func (o oracle) closes(p *event.Pool) bool {
 	return p.Encrypted || !onlyServices && o.asked().mode == event.Required
 }
 
-func wireGuard(v6 bool) desired.TunnelKind {
+// wireGuard are the kinds of a family, of which the first has the address for all.
+func wireGuard(v6 bool) []desired.TunnelKind {
 	if v6 {
-		return desired.WireGuard6
+		return []desired.TunnelKind{desired.WireGuard6, desired.WireGuard6Odd}
 	}
-	return desired.WireGuard4
+	return []desired.TunnelKind{desired.WireGuard4, desired.WireGuard4Odd}
 }
 
 // device is this node's own end, if it can have one and needs one.
-func (o oracle) device(v6 bool) (d desired.TunnelDevice, ok bool) {
-	self, key := all[*event.Node](o.state)[o.node], all[*event.TunnelKey](o.state)[wireGuard(v6).Device()]
+func (o oracle) device(kind desired.TunnelKind) (d desired.TunnelDevice, ok bool) {
+	v6 := kind.Is6()
+	if kind == wireGuard(v6)[1] && !o.asked().two {
+		return d, false
+	}
+	self, key := all[*event.Node](o.state)[o.node], all[*event.TunnelKey](o.state)[kind.Device()]
 	pooled := false
 	for _, p := range all[*event.Pool](o.state) {
 		pooled = pooled || p.CIDR.Addr().Is6() == v6
@@ -48,18 +54,19 @@ func (o oracle) device(v6 bool) (d desired.TunnelDevice, ok bool) {
 	if self == nil || key == nil || !pooled || !first(self, !v6).IsValid() || o.asked().mode == event.Disabled && len(o.closed()) == 0 {
 		return d, false
 	}
-	return desired.TunnelDevice{Kind: wireGuard(v6), Underlay: first(self, !v6), Key: key.Key, Port: o.asked().port[v6]}, true
+	return desired.TunnelDevice{Kind: kind, Underlay: first(self, !v6), Key: key.Key, Port: o.asked().port[kind]}, true
 }
 
 // listener is the end of another node, as far as it is of use.
-func (o oracle) listener(name string, v6 bool) (end event.WireGuardEnd, ok bool) {
-	own, can := o.device(v6)
+func (o oracle) listener(name string, kind desired.TunnelKind) (end event.WireGuardEnd, ok bool) {
+	v6 := kind.Is6()
+	own, can := o.device(kind)
 	n, network := all[*event.Node](o.state)[name], all[*event.NodeNetwork](o.state)[name]
 	if !can || n == nil || network == nil || name == o.node || o.nodeAt(first(n, !v6)) != name {
 		return end, false
 	}
 	for _, e := range network.WireGuard {
-		if e.Kind == wireGuard(v6) && e.Key != own.Key && o.speaksFor(e.EncryptedEnd, name) {
+		if e.Kind == kind && e.Key != own.Key && o.speaksFor(e.EncryptedEnd, name) {
 			return e, true
 		}
 	}
@@ -80,7 +87,7 @@ func (o oracle) speaksFor(end desired.EncryptedEnd, name string) bool {
 // encrypts reports whether packets of pool p to node name are encrypted.
 func (o oracle) encrypts(p *event.Pool, name string) bool {
 	v6 := p.CIDR.Addr().Is6()
-	if _, listens := o.listener(name, v6); !listens {
+	if _, listens := o.through(name, v6); !listens {
 		return false
 	}
 	return o.keyAnnounced(v6) || o.closes(p)
@@ -88,7 +95,29 @@ func (o oracle) encrypts(p *event.Pool, name string) bool {
 
 func (o oracle) keyAnnounced(v6 bool) bool {
 	self := all[*event.NodeNetwork](o.state)[o.node]
-	return self != nil && slices.ContainsFunc(self.WireGuard, func(e event.WireGuardEnd) bool { return e.Kind == wireGuard(v6) })
+	return self != nil && slices.ContainsFunc(self.WireGuard, func(e event.WireGuardEnd) bool { return e.Kind.Is6() == v6 })
+}
+
+// through is the end of another node that packets take: of two that whose turn it is,
+// but where only the other is known to work.
+func (o oracle) through(name string, v6 bool) (kind desired.TunnelKind, listens bool) {
+	turn := &event.Turn{}
+	for _, t := range all[*event.Turn](o.state) {
+		turn = t
+	}
+	kinds := slices.Clone(wireGuard(v6))
+	if turn.Odd {
+		slices.Reverse(kinds)
+	}
+	for _, works := range []bool{true, false} {
+		for _, kind := range kinds {
+			e, ok := o.listener(name, kind)
+			if _, lives := turn.Live[e.EncryptedEnd]; ok && (lives || !works) {
+				return kind, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // rules are those for packets of pools to nodes.
@@ -96,7 +125,7 @@ func (o oracle) rules() map[desired.Rule]struct{} {
 	rules := map[desired.Rule]struct{}{}
 	for _, p := range all[*event.Pool](o.state) {
 		v6 := p.CIDR.Addr().Is6()
-		if _, can := o.device(v6); can && (o.closes(p) || o.asked().mode != event.Disabled && o.keyAnnounced(v6)) {
+		if _, can := o.device(wireGuard(v6)[0]); can && (o.closes(p) || o.asked().mode != event.Disabled && o.keyAnnounced(v6)) {
 			rules[desired.Rule{Priority: 11210, From: p.CIDR, Table: 11210}] = struct{}{}
 		}
 	}
@@ -106,9 +135,10 @@ func (o oracle) rules() map[desired.Rule]struct{} {
 // encrypted writes this node's ends, and those of others.
 func (o oracle) encrypted(w *desiredtest.World) {
 	w.Encrypted, w.Rules = map[desired.EncryptedEnd]desired.EncryptedPeer{}, o.rules()
-	for _, v6 := range []bool{false, true} {
-		if d, ok := o.device(v6); ok {
-			if a := all[*event.TunnelAddress](o.state)[d.Kind.Device()]; a != nil {
+	for _, kind := range slices.Concat(wireGuard(false), wireGuard(true)) {
+		v6 := kind.Is6()
+		if d, ok := o.device(kind); ok {
+			if a := all[*event.TunnelAddress](o.state)[wireGuard(v6)[0].Device()]; a != nil {
 				d.Addr = a.Addr
 			}
 			d.MTU = max(0, o.uplink(v6)-d.Kind.Overhead())
@@ -116,12 +146,13 @@ func (o oracle) encrypted(w *desiredtest.World) {
 			w.MTU.Overhead = max(w.MTU.Overhead, d.Kind.Overhead())
 		}
 		for name, n := range all[*event.Node](o.state) {
-			e, ok := o.listener(name, v6)
+			e, ok := o.listener(name, kind)
 			if !ok {
 				continue
 			}
 			at := first(n, !v6)
-			peer := desired.EncryptedPeer{Endpoint: netip.AddrPortFrom(at, e.Port), Prefixes: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}}
+			used, _ := o.through(name, v6)
+			peer := desired.EncryptedPeer{Idle: used != kind, Endpoint: netip.AddrPortFrom(at, e.Port), Prefixes: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}}
 			for _, b := range o.blocks() {
 				if b.Owner.Node == name && b.CIDR.Addr().Is6() == v6 {
 					peer.Prefixes = append(peer.Prefixes, b.CIDR)
@@ -149,7 +180,8 @@ func (o oracle) encryptedRoute(p netip.Prefix) (r *desired.Route, decided bool) 
 	encrypted := owner != "" && o.encrypts(pool, owner)
 	switch {
 	case encrypted && p == block:
-		return &desired.Route{Prefix: p, Kind: desired.Tunneled, Interface: wireGuard(p.Addr().Is6()).Device()}, true
+		kind, _ := o.through(owner, p.Addr().Is6())
+		return &desired.Route{Prefix: p, Kind: desired.Tunneled, Interface: kind.Device()}, true
 	case encrypted:
 		return nil, true
 	case o.closes(pool) && (p == block || p == pool.CIDR):

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/desired/desiredtest"
@@ -30,6 +31,7 @@ func (o oracle) settings(w *desiredtest.World) {
 	s.DropRecords = strongest(mine, s.DropRecords, func(c *event.NodeConfiguration) *bool { return c.DropRecords })
 	s.ClampMSS = strongest(mine, s.ClampMSS, func(c *event.NodeConfiguration) *bool { return c.ClampMSS })
 	s.PodTunnels = strongest(mine, s.PodTunnels, func(c *event.NodeConfiguration) *bool { return c.PodTunnels })
+	s.KeyRotation = strongest(mine, s.KeyRotation, func(c *event.NodeConfiguration) *time.Duration { return c.Encryption.Rotation })
 	s.NodeCondition = strongest(mine, s.NodeCondition, func(c *event.NodeConfiguration) *bool { return c.NodeCondition })
 	s.TunnelSources = strongest(mine, s.TunnelSources, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.TunnelSources })
 	s.TunnelOffload = strongest(mine, s.TunnelOffload, func(c *event.NodeConfiguration) *desired.TunnelOffload { return c.TunnelOffload })
@@ -59,10 +61,13 @@ func (o oracle) asked() encryption {
 	mine := o.configurations()
 	return encryption{
 		mode: strongest(mine, event.Disabled, func(c *event.NodeConfiguration) *event.Encryption { return c.Encryption.Mode }),
-		port: map[bool]uint16{
-			false: strongest(mine, 51820, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port4 }),
-			true:  strongest(mine, 51821, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port6 }),
+		port: map[desired.TunnelKind]uint16{
+			desired.WireGuard4:    strongest(mine, 51820, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port4 }),
+			desired.WireGuard6:    strongest(mine, 51821, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port6 }),
+			desired.WireGuard4Odd: strongest(mine, 51822, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Odd4 }),
+			desired.WireGuard6Odd: strongest(mine, 51823, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Odd6 }),
 		},
+		two: strongest(mine, 0, func(c *event.NodeConfiguration) *time.Duration { return c.Encryption.Rotation }) > 0,
 	}
 }
 

@@ -3,6 +3,7 @@ package calc_test
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
@@ -31,24 +32,32 @@ func (d dice) encryption() event.EncryptionConfiguration {
 	return event.EncryptionConfiguration{
 		Mode:  sometimes(d, pick(d, event.Disabled, event.Preferred, event.Required)),
 		Port4: sometimes(d, pick[uint16](d, 51820, 4500)), Port6: sometimes(d, pick[uint16](d, 51821, 4500)),
+		Rotation: sometimes(d, pick(d, 0, time.Hour, time.Hour)), Odd4: sometimes(d, pick[uint16](d, 51822, 4502)),
 	}
 }
 
 // ends of WireGuard: now and then two nodes have the same key.
 func (d dice) ends() (ends []event.WireGuardEnd) {
-	for range d.IntN(3) {
+	for range d.IntN(4) {
 		ends = append(ends, event.WireGuardEnd{EncryptedEnd: d.end(), Port: pick[uint16](d, 51820, 4500)})
 	}
 	return ends
 }
 
 func (d dice) end() desired.EncryptedEnd {
-	return desired.EncryptedEnd{Kind: pick(d, desired.WireGuard4, desired.WireGuard4, desired.WireGuard6), Key: desired.Key{byte(1 + d.IntN(4))}}
+	return desired.EncryptedEnd{Kind: pick(d, desired.WireGuard4, desired.WireGuard4, desired.WireGuard6, desired.WireGuard4Odd, desired.WireGuard6Odd), Key: desired.Key{byte(1 + d.IntN(4))}}
 }
 
 // reach is mostly on the link, as far as the kernel is concerned. In between this
 // node gets an address inside of a tunnel, or a key.
 func (d dice) reach() (string, event.Value) {
+	if d.chance(10) {
+		turn := &event.Turn{Odd: d.chance(50), Live: map[desired.EncryptedEnd]struct{}{}}
+		for range d.IntN(6) {
+			turn.Live[d.end()] = struct{}{}
+		}
+		return "", turn
+	}
 	if d.chance(20) {
 		k := &event.TunnelKey{EncryptedEnd: d.end()}
 		return k.Kind.Device(), k

@@ -44,7 +44,7 @@ func (s *settings) drain(in *inputs) {
 		return
 	}
 	now, inside := desired.DefaultSettings(), inside{}
-	encryption := encryptionWays{port4: desired.WireGuardPort4, port6: desired.WireGuardPort6}
+	encryption := newEncryptionWays()
 	for _, c := range s.mine(in) { // whole, because there are few and people edit them
 		override(&now.Backend, c.Backend)
 		override(&now.Flavour, c.Flavour)
@@ -68,13 +68,13 @@ func (s *settings) drain(in *inputs) {
 		}
 		override(&inside.nodes, c.Masquerade.InsideNodes)
 		override(&inside.nets, c.Masquerade.InsideNets)
-		override(&encryption.mode, c.Encryption.Mode)
-		override(&encryption.port4, c.Encryption.Port4)
-		override(&encryption.port6, c.Encryption.Port6)
+		encryption.override(c.Encryption)
+		override(&now.KeyRotation, c.Encryption.Rotation)
 	}
 	if cluster := in.bgp.now["default"]; cluster != nil {
 		now.RouteTable, now.RouteMetric = cmp.Or(cluster.RouteTable, desired.MainTable), cluster.RouteMetric
 	}
+	encryption.rotates = now.KeyRotation > 0
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
 	was := s.said.last

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -57,8 +58,8 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		Masquerade:  desired.Masquerade{To4: to4, To6: to6, Ports: ir.PortRange{First: 3, Last: 4}},
 		Loops:       policy.Pass, MTU: 1400, DropRecords: false,
 		ClampMSS: true, PodTunnels: true, TunnelSources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
-		TunnelOffload: desired.OffloadOff,
-		RouteTable:    200, RouteMetric: 50,
+		TunnelOffload: desired.OffloadOff, KeyRotation: time.Hour,
+		RouteTable: 200, RouteMetric: 50,
 	}
 	defaults := reflect.ValueOf(desired.DefaultSettings())
 	for i := range defaults.NumField() {
@@ -70,7 +71,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.Backend, c.Flavour, c.Marks, c.PodToHost, c.Invalid, c.Recheck = &want.Backend, &want.Flavour, &want.Marks, &want.PodToHost, &want.Invalid, &want.Recheck
 		c.FailsafeIn, c.FailsafeOut, c.Loops, c.DropRecords, c.MTU = &want.FailsafeIn, &want.FailsafeOut, &want.Loops, &want.DropRecords, &want.MTU
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
-		c.NodeCondition = &want.NodeCondition
+		c.NodeCondition, c.Encryption.Rotation = &want.NodeCondition, &want.KeyRotation
 		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
 		c.TunnelOffload = &want.TunnelOffload
 	}), event.Set("default", &event.BGP{RouteTable: want.RouteTable, RouteMetric: want.RouteMetric}))

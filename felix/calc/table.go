@@ -1,6 +1,7 @@
 package calc
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 
@@ -104,6 +105,7 @@ type inputs struct {
 	reach       table[event.Reach]         // by the address's text
 	tunnelAddrs table[event.TunnelAddress] // by interface
 	tunnelKeys  table[event.TunnelKey]     // by interface
+	turns       table[event.Turn]
 
 	secrets        table[event.Secret]
 	filters        table[event.Filter]
@@ -162,6 +164,7 @@ func newInputs() inputs {
 		reach:          newTable(identical[event.Reach]),
 		tunnelAddrs:    newTable(identical[event.TunnelAddress]),
 		tunnelKeys:     newTable(identical[event.TunnelKey]),
+		turns:          newTable(func(a, b *event.Turn) bool { return a.Odd == b.Odd && maps.Equal(a.Live, b.Live) }),
 		// People edit these.
 		secrets:        newTable(func(a, b *event.Secret) bool { return reflect.DeepEqual(a, b) }),
 		filters:        newTable(func(a, b *event.Filter) bool { return reflect.DeepEqual(a, b) }),
@@ -226,6 +229,8 @@ func (in *inputs) put(ev event.Event) {
 		in.tunnelAddrs.put(ev)
 	case event.TunnelKeyKind:
 		in.tunnelKeys.put(ev)
+	case event.TurnKind:
+		in.turns.put(ev)
 	case event.SecretKind:
 		in.secrets.put(ev)
 	case event.FilterKind:
@@ -245,13 +250,13 @@ type marks interface {
 }
 
 // tables lists all tables for what is done to every one, whatever its type.
-func (in *inputs) tables() [26]marks {
+func (in *inputs) tables() [27]marks {
 	return [...]marks{
 		&in.pods, &in.namespaces, &in.policies, &in.pools, &in.blocks, &in.nodes,
 		&in.networks, &in.peers, &in.bgp, &in.endpoints, &in.learned,
 		&in.tiers, &in.networkSets, &in.accounts, &in.slices, &in.services, &in.hosts,
 		&in.configurations, &in.interfaces, &in.proxies,
-		&in.reach, &in.tunnelAddrs, &in.tunnelKeys, &in.secrets, &in.filters, &in.advertisements,
+		&in.reach, &in.tunnelAddrs, &in.tunnelKeys, &in.turns, &in.secrets, &in.filters, &in.advertisements,
 	}
 }
 

@@ -110,7 +110,7 @@ func (t *tunnels) sayPeers(addrs map[netip.Addr]struct{}) {
 
 // uses reports whether packets of a pool may come or go through kind.
 func (t *tunnels) uses(kind desired.TunnelKind) bool {
-	if k, can := t.kindOf(kind.Encapsulation(), kind.Is6()); !can || k != kind {
+	if _, can := t.kindOf(kind.Encapsulation(), kind.Is6()); !can || kind.Odd() && !t.encryption.ways.rotates {
 		return false
 	}
 	if kind.Encapsulation() == desired.WireGuard {
@@ -155,13 +155,14 @@ func (t *tunnels) sayDevices(in *inputs) {
 		case desired.VXLAN:
 			d.MAC = kind.MACOf(t.node)
 		case desired.WireGuard:
-			d.Key, d.Port = t.own[kind], t.encryption.ways.port(kind)
+			d.Key, d.Port = t.own[kind], t.encryption.ways.port[kind]
 		}
 		if around > 0 {
 			d.MTU = around - kind.Overhead()
 		}
-		if a := in.tunnelAddrs.now[kind.Device()]; a != nil {
-			d.Addr = a.Addr
+		first, _ := desired.TunnelOf(kind.Encapsulation(), kind.Is6())
+		if a := in.tunnelAddrs.now[first.Device()]; a != nil {
+			d.Addr = a.Addr // the same in both ends of WireGuard: what is under way does not see which
 		}
 		t.devices.say(kind, &d)
 		mtu.Overhead = max(mtu.Overhead, kind.Overhead())

@@ -66,6 +66,7 @@ func (t *tunnels) drain(in *inputs, settings *settings, blocks *blocks, speaker 
 			touched[a] = struct{}{}
 		}
 	}
+	t.followTurn(in)
 	turned := t.sayEncrypted(in)
 	if !whole && !turned && len(touched)+len(in.tunnelAddrs.was) == 0 {
 		return

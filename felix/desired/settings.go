@@ -3,6 +3,7 @@ package desired
 import (
 	"net/netip"
 	"reflect"
+	"time"
 
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
@@ -95,6 +96,9 @@ type Settings struct {
 	// TunnelSources may put packets into the node's tunnels, beside NodesSet.
 	TunnelSources []netip.Prefix
 	TunnelOffload TunnelOffload
+	// KeyRotation is how often the keys of WireGuard change turns, of which then one
+	// is renewed; 0: never.
+	KeyRotation time.Duration
 	// NodeCondition: the Node's condition NetworkUnavailable is the agent's to write.
 	NodeCondition bool
 	// RouteTable is the kernel's table that all of our routes but default routes are

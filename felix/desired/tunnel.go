@@ -47,17 +47,20 @@ const (
 // and around it is of one family.
 type TunnelKind uint8
 
-// The kinds.
+// The kinds. Where keys are renewed by the clock a node has two ends of WireGuard in
+// each family, with a key each, and receives through both at any time.
 const (
 	VXLAN4 TunnelKind = iota
 	VXLAN6
 	IPIP4
 	WireGuard4
 	WireGuard6
+	WireGuard4Odd
+	WireGuard6Odd
 )
 
 // TunnelKinds are all kinds.
-var TunnelKinds = [...]TunnelKind{VXLAN4, VXLAN6, IPIP4, WireGuard4, WireGuard6}
+var TunnelKinds = [...]TunnelKind{VXLAN4, VXLAN6, IPIP4, WireGuard4, WireGuard6, WireGuard4Odd, WireGuard6Odd}
 
 // tunnelKinds says what is to be known of each kind. The names do not begin with
 // InterfacePrefix: what comes through is not a pod's.
@@ -73,9 +76,13 @@ var tunnelKinds = [...]struct {
 	// The header, the counter and the tag of WireGuard (32) inside of UDP and IP.
 	WireGuard4: {"wg4-korat", WireGuard, false, 60},
 	WireGuard6: {"wg6-korat", WireGuard, true, 80},
+	// One name begins with the other, for rules that match both.
+	WireGuard4Odd: {"wg4-korat-odd", WireGuard, false, 60},
+	WireGuard6Odd: {"wg6-korat-odd", WireGuard, true, 80},
 }
 
-// TunnelOf returns the kind of tunnel for packets of a family. There is no IPIP6.
+// TunnelOf returns the kind of tunnel for packets of a family: of WireGuard the one
+// that a node has first. There is no IPIP6.
 func TunnelOf(e Encapsulation, v6 bool) (TunnelKind, bool) {
 	for _, k := range TunnelKinds {
 		if tunnelKinds[k].e == e && tunnelKinds[k].v6 == v6 {
@@ -106,6 +113,9 @@ func (k TunnelKind) Encapsulation() Encapsulation { return tunnelKinds[k].e }
 
 // Is6 reports whether k is of IPv6, inside and outside.
 func (k TunnelKind) Is6() bool { return tunnelKinds[k].v6 }
+
+// Odd reports whether k is the second end of WireGuard that a node has in a family.
+func (k TunnelKind) Odd() bool { return k == WireGuard4Odd || k == WireGuard6Odd }
 
 // Overhead returns how many bytes k adds to a packet.
 func (k TunnelKind) Overhead() int { return tunnelKinds[k].overhead }

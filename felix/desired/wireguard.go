@@ -26,8 +26,7 @@ func ParseKey(text string) (k Key, err error) {
 	return Key(raw), nil
 }
 
-// EncryptedEnd identifies another node's end of a WireGuard tunnel. While a node
-// changes its key it has two.
+// EncryptedEnd identifies another node's end of a WireGuard tunnel.
 type EncryptedEnd struct {
 	Kind TunnelKind
 	Key  Key
@@ -39,16 +38,20 @@ type EncryptedPeer struct {
 	// Endpoint is where the node listens. ToNodesTable leads its address into the
 	// tunnel.
 	Endpoint netip.AddrPort
+	// Idle: nothing is sent through this end now, its address is led into another.
+	Idle bool
 	// Prefixes are what goes into the tunnel for it, and all that may come out of
 	// the tunnel from it. Sorted, each once, maybe none; never changed.
 	Prefixes []netip.Prefix
 }
 
-// The UDP ports of WireGuard, one for each family around packets, where nothing else
-// is configured.
+// The UDP ports of WireGuard, one for each kind of tunnel, where nothing else is
+// configured.
 const (
-	WireGuardPort4 = 51820
-	WireGuardPort6 = 51821
+	WireGuardPort4 = 51820 + iota
+	WireGuardPort6
+	WireGuardPort4Odd
+	WireGuardPort6Odd
 )
 
 // EncryptedSet has the pools whose packets never travel from node to node in clear.

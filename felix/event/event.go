@@ -6,6 +6,7 @@ package event
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/felix/desired"
@@ -50,6 +51,7 @@ const (
 	FilterKind
 	AdvertisementKind
 	TunnelKeyKind
+	TurnKind
 )
 
 // Key identifies a thing. A later event replaces an earlier one of the same Key.
@@ -232,6 +234,8 @@ const (
 type EncryptionConfiguration struct {
 	Mode         *Encryption
 	Port4, Port6 *uint16 // around packets of IPv4 and of IPv6
+	Rotation     *time.Duration
+	Odd4, Odd6   *uint16 // ports of the second ends
 }
 
 // MasqueradeConfiguration is what a NodeConfiguration says of how pods leave the

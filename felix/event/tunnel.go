@@ -36,6 +36,15 @@ type TunnelAddress struct {
 // its Key is that of the interface.
 type TunnelKey struct{ desired.EncryptedEnd }
 
+// Turn says which of two ends of WireGuard packets for other nodes are to take where
+// nodes have two. There is one, of whatever name.
+type Turn struct {
+	Odd bool
+	// Live are the ends of other nodes that packets reach now, as a handshake with
+	// the keys that are in use has proved.
+	Live map[desired.EncryptedEnd]struct{}
+}
+
 // WireGuardEnd is a node's end of a WireGuard tunnel as the node announces it.
 type WireGuardEnd struct {
 	desired.EncryptedEnd
@@ -45,3 +54,4 @@ type WireGuardEnd struct {
 func (*Reach) kind() Kind         { return ReachKind }
 func (*TunnelAddress) kind() Kind { return TunnelAddressKind }
 func (*TunnelKey) kind() Kind     { return TunnelKeyKind }
+func (*Turn) kind() Kind          { return TurnKind }

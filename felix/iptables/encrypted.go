@@ -24,12 +24,13 @@ func (s style) clearOut() (rules []rule, chains []chain) {
 	return s.clear("dst", "src", "-o", policy.Egress)
 }
 
-// inClear matches what does not leave by the node's tunnel that encrypts, "" where it
-// has none.
+// inClear matches what does not leave by a tunnel of the node that encrypts, "" where it
+// has none. The names of two begin with that of the first.
 func (s style) inClear() string {
 	for _, d := range s.tunnelEnds {
 		if d.Kind.Encapsulation() == desired.WireGuard {
-			return "! -o " + d.Kind.Device()
+			first, _ := desired.TunnelOf(desired.WireGuard, d.Kind.Is6())
+			return "! -o " + first.Device() + "+"
 		}
 	}
 	return ""

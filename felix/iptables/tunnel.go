@@ -78,12 +78,13 @@ func (s style) carriers(end, target string) (rules []rule) {
 }
 
 // tunnelSources show the node inside of a tunnel under its address there, whatever
-// address its programs use: answers come back through the tunnel then.
+// address its programs use: answers come back through the tunnel then. It is named, as
+// MASQUERADE ends connections that move to another interface, and keys take turns.
 func (s style) tunnelSources() (rules []rule) {
 	for _, d := range s.tunnelEnds {
 		if d.Addr.IsValid() {
-			rules = append(rules, specs(fmt.Sprintf("! -s %s/%d -o %s -m addrtype --src-type LOCAL -j MASQUERADE --random-fully",
-				d.Addr, d.Addr.BitLen(), d.Kind.Device()))...)
+			rules = append(rules, specs(fmt.Sprintf("! -s %s/%d -o %s -m addrtype --src-type LOCAL %s",
+				d.Addr, d.Addr.BitLen(), d.Kind.Device(), s.behind(d.Addr, ir.PortRange{})))...)
 		}
 	}
 	return rules

@@ -85,7 +85,8 @@ func hasLocal(of *expr.Fib) word {
 // chains returns the base chains: nobody but nodes puts packets into a tunnel, no
 // connection is tracked of what carries them, and the node is seen inside under its
 // address inside, whatever address its programs use: answers come back through the
-// tunnel then.
+// tunnel then. That is named, as masquerading ends connections that move to another
+// interface, and keys take turns.
 func (t tunnels) chains(s style) []nftables.Chain {
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress})
 	var in, leave, nat []nftables.Rule
@@ -100,7 +101,7 @@ func (t tunnels) chains(s style) []nftables.Chain {
 		in = append(in, rule(is, toHere(), stranger))
 		leave = append(leave, rule(is, toNodes(f), word{&expr.Notrack{}}))
 		if d.Addr.IsValid() {
-			nat = append(nat, rule(out(d.Kind.Device()), not(d.Addr), fromHere(), translate(f, netip.Addr{}, ir.PortRange{})))
+			nat = append(nat, rule(out(d.Kind.Device()), not(d.Addr), fromHere(), translate(f, d.Addr, ir.PortRange{})))
 		}
 	}
 	return []nftables.Chain{

@@ -43,6 +43,10 @@ func nodeConfiguration(obj any) (string, event.Value) {
 	}
 	v.Encryption = event.EncryptionConfiguration{
 		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),
+		Odd4: said(uint16(s.Encryption.Rotation.PortIPv4)), Odd6: said(uint16(s.Encryption.Rotation.PortIPv6)),
+	}
+	if period := s.Encryption.Rotation.Period; period != nil {
+		v.Encryption.Rotation = &period.Duration
 	}
 	v.Masquerade = event.MasqueradeConfiguration{InsideNodes: meaning(insideNodes, nat.Exclude), InsideNets: nets(nat.ExcludeNets)}
 	if nat.Addresses != nil {
