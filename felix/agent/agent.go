@@ -134,10 +134,12 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer kernel.close()
-	registry.MustRegister(encryptionMetrics{kernel.encrypted})
+	registry.MustRegister(encryptionMetrics{kernel.encrypted, ring})
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients, c.Node), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
+	turns := &rotation{ring: ring, encrypted: kernel.encrypted, tunnels: node.tunnels, post: box.Post, log: c.Log.With("part", "rotation")}
+	turns.begin()
 	others := func() []pathmtu.Peer { return node.tunnels.paths(pathPeers(kernel.reaches)) }
 	if node.paths, err = pathmtu.New(others, kernel.distrust); err != nil {
 		return err
@@ -177,6 +179,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	g.Go(func() error { return cni.Run(ctx) })
 	g.Go(func() error { return kernel.followNodes(ctx) })
 	g.Go(func() error { return node.tunnels.run(ctx) })
+	g.Go(func() error { return turns.run(ctx) })
 	g.Go(func() error { return node.paths.Run(ctx) })
 	g.Go(func() error {
 		return (&upkeep{node: node, cni: cni, host: host, log: c.Log.With("part", "upkeep")}).run(ctx)

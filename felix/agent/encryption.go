@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/desired"
@@ -14,14 +15,12 @@ import (
 	"github.com/koratnet/korat/felix/report"
 )
 
-// tellKeys posts the keys of this node's ends of WireGuard tunnels: the newest of
-// the ring, the same for both families.
+// tellKeys posts the keys of this node's ends of WireGuard tunnels.
 func tellKeys(ring *wireguard.Ring, post func(...event.Event)) {
-	keys := ring.Keys()
 	for _, kind := range desired.TunnelKinds {
 		if kind.Encapsulation() == desired.WireGuard {
-			end := desired.EncryptedEnd{Kind: kind, Key: keys[len(keys)-1]}
-			post(event.Set(kind.Device(), &event.TunnelKey{EncryptedEnd: end}))
+			key, _ := ring.Key(kind)
+			post(event.Set(kind.Device(), &event.TunnelKey{EncryptedEnd: desired.EncryptedEnd{Kind: kind, Key: key}}))
 		}
 	}
 }
@@ -40,7 +39,11 @@ func (t *tunnels) announced(state map[desired.TunnelKind]error) []koratv1.WireGu
 		case !there:
 			return nil
 		case err == nil:
-			out = append(out, koratv1.WireGuardStatus{Interface: kind.Device(), PublicKey: d.Key.String(), Port: int32(d.Port)})
+			s := koratv1.WireGuardStatus{Interface: kind.Device(), PublicKey: d.Key.String(), Port: int32(d.Port)}
+			if key, since := t.ring.Key(kind); key == d.Key {
+				s.KeySince = &metav1.Time{Time: since.Truncate(time.Second)}
+			}
+			out = append(out, s)
 		}
 	}
 	slices.SortFunc(out, func(a, b koratv1.WireGuardStatus) int { return cmp.Compare(a.Interface, b.Interface) })
@@ -78,16 +81,21 @@ func encryption(ways map[string]desired.PoolWays) *report.Encryption {
 var (
 	peersWithKey   = prometheus.NewDesc("korat_wireguard_peers", "Nodes that are sent to encrypted.", []string{"interface", "userspace"}, nil)
 	peerHandshake  = prometheus.NewDesc("korat_wireguard_handshake_age_seconds", "Time since the last handshake with a node; none before the first.", []string{"interface", "public_key"}, nil)
+	keyAge         = prometheus.NewDesc("korat_wireguard_key_age_seconds", "Time since the key of an interface was made.", []string{"interface"}, nil)
 	encryptedBytes = prometheus.NewDesc("korat_wireguard_bytes_total", "Bytes in packets to and from other nodes, encrypted.", []string{"interface", "direction"}, nil)
 )
 
 // encryptionMetrics reads what the tunnels tell when it is asked for.
-type encryptionMetrics struct{ tunnels *wireguard.Reconciler }
+type encryptionMetrics struct {
+	tunnels *wireguard.Reconciler
+	ring    *wireguard.Ring
+}
 
 // Describe implements prometheus.Collector.
 func (encryptionMetrics) Describe(out chan<- *prometheus.Desc) {
 	out <- peersWithKey
 	out <- peerHandshake
+	out <- keyAge
 	out <- encryptedBytes
 }
 
@@ -103,6 +111,8 @@ func (m encryptionMetrics) Collect(out chan<- prometheus.Metric) {
 				out <- prometheus.MustNewConstMetric(peerHandshake, prometheus.GaugeValue, now.Sub(p.Handshake).Seconds(), kind.Device(), key.String())
 			}
 		}
+		_, since := m.ring.Key(kind)
+		out <- prometheus.MustNewConstMetric(keyAge, prometheus.GaugeValue, now.Sub(since).Seconds(), kind.Device())
 		where := "false"
 		if s.Userspace {
 			where = "true"

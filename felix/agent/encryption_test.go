@@ -3,17 +3,25 @@ package agent
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
 	"github.com/koratnet/korat/felix/report"
 )
 
 func TestAKeyIsAnnouncedWhileItsInterfaceWorks(t *testing.T) {
-	key := desired.Key{1}
-	n := &tunnels{wanted: map[desired.TunnelKind]desired.TunnelDevice{
+	ring, err := wireguard.OpenRing(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, since := ring.Key(desired.WireGuard4)
+	n := &tunnels{ring: ring, wanted: map[desired.TunnelKind]desired.TunnelDevice{
 		desired.VXLAN4: {Kind: desired.VXLAN4}, desired.WireGuard4: {Kind: desired.WireGuard4, Key: key, Port: 51820},
 	}}
 	works := map[desired.TunnelKind]error{desired.VXLAN4: nil, desired.WireGuard4: nil}
@@ -27,7 +35,7 @@ func TestAKeyIsAnnouncedWhileItsInterfaceWorks(t *testing.T) {
 	if got := n.announced(map[desired.TunnelKind]error{desired.WireGuard4: errors.New("refused")}); got == nil || len(got) > 0 {
 		t.Errorf("of an interface that does not work: %v", got)
 	}
-	want := []koratv1.WireGuardStatus{{Interface: "wg4-korat", PublicKey: key.String(), Port: 51820}}
+	want := []koratv1.WireGuardStatus{{Interface: "wg4-korat", PublicKey: key.String(), Port: 51820, KeySince: &metav1.Time{Time: since.Truncate(time.Second)}}}
 	if diff := cmp.Diff(want, n.announced(works)); diff != "" {
 		t.Error(diff)
 	}

@@ -29,6 +29,7 @@ type kernel struct {
 	rules       *rule.Reconciler
 	tunnels     *tunnel.Reconciler
 	encrypted   *wireguard.Reconciler
+	ring        *wireguard.Ring
 	reaches     *netmon.Reaches
 	connections *connections
 	bandwidth   *bandwidth.Reconciler
@@ -91,7 +92,7 @@ func newKernel(board *status.Board, encryption wireguard.Config, post func(...ev
 	loop := apply.New(apply.Config{
 		Phases: phases, Planes: backend.New(log.With("part", "backend")), Board: board, Log: log.With("part", "apply"),
 	})
-	k := &kernel{loop: loop, links: links, routes: routes, rules: rules, tunnels: tunnels, encrypted: encrypted, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
+	k := &kernel{loop: loop, links: links, routes: routes, rules: rules, tunnels: tunnels, encrypted: encrypted, ring: encryption.Ring, reaches: reaches, connections: connections, bandwidth: limits, news: news, interfaces: interfaces, log: log.With("part", "netmon")}
 	k.lookForProxy(post)
 	return k, nil
 }

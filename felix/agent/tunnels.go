@@ -13,6 +13,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 	"github.com/koratnet/korat/felix/kernel/tunnel"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
 	"github.com/koratnet/korat/felix/netmon"
 	"github.com/koratnet/korat/ipam"
 	"github.com/koratnet/korat/ipam/assign"
@@ -29,6 +30,7 @@ type tunnels struct {
 	reaches   *netmon.Reaches
 	state     func() map[desired.TunnelKind]error // of those that are wanted, as the kernel has them
 	offloads  func() map[desired.TunnelKind]tunnel.Offload
+	ring      *wireguard.Ring
 	post      func(...event.Event)
 	log       *slog.Logger
 	wake      chan struct{}
@@ -38,6 +40,8 @@ type tunnels struct {
 	labels selector.Labels
 	pools  map[string]*event.Pool
 	wanted map[desired.TunnelKind]desired.TunnelDevice
+	ends   map[desired.EncryptedEnd]desired.EncryptedPeer
+	period time.Duration // of turns of keys; 0: none
 	ways   map[string]desired.PoolWays
 	mtu    desired.MTU
 	pods   int // the MTU that all pods have
@@ -52,9 +56,9 @@ type tunnels struct {
 // an interface that loses its last one loses its routes too.
 func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
 	t := &tunnels{
-		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, offloads: k.tunnels.Offloads, post: post, log: log,
+		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, offloads: k.tunnels.Offloads, ring: k.ring, post: post, log: log,
 		wake: make(chan struct{}, 1), begun: make(chan struct{}), pools: map[string]*event.Pool{},
-		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ways: map[string]desired.PoolWays{},
+		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ends: map[desired.EncryptedEnd]desired.EncryptedPeer{}, ways: map[string]desired.PoolWays{},
 		since: map[string]uint64{}, sends: map[string]desired.Mode{},
 	}
 	for _, kind := range desired.TunnelKinds {
@@ -113,6 +117,10 @@ func (t *tunnels) note(d desired.Delta) {
 		}
 	}
 	fold(t.wanted, d.Tunnels)
+	fold(t.ends, d.EncryptedPeers)
+	if d.Settings != nil {
+		t.period = d.Settings.KeyRotation
+	}
 	fold(t.ways, d.Ways)
 	if d.MTU != nil {
 		t.mtu = *d.MTU
@@ -211,11 +219,13 @@ func (t *tunnels) keep(ctx context.Context, kind desired.TunnelKind) error {
 	return nil
 }
 
+// wants reports whether there is to be an address for kind: a second end of WireGuard has
+// that of the first.
 func (t *tunnels) wants(kind desired.TunnelKind) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, wanted := t.wanted[kind]
-	return wanted
+	return wanted && !kind.Odd()
 }
 
 // leaving reports whether the pool of addrs is being deleted.

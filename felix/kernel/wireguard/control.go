@@ -101,6 +101,9 @@ func request(c wgtypes.Config) []byte {
 	if c.PrivateKey != nil {
 		fmt.Fprintf(&b, "private_key=%x\n", c.PrivateKey[:])
 	}
+	if c.ReplacePeers {
+		b.WriteString("replace_peers=true\n")
+	}
 	if c.ListenPort != nil {
 		fmt.Fprintf(&b, "listen_port=%d\n", *c.ListenPort)
 	}

@@ -93,13 +93,13 @@ func killChurn(t *testing.T, s *site, after time.Duration) {
 
 // flow sends some hundred echo requests while the test goes on, and returns how many
 // were sent and how many were answered.
-func (s *site) flow(t *testing.T, to netip.Addr) (end func() (sent, answered int)) {
+func (s *site) flow(t *testing.T, to netip.Addr, options ...string) (end func() (sent, answered int)) {
 	t.Helper()
 	var out string
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		out, _ = s.Try("ping", "-i", "0.01", "-c", "300", "-W", "5", "-q", to.String()) // fails if something was lost
+		out, _ = s.Try("ping", append(options, "-i", "0.01", "-c", "300", "-W", "5", "-q", to.String())...) // fails if something was lost
 	}()
 	return func() (sent, answered int) {
 		<-done
@@ -110,69 +110,5 @@ func (s *site) flow(t *testing.T, to netip.Addr) (end func() (sent, answered int
 			}
 		}
 		return sent, answered
-	}
-}
-
-// quiet waits until nothing comes out of the tunnel any more.
-func (s *site) quiet(t *testing.T) {
-	t.Helper()
-	var before uint64
-	same := 0
-	kerneltest.Eventually(t, "the tunnel is quiet", func() bool {
-		var now uint64
-		for _, p := range s.status(t).Peers {
-			now += p.Received
-		}
-		if same++; now != before {
-			same = 0
-		}
-		before = now
-		return same > 10
-	})
-}
-
-// TestKeysChangeWithoutLoss: both ends open a second interface with new keys, then
-// each leads its packets there, then the first one goes.
-func TestKeysChangeWithoutLoss(t *testing.T) {
-	wire, all := joined(t, desired.WireGuard4, 2)
-	const second, secondPort = desired.WireGuard6, port + 1 // an interface as any other
-	tap := listen(t, wire, port, secondPort)
-	a, b := all[0], all[1]
-	end := a.flow(t, b.inside)
-	for _, s := range all {
-		if _, err := s.ring.Add(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, s := range all {
-		o := s.others(all)[0]
-		s.apply(t, desired.Delta{
-			Tunnels: map[desired.TunnelKind]*desired.TunnelDevice{second: {Kind: second, Key: s.key(), Port: secondPort, MTU: 1440}},
-			EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{{Kind: second, Key: o.key()}: {
-				Endpoint: netip.AddrPortFrom(o.underlay, secondPort), Prefixes: []netip.Prefix{o.block},
-			}},
-		})
-	}
-	for _, s := range all {
-		s.Run("ip", "route", "replace", s.others(all)[0].block.String(), "dev", second.Device(), "src", s.inside.String())
-	}
-	for _, s := range all {
-		s.quiet(t)
-	}
-	for _, s := range all {
-		o := s.others(all)[0]
-		s.Run("ip", "addr", "add", s.inside.String(), "dev", second.Device())
-		s.apply(t, desired.Delta{
-			Tunnels:        map[desired.TunnelKind]*desired.TunnelDevice{a.kind: nil},
-			EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{{Kind: a.kind, Key: o.ring.Keys()[0]}: nil},
-		})
-		s.reaches(t, o)
-	}
-	if sent, answered := end(); sent != answered || sent != 300 {
-		t.Errorf("%d of %d packets were answered", answered, sent)
-	}
-	tap.check(t)
-	if status, err := a.tunnels.Status(); err != nil || len(status) != 1 || len(status[second].Peers) != 1 {
-		t.Errorf("status is %+v, %v", status, err)
 	}
 }

@@ -32,6 +32,14 @@ const (
 
 // find finds the interface of e, or makes it, and what tells it what to do.
 func (r *Reconciler) find(ctx context.Context, e *end) (err error) {
+	if e.want == nil {
+		e.control = nil
+		return nil
+	}
+	if !e.unsure {
+		return nil
+	}
+	r.unread = true
 	name := e.kind.Device()
 	e.control = nil
 	if e.link, err = r.existing(name); err != nil {
@@ -53,7 +61,10 @@ func (r *Reconciler) find(ctx context.Context, e *end) (err error) {
 	default: // with our alias
 		err = errors.Join(fmt.Errorf("is of type %s: making it anew", e.link.Type()), owned.Remove(r.handle, e.link))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.identify(e)
 }
 
 // existing returns the interface of that name, nil if there is none. One that looks
@@ -176,7 +187,8 @@ func (p process) await(ctx context.Context, cmd *exec.Cmd) error {
 	}
 }
 
-// identify gives the interface its key and its port, and reads its peers.
+// identify gives the interface its key and its port, and reads its peers. With another
+// key it knows nobody: whoever it has shaken hands with since then has this one.
 func (r *Reconciler) identify(e *end) error {
 	have, err := e.control.read()
 	if err != nil {
@@ -189,7 +201,7 @@ func (r *Reconciler) identify(e *end) error {
 	key, port := private.reveal(), int(e.want.Port)
 	var c wgtypes.Config
 	if have.PrivateKey != key {
-		c.PrivateKey = &key
+		c.PrivateKey, c.ReplacePeers = &key, true
 	}
 	if have.ListenPort != port {
 		c.ListenPort = &port
@@ -200,6 +212,9 @@ func (r *Reconciler) identify(e *end) error {
 			none := 0
 			return errors.Join(fmt.Errorf("set key and port %d: %w", port, err), e.control.write(wgtypes.Config{ListenPort: &none}))
 		}
+	}
+	if c.ReplacePeers {
+		have.Peers = nil
 	}
 	e.resync(have.Peers)
 	return nil

@@ -9,7 +9,7 @@ import (
 )
 
 // PrivateOf returns a private key of r.
-func PrivateOf(r *Ring) Private { return r.keys[0] }
+func PrivateOf(r *Ring) Private { return r.slots[0].key }
 
 // Raw returns what p hides.
 func Raw(p Private) [32]byte { return p.reveal() }

@@ -3,6 +3,7 @@ package wireguard_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,7 @@ func (s *site) knowsAll(d desired.Delta, others ...*site) desired.Delta {
 	for _, o := range others {
 		p := d.EncryptedPeers[desired.EncryptedEnd{Kind: s.kind, Key: o.key()}]
 		p.Prefixes = append(p.Prefixes, netip.PrefixFrom(o.underlay, o.underlay.BitLen()))
+		slices.SortFunc(p.Prefixes, netip.Prefix.Compare)
 	}
 	return d
 }

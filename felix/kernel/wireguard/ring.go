@@ -8,17 +8,21 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/koratnet/korat/felix/desired"
 )
 
-// ringName is the file of a Ring in the agent's state directory.
-const ringName = "wireguard.key"
+// The files of a Ring in the agent's state directory: the key of a node's first ends,
+// and that of its second ones.
+const (
+	ringName    = "wireguard.key"
+	ringNameOdd = "wireguard-odd.key"
+)
 
 // Private is a private key. It neither prints nor marshals.
 type Private struct{ reveal func() wgtypes.Key } // fmt follows pointers, and into fields, but no functions
@@ -41,108 +45,125 @@ func (Private) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 func (p Private) public() desired.Key { return desired.Key(p.reveal().PublicKey()) }
 
-// Ring holds this node's private keys, in a file that root alone reads. It has one,
-// and two while the node changes from one to the next. Its methods may be called
-// concurrently.
+// Ring holds this node's two private keys, each for ends of both families, in files that
+// root alone reads. Its methods may be called concurrently.
 type Ring struct {
-	name string
-
-	mu   sync.Mutex // guards keys, and the file
-	keys []Private  // oldest first
+	mu    sync.Mutex // guards slots, and the files
+	slots [2]slot
 }
 
-// OpenRing reads the keys in the agent's state directory, and makes the first one
-// where there is none. A file that does not parse is an error, and stays as it is.
+// slot is a key in its file.
+type slot struct {
+	name  string
+	key   Private
+	since time.Time // when the file was written
+	// before is the key that this one took the place of: who heard of no other asks
+	// for it.
+	before *Private
+}
+
+// OpenRing reads the keys in the agent's state directory, and makes those that are not
+// there. A file that does not parse is an error, and stays as it is.
 func OpenRing(stateDir string) (*Ring, error) {
-	r := &Ring{name: filepath.Join(stateDir, ringName)}
-	text, err := os.ReadFile(r.name)
+	r := &Ring{slots: [2]slot{{name: filepath.Join(stateDir, ringName)}, {name: filepath.Join(stateDir, ringNameOdd)}}}
+	for i := range r.slots {
+		if err := r.slots[i].open(); err != nil {
+			return nil, fmt.Errorf("private keys: %w", err)
+		}
+	}
+	return r, nil
+}
+
+func (s *slot) open() error {
+	text, err := os.ReadFile(s.name)
 	if errors.Is(err, fs.ErrNotExist) {
-		_, err = r.Add()
-		return r, err
+		return s.renew()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("private keys: %w", err)
+		return err
 	}
-	if err := os.Chmod(r.name, 0o600); err != nil {
-		return nil, fmt.Errorf("private keys: %w", err)
+	raw, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(string(text), "\n"))
+	if err != nil || len(raw) != wgtypes.KeyLen { // the error would quote the key
+		return fmt.Errorf("%s is no key: remove the file, and a new one is made", s.name)
 	}
-	for line := range strings.Lines(string(text)) {
-		raw, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(line, "\n"))
-		if err != nil || len(raw) != wgtypes.KeyLen { // the error would quote the key
-			return nil, fmt.Errorf("private keys: %s: line %d is no key: remove the file, and new ones are made", r.name, len(r.keys)+1)
-		}
-		r.keys = append(r.keys, hide(wgtypes.Key(raw)))
-	}
-	if len(r.keys) == 0 {
-		_, err = r.Add()
-	}
-	return r, err
+	s.key = hide(wgtypes.Key(raw))
+	return errors.Join(os.Chmod(s.name, 0o600), s.date())
 }
 
-// Keys returns the public keys, oldest first.
-func (r *Ring) Keys() []desired.Key {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	keys := make([]desired.Key, len(r.keys))
-	for i, k := range r.keys {
-		keys[i] = k.public()
-	}
-	return keys
-}
-
-// Add makes one key more and returns its public half once the private one is safe on
-// the disk.
-func (r *Ring) Add() (desired.Key, error) {
+// renew makes another key, first in the file.
+func (s *slot) renew() error {
 	key, err := wgtypes.GeneratePrivateKey()
 	if err != nil {
-		return desired.Key{}, fmt.Errorf("private key: %w", err)
+		return err
 	}
-	added := hide(key)
-	return added.public(), r.change(func(keys []Private) []Private { return append(keys, added) })
+	if err := save(s.name, key); err != nil {
+		return err
+	}
+	if s.key.reveal != nil {
+		before := s.key
+		s.before = &before
+	}
+	s.key = hide(key)
+	return s.date()
 }
 
-// Remove forgets the private key whose public half is k. One that is not there is no
-// error.
-func (r *Ring) Remove(k desired.Key) error {
-	return r.change(func(keys []Private) []Private {
-		return slices.DeleteFunc(keys, func(p Private) bool { return p.public() == k })
-	})
+func (s *slot) date() error {
+	info, err := os.Stat(s.name)
+	if err == nil {
+		s.since = info.ModTime()
+	}
+	return err
+}
+
+// slot returns that of ends of kind.
+func (r *Ring) slot(kind desired.TunnelKind) *slot {
+	if kind.Odd() {
+		return &r.slots[1]
+	}
+	return &r.slots[0]
+}
+
+// Key returns the public key of ends of kind, and when it was made.
+func (r *Ring) Key(kind desired.TunnelKind) (key desired.Key, since time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slot(kind)
+	return s.key.public(), s.since
+}
+
+// Renew makes another key for ends of kind, of both families, and returns once it is
+// safe on the disk.
+func (r *Ring) Renew(kind desired.TunnelKind) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.slot(kind).renew(); err != nil {
+		return fmt.Errorf("private key: %w", err)
+	}
+	return nil
 }
 
 // private returns the private half of k.
 func (r *Ring) private(k desired.Key) (Private, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.keys {
-		if p.public() == k {
-			return p, nil
+	for _, s := range r.slots {
+		if s.key.public() == k {
+			return s.key, nil
+		}
+		if s.before != nil && s.before.public() == k {
+			return *s.before, nil
 		}
 	}
 	return Private{}, fmt.Errorf("the node has no private key of %s", k)
 }
 
-// change replaces the keys, first in the file.
-func (r *Ring) change(do func([]Private) []Private) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	keys := do(slices.Clone(r.keys))
-	if err := save(r.name, keys); err != nil {
-		return fmt.Errorf("private keys: %w", err)
-	}
-	r.keys = keys
-	return nil
-}
-
 // save writes the file in one step, so that a crash leaves the old one or the new.
-func save(name string, keys []Private) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+ringName+"-*") // of mode 0600
+func save(name string, key wgtypes.Key) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*") // of mode 0600
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		_, err2 := f.WriteString(k.reveal().String() + "\n")
-		err = errors.Join(err, err2)
-	}
+	_, err = f.WriteString(key.String() + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), name)
 	}

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/wireguard"
@@ -27,31 +27,38 @@ func ring(t *testing.T, dir string) *wireguard.Ring {
 func TestKeysSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	first := ring(t, dir)
-	second, err := first.Add()
-	if err != nil {
-		t.Fatal(err)
+	even, since := first.Key(desired.WireGuard4)
+	odd, _ := first.Key(desired.WireGuard4Odd)
+	if of6, _ := first.Key(desired.WireGuard6); of6 != even || odd == even {
+		t.Fatalf("keys are %s and, in IPv6, %s, and of the second ends %s", even, of6, odd)
 	}
-	want := first.Keys()
-	if len(want) != 2 || want[1] != second || want[0] == second {
-		t.Fatalf("keys are %v, and %v was added", want, second)
-	}
-	if got := ring(t, dir).Keys(); !slices.Equal(got, want) {
-		t.Errorf("keys are %v after a restart, want %v", got, want)
-	}
-	for range 2 { // what is not there may be removed
-		if err := first.Remove(want[0]); err != nil {
+	old := time.Unix(1000, 0)
+	for _, name := range []string{"wireguard.key", "wireguard-odd.key"} {
+		if err := os.Chtimes(filepath.Join(dir, name), old, old); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := ring(t, dir).Keys(); !slices.Equal(got, []desired.Key{second}) {
-		t.Errorf("keys are %v, want %v alone", got, second)
+	if got, at := ring(t, dir).Key(desired.WireGuard4); got != even || !at.Equal(old) || since.Before(old) {
+		t.Errorf("key is %s of %s after a restart, want %s of %s", got, at, even, old)
 	}
-	info, err := os.Stat(filepath.Join(dir, "wireguard.key"))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode of the file: %v, %v; want 0600", info.Mode(), err)
+	if err := first.Renew(desired.WireGuard6Odd); err != nil {
+		t.Fatal(err)
 	}
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("%d files, want one", len(files))
+	second := ring(t, dir)
+	if got, at := second.Key(desired.WireGuard4Odd); got == odd || got == even || !at.After(old) {
+		t.Errorf("key is %s of %s after it was renewed, and was %s", got, at, odd)
+	}
+	if got, _ := second.Key(desired.WireGuard4); got != even {
+		t.Errorf("key is %s, want %s: another was renewed", got, even)
+	}
+	files, _ := os.ReadDir(dir)
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode of %s: %v, %v; want 0600", f.Name(), info.Mode(), err)
+		}
+	}
+	if len(files) != 2 {
+		t.Errorf("%d files, want two", len(files))
 	}
 }
 

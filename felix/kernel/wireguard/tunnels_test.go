@@ -224,8 +224,8 @@ func TestNobodyTakesTheAddressOfAnother(t *testing.T) {
 func TestAnUnknownKeyIsNotHeard(t *testing.T) {
 	_, all := joined(t, desired.WireGuard4, 2)
 	a, b := all[0], all[1]
-	known := b.ring.Keys()[0]
-	if _, err := b.ring.Add(); err != nil {
+	known := b.key()
+	if err := b.ring.Renew(b.kind); err != nil {
 		t.Fatal(err)
 	}
 	b.apply(t, b.own()) // with the new key, which nobody was told

@@ -40,6 +40,9 @@ type Reconciler struct {
 	conn     *nlsock.Conn
 	client   *wgctrl.Client // nil until the kernel has had an interface of ours
 	ends     map[desired.TunnelKind]*end
+	nodes    *delta.Tracker[netip.Addr, desired.TunnelKind] // whose way leads into which tunnel
+	moved    bool                                           // what nodes is to hold may be another
+	unread   bool                                           // what it has may be another
 	complete bool
 
 	mu       sync.Mutex // guards state and controls
@@ -56,8 +59,6 @@ type end struct {
 	control control
 	peers   *delta.Tracker[desired.Key, desired.EncryptedPeer]
 	owner   map[netip.Prefix]desired.Key // whose each prefix is in the interface
-	nodes   *delta.Tracker[netip.Addr, struct{}]
-	moved   bool // what nodes is to hold may be another
 }
 
 // New returns a Reconciler for the network namespace of the calling thread, in which
@@ -76,20 +77,20 @@ func New(c Config) (*Reconciler, error) {
 		cfg: c, handle: handle, conn: conn, ends: map[desired.TunnelKind]*end{},
 		state: map[desired.TunnelKind]error{}, controls: map[desired.TunnelKind]control{},
 	}
+	r.nodes = delta.New[netip.Addr](func(a, b desired.TunnelKind) bool { return a == b })
+	r.nodes.AllowRemoval(func(netip.Addr, desired.TunnelKind) bool { return r.complete })
 	for _, kind := range desired.TunnelKinds {
 		if kind.Encapsulation() != desired.WireGuard {
 			continue
 		}
 		peers := delta.New[desired.Key](same)
 		peers.AllowRemoval(func(desired.Key, desired.EncryptedPeer) bool { return r.complete })
-		nodes := delta.New[netip.Addr](func(_, _ struct{}) bool { return true })
-		nodes.AllowRemoval(func(netip.Addr, struct{}) bool { return r.complete })
-		r.ends[kind] = &end{kind: kind, peers: peers, nodes: nodes}
+		r.ends[kind] = &end{kind: kind, peers: peers}
 	}
 	return r, nil
 }
 
-// same reports whether the peers are as good as equal.
+// same reports whether the peers are as good as equal to an interface.
 func same(a, b desired.EncryptedPeer) bool {
 	return a.Endpoint == b.Endpoint && slices.Equal(a.Prefixes, b.Prefixes)
 }
@@ -119,7 +120,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 	}
 	for at, p := range d.EncryptedPeers {
 		e := r.ends[at.Kind]
-		if e.moved = true; p == nil {
+		if r.moved = true; p == nil {
 			e.peers.Unwant(at.Key)
 		} else {
 			e.peers.Want(at.Key, *p)
@@ -147,12 +148,33 @@ func (r *Reconciler) lookAtAll() {
 	}
 }
 
-// Apply implements apply.Reconciler.
+// Apply implements apply.Reconciler. What is routed into a tunnel has a peer there at any
+// time, and what moves from one to another has a way at any time: so all tunnels are
+// told first what comes, and those that nobody wants go in the end.
 func (r *Reconciler) Apply(ctx context.Context) error {
+	r.wantNodes()
+	kinds := slices.Sorted(maps.Keys(r.ends))
+	failed := map[desired.TunnelKind]error{}
+	try := func(step func(*end) error) {
+		for _, kind := range kinds {
+			if failed[kind] == nil {
+				failed[kind] = step(r.ends[kind])
+			}
+		}
+	}
+	try(func(e *end) error { return r.find(ctx, e) })
+	if err := errors.Join(r.resyncNodes(), r.withdraw()); err != nil {
+		try(func(*end) error { return err })
+	}
+	try(r.settle)
+	ready := func(kind desired.TunnelKind) bool { return failed[kind] == nil && r.ends[kind].want != nil }
+	if err := r.lead(ready); err != nil {
+		try(func(*end) error { return err })
+	}
+	try(r.leave)
 	var errs []error
-	for _, kind := range slices.Sorted(maps.Keys(r.ends)) {
-		e := r.ends[kind]
-		err := r.settle(ctx, e)
+	for _, kind := range kinds {
+		e, err := r.ends[kind], failed[kind]
 		r.note(e, err)
 		if err != nil {
 			e.unsure = true
@@ -163,38 +185,27 @@ func (r *Reconciler) Apply(ctx context.Context) error {
 }
 
 // settle makes e as wanted. The interface comes up with all that it is to know.
-func (r *Reconciler) settle(ctx context.Context, e *end) error {
+func (r *Reconciler) settle(e *end) error {
 	if e.want == nil {
-		if e.control = nil; e.unsure && r.complete {
-			if err := r.remove(e.kind.Device()); err != nil {
-				return err
-			}
-			e.unsure = false
-		}
 		return nil
-	}
-	e.wantNodes()
-	if e.unsure {
-		if err := r.find(ctx, e); err != nil {
-			return err
-		}
-		if err := errors.Join(r.identify(e), r.resyncNodes(e)); err != nil {
-			return err
-		}
-	}
-	if err := r.withdraw(e); err != nil {
-		return err
 	}
 	if err := e.push(); err != nil {
 		return err
 	}
-	if e.unsure {
-		if err := errors.Join(owned.SetUp(r.handle, e.link), owned.SetAddr(r.handle, e.link, e.want.Addr, e.kind.Is6())); err != nil {
-			return err
-		}
-		e.unsure = false
+	if !e.unsure {
+		return nil
 	}
-	return r.lead(e)
+	e.unsure = false
+	return errors.Join(owned.SetUp(r.handle, e.link), owned.SetAddr(r.handle, e.link, e.want.Addr, e.kind.Is6()))
+}
+
+// leave removes the interface of e if nobody wants it.
+func (r *Reconciler) leave(e *end) error {
+	if e.want != nil || !e.unsure || !r.complete {
+		return nil
+	}
+	e.unsure = false
+	return r.remove(e.kind.Device())
 }
 
 // note takes down what others may ask for.

@@ -142,8 +142,8 @@ func (s *site) openAs(t testing.TB, version string) (r *wireguard.Reconciler) {
 
 // key is the one that the node is known by.
 func (s *site) key() desired.Key {
-	keys := s.ring.Keys()
-	return keys[len(keys)-1]
+	key, _ := s.ring.Key(s.kind)
+	return key
 }
 
 const port = 51820
