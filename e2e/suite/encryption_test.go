@@ -100,13 +100,26 @@ func allEncrypted(t *testing.T) {
 // nodePort is where programs of nodes listen, and nothing else does.
 const nodePort = 7777
 
-// serveAt has a node answer at nodePort of its own address, which it returns.
-func serveAt(t *testing.T, node string) netip.Addr {
+// addressOf returns the first IPv4 address of a node.
+func addressOf(t *testing.T, node string) netip.Addr {
 	t.Helper()
 	var n corev1.Node
 	if err := cluster.Client.Get(t.Context(), client.ObjectKey{Name: node}, &n); err != nil {
 		t.Fatal(err)
 	}
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Is4() {
+			return addr
+		}
+	}
+	t.Fatalf("%s has no IPv4 address: %v", node, n.Status.Addresses)
+	return netip.Addr{}
+}
+
+// serveAt has a node answer at nodePort of its own address, which it returns.
+func serveAt(t *testing.T, node string) netip.Addr {
+	t.Helper()
+	addr := addressOf(t, node)
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -120,13 +133,7 @@ func serveAt(t *testing.T, node string) netip.Addr {
 	case err := <-done:
 		t.Fatalf("serve on %s: %v", node, err)
 	}
-	for _, a := range n.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Is4() {
-			return addr
-		}
-	}
-	t.Fatalf("%s has no IPv4 address: %v", node, n.Status.Addresses)
-	return netip.Addr{}
+	return addr
 }
 
 // podsReachNodes: every pod reaches every other node and is seen there as itself, and
