@@ -194,17 +194,17 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	}
 	podsReachNodes(t, addrs, nodes)
 	addrs["b2"] = start(t, cluster, podOn("b2", "encrypted", "b2", nil))
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "encrypted", addrs)
 	for _, node := range []string{"a1", "b1"} {
 		if err := errors.Join(cluster.KillAgent(t.Context(), node), cluster.StartAgent(t.Context(), node)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "encrypted", addrs)
 	sh(t, cluster, "b1", "pkill", "-KILL", "-f", "korat wireguard .*--device wg4-korat")
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "encrypted", addrs)
 	joinsWithAnotherKey(t, "b2")
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "encrypted", addrs)
 	podsReachNodes(t, addrs, nodes)
 	insideIsJudged(t, addrs["b1"])
 	for _, w := range wires {
@@ -227,13 +227,13 @@ func closed(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func everybodyReaches(t *testing.T, addrs map[string]netip.Addr) {
+func everybodyReaches(t *testing.T, namespace string, addrs map[string]netip.Addr) {
 	t.Helper()
 	eventually(t, "every pod reaches every other", func(context.Context) error {
 		var errs []error
 		for from := range addrs {
 			for to, addr := range addrs {
-				if err := reach(cluster, "encrypted/"+from, addr); err != nil {
+				if err := reach(cluster, namespace+"/"+from, addr); err != nil {
 					errs = append(errs, fmt.Errorf("%s to %s: %w", from, to, err))
 				}
 			}

@@ -100,27 +100,27 @@ func renewed(t *testing.T, more int, nodes ...string) {
 }
 
 // TestKeysTakeTurnsAndNothingIsLostOrInClear: between pods of three nodes, and from a pod
-// to a node, while every key is renewed several times, and an agent is away for longer
-// than a turn.
+// to a node, while every key is renewed several times, and others renew theirs while an
+// agent is away.
 func TestKeysTakeTurnsAndNothingIsLostOrInClear(t *testing.T) {
 	allowShortTurns(t)
-	namespace(t, cluster, "encrypted")
+	namespace(t, cluster, "turns")
 	addrs := map[string]netip.Addr{}
 	for _, node := range []string{"a1", "a2", "b1"} {
-		addrs[node] = start(t, cluster, podOn(node, "encrypted", node, map[string]string{"app": node}))
+		addrs[node] = start(t, cluster, podOn(node, "turns", node, map[string]string{"app": node}))
 	}
 	encrypt(t, koratv1.EncryptionPreferred)
 	encrypt(t, koratv1.EncryptionRequired)
 	eventually(t, "the pools lead nowhere but through tunnels", closed)
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "turns", addrs)
 	var wires []*wire
 	for _, node := range []string{"a1", "a2", "b1"} {
 		wires = append(wires, capture(t, node, "net 10.244.0.0/16"))
 	}
 	flows := []*flow{
-		pingFlow(t, cluster, "encrypted/a1", addrs["b1"]), pingFlow(t, cluster, "encrypted/b1", addrs["a1"]),
-		pingFlow(t, cluster, "encrypted/a2", addrs["b1"]), pingFlow(t, cluster, "encrypted/b1", addrs["a2"]),
-		pingFlow(t, cluster, "encrypted/a1", addressOf(t, "b1")),
+		pingFlow(t, cluster, "turns/a1", addrs["b1"]), pingFlow(t, cluster, "turns/b1", addrs["a1"]),
+		pingFlow(t, cluster, "turns/a2", addrs["b1"]), pingFlow(t, cluster, "turns/b1", addrs["a2"]),
+		pingFlow(t, cluster, "turns/a1", addressOf(t, "b1")),
 	}
 	heardSince(t, flows, time.Now())
 
@@ -170,5 +170,5 @@ func TestKeysTakeTurnsAndNothingIsLostOrInClear(t *testing.T) {
 	}
 	ended = true
 	remove(t, cluster, c)
-	everybodyReaches(t, addrs)
+	everybodyReaches(t, "turns", addrs)
 }
