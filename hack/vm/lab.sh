@@ -7,8 +7,12 @@
 #   VM_TIMEOUT  seconds until the machine is ended, 1800
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-# Nothing else on this machine sees the API server, and it sees nothing else.
-[ "${VM_ALONE:-}" = 1 ] || exec env VM_ALONE=1 unshare --net -- "$here"/lab.sh "$@"
+# Nothing else on this machine sees the API server, and it sees nothing else: the kernel
+# has to be here before.
+if [ "${VM_ALONE:-}" != 1 ]; then
+	"$here"/kernel.sh > /dev/null
+	exec env VM_ALONE=1 unshare --net -- "$here"/lab.sh "$@"
+fi
 ip link set lo up
 
 VM_BESIDE=$(mktemp -d /tmp/korat-vm-lab.XXXXXX)
