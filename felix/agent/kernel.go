@@ -74,7 +74,7 @@ func newKernel(board *status.Board, encryption wireguard.Config, post func(...ev
 	if err != nil {
 		return nil, err
 	}
-	news, err := netmon.New(routes.Port())
+	news, err := netmon.New(routes.Port(), rules.Port(), encrypted.Port())
 	if err != nil {
 		return nil, err
 	}

@@ -54,9 +54,9 @@ type link struct {
 	mac   string
 }
 
-// New begins to listen in the network namespace of the calling thread. Changes
-// of routes that the sockets with the ports own made are not told: they are our
-// own.
+// New begins to listen in the network namespace of the calling thread. Changes of
+// routes and rules that the sockets with the ports own made are not told: they are
+// our own, and a protocol alone does not say so, since anybody can write it.
 func New(own ...uint32) (*Monitor, error) {
 	socket, err := nl.Subscribe(
 		unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,

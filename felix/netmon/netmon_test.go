@@ -2,6 +2,7 @@ package netmon_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/route"
+	"github.com/koratnet/korat/felix/kernel/rule"
 	"github.com/koratnet/korat/felix/netmon"
 )
 
@@ -80,7 +82,7 @@ func routes(t *testing.T, n *kerneltest.Namespace) (r *route.Reconciler) {
 	return r
 }
 
-func mustApply(t *testing.T, r *route.Reconciler, d desired.Delta) {
+func mustApply(t *testing.T, r apply.Reconciler, d desired.Delta) {
 	t.Helper()
 	r.Want(d)
 	if err := r.Apply(t.Context()); err != nil {
@@ -152,19 +154,33 @@ func TestForeignChangesAreTold(t *testing.T) {
 	}
 }
 
-func TestOurOwnRoutesAreNotTold(t *testing.T) {
+func TestOurOwnRoutesAndRulesAreNotTold(t *testing.T) {
 	n := kerneltest.New(t)
 	r := routes(t, n)
-	e := listen(t, n, r.Port())
+	var rules *rule.Reconciler
+	n.Do(func() {
+		var err error
+		if rules, err = rule.New(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { rules.Close() })
+	e := listen(t, n, r.Port(), rules.Port())
 	e.mark(t, n)
 	e.take()
 	own := netip.MustParsePrefix("10.0.0.0/26")
 	mustApply(t, r, desired.Delta{Routes: map[netip.Prefix]*desired.Route{own: {Prefix: own, Kind: desired.Unreachable}}, Complete: true})
 	mustApply(t, r, desired.Delta{Routes: map[netip.Prefix]*desired.Route{own: nil}})
+	lead := desired.Rule{Priority: 100, From: own, Table: 300}
+	mustApply(t, rules, desired.Delta{Rules: map[desired.Rule]*struct{}{lead: {}}, Complete: true})
+	mustApply(t, rules, desired.Delta{Rules: map[desired.Rule]*struct{}{lead: nil}})
 	e.mark(t, n)
-	if e.has(netmon.Change{Route: own, Protocol: desired.RouteProtocol}) {
+	ofRules := netmon.Change{Route: netip.MustParsePrefix("0.0.0.0/0"), Protocol: desired.RuleProtocol}
+	if e.has(netmon.Change{Route: own, Protocol: desired.RouteProtocol}) || e.has(ofRules) {
 		t.Error("our own change was told")
 	}
+	n.Run("ip", "rule", "add", "table", "300", "protocol", fmt.Sprint(desired.RuleProtocol))
+	kerneltest.Eventually(t, "a rule is told that another wrote in our name", func() bool { return e.has(ofRules) })
 }
 
 // TestAnOverrunIsTold: the listener is not read while more happens than its

@@ -41,6 +41,9 @@ func New() (*Reconciler, error) {
 // Close closes the netlink socket.
 func (r *Reconciler) Close() error { return r.kernel.Conn.Close() }
 
+// Port is the sender of our own notifications; see netmon.
+func (r *Reconciler) Port() uint32 { return r.kernel.Conn.Port() }
+
 // Name implements apply.Reconciler.
 func (*Reconciler) Name() string { return "rule" }
 

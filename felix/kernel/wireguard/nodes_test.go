@@ -1,14 +1,17 @@
 package wireguard_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/felix/netmon"
 )
 
 // ways returns the addresses that the table of nodes leads to, each with its interface.
@@ -78,6 +81,42 @@ func TestTheTableOfNodesFollowsWhoIsKnown(t *testing.T) {
 		a.apply(t, desired.Delta{Complete: true})
 		a.leads(t, c)
 	})
+}
+
+// TestWhoListensKnowsTheTableOfNodesForOurs, and tells nobody to look again.
+func TestWhoListensKnowsTheTableOfNodesForOurs(t *testing.T) {
+	_, all := sites(t, desired.WireGuard4, 2)
+	a, b := all[0], all[1]
+	var m *netmon.Monitor
+	a.Do(func() {
+		var err error
+		if m, err = netmon.New(a.tunnels.Port()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	a.apply(t, a.knows(a.own(), b))
+	a.leads(t, b)
+	end := desired.EncryptedEnd{Kind: a.kind, Key: b.key()}
+	a.apply(t, desired.Delta{EncryptedPeers: map[desired.EncryptedEnd]*desired.EncryptedPeer{end: nil}})
+	a.leads(t)
+	last := netip.MustParsePrefix("192.0.2.255/32")
+	a.Run("ip", "route", "add", "blackhole", last.String(), "protocol", fmt.Sprint(desired.RuleProtocol))
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	var heard []netip.Prefix
+	if err := m.Run(ctx, func(c netmon.Change) {
+		if c.Protocol == desired.RuleProtocol {
+			heard = append(heard, c.Route)
+		}
+		if c.Route == last {
+			stop()
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(heard, []netip.Prefix{last}) {
+		t.Errorf("of the protocol of rules and their tables %v was told, want only %s, which another wrote", heard, last)
+	}
 }
 
 // TestWhatPodsAndNodesSendEachOtherIsEncrypted: a rule leads what has the address of a

@@ -104,6 +104,9 @@ func (r *Reconciler) Close() error {
 	return errors.Join(r.conn.Close(), r.client.Close())
 }
 
+// Port is the sender of our own route notifications; see netmon.
+func (r *Reconciler) Port() uint32 { return r.conn.Port() }
+
 // Name implements apply.Reconciler.
 func (*Reconciler) Name() string { return "wireguard" }
 
