@@ -7,6 +7,13 @@
 // and before the routes, that is when the old endpoint is closed already and the
 // new one not reached yet.
 //
+// It flushes both when an address is left and when it is taken, although it led
+// nowhere in between. That stops only packets to it. Whoever on the link sends with
+// it as source is not stopped: its route is asked about by rp_filter alone, which
+// IPv6 does not have. So an address that nobody has can be in a connection with a
+// pod, answered and all; and rules or tables of the node's own may have led packets
+// to it elsewhere.
+//
 // Rechecker, which is off unless Settings.Recheck, asks policy/eval about the
 // connections of pods whose policy changed, and deletes the entries of those that
 // are denied now. It stands last, when all rules are in force.
