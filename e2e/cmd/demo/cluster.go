@@ -21,7 +21,7 @@ import (
 
 // cluster: nodes, sessions from both sides, and an object that is refused.
 func (s *story) cluster(ctx context.Context) {
-	s.check("four nodes in two racks are Ready", s.nodesReady(ctx))
+	s.within(ctx, 30*time.Second, "four nodes in two racks are Ready", s.nodesReady)
 	for _, r := range s.lab.Topology.Routers() {
 		what := fmt.Sprintf("router %s (%s, AS %d): sessions with the nodes of rack %s and over the spine are established",
 			r.Name, strings.ToUpper(string(r.Kind)), r.ASNumber, r.Rack.Name)
