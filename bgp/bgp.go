@@ -99,9 +99,12 @@ type Peer struct {
 	// racks that share an AS number. RemovePrivateAS takes private ones out.
 	ReplaceAS, RemovePrivateAS bool
 	// AddPaths: tell several paths a prefix (RFC 7911), where the peer takes them. Only
-	// a reflector has several. What the peer tells is taken in any case.
+	// a reflector has several. What the peer tells is taken without it too.
 	AddPaths bool
-	BFD      BFD
+	// OnePath: RFC 7911 is not offered, and the session carries one path a prefix in
+	// both directions, whatever AddPaths says.
+	OnePath bool
+	BFD     BFD
 	// Passive waits for the neighbour's connection. Of two nodes of the mesh the
 	// one with the higher address is passive, so that one session is tried, not two.
 	Passive bool

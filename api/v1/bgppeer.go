@@ -41,6 +41,7 @@ type BGPPeer struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.ttl) || !has(self.ttlSecurity)`,message="both ttl and ttlSecurity are set, expected one: packets of ttlSecurity have a TTL of 255",fieldPath=".ttl"
 // +kubebuilder:validation:XValidation:rule=`!has(self.reachableBy) || has(self.address)`,message="reachableBy is set without address, expected both",fieldPath=".reachableBy"
 // +kubebuilder:validation:XValidation:rule=`!has(self.reachableBy) || !has(self.address) || !isIP(self.reachableBy) || !isIP(self.address) || ip(self.reachableBy).family() == ip(self.address).family() && self.reachableBy != self.address`,messageExpression=`'"' + self.reachableBy + '" leads not to address "' + self.address + '", expected a gateway of the same family'`,fieldPath=".reachableBy"
+// +kubebuilder:validation:XValidation:rule=`!has(self.addPaths) || !self.addPaths || !has(self.addPathsCapability) || self.addPathsCapability == 'Enabled'`,message="addPaths is true without the capability, expected addPathsCapability Enabled",fieldPath=".addPaths"
 // +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime == duration('0s') || self.keepaliveTime < self.holdTime`,message="keepaliveTime is not less than holdTime (default 90s), expected about a third of it",fieldPath=".keepaliveTime"
 // +kubebuilder:validation:XValidation:rule=`!has(self.keepaliveTime) || !has(self.holdTime) || self.holdTime != duration('0s')`,message="keepaliveTime is set, expected none, because a holdTime of 0s turns keepalives off",fieldPath=".keepaliveTime"
 type BGPPeerSpec struct {
@@ -193,6 +194,15 @@ type BGPPeerSpec struct {
 	// Default false.
 	// +optional
 	AddPaths bool `json:"addPaths,omitempty"`
+
+	// AddPathsCapability says whether the peer is offered several paths to a prefix
+	// at all (RFC 7911). Enabled, the default: what it tells is taken, and addPaths
+	// says whether it is told several. Disabled: the capability is not sent, for a
+	// peer that would refuse it or should tell its best path alone. When it changes
+	// the session begins anew.
+	// +optional
+	// +kubebuilder:default=Enabled
+	AddPathsCapability Switch `json:"addPathsCapability,omitempty"`
 
 	// GracefulRestart replaces that of the BGPConfiguration for this peer.
 	// +optional

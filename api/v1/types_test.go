@@ -68,7 +68,7 @@ func TestDefaultsOfTheSchemaAreTheConstants(t *testing.T) {
 		Advertise: []Advertise{AdvertiseBlocks},
 		HoldTime:  &metav1.Duration{Duration: DefaultHoldTime},
 
-		SourceAddress: SourceNodeIP, NextHop: NextHopAuto,
+		SourceAddress: SourceNodeIP, NextHop: NextHopAuto, AddPathsCapability: SwitchEnabled,
 	}, peer.Spec); diff != "" {
 		t.Errorf("BGPPeer (-want +got):\n%s", diff)
 	}

@@ -162,7 +162,8 @@ func Session(s *koratv1.BGPPeerSpec) bgp.Peer {
 		Addr: addr.Unmap(), Interface: s.Interface, Port: uint16(s.Port), ASN: uint32(s.ASNumber), LocalASN: uint32(s.LocalASNumber),
 		Hold: Duration(s.HoldTime, koratv1.DefaultHoldTime), TTL: uint8(s.TTL), GTSM: uint8(s.TTLSecurity),
 		AllowOwnAS: uint8(s.AllowOwnAS), MaxPrefixes: uint32(s.MaxPrefixes), NextHop: nextHops[s.NextHop],
-		ReplaceAS: s.ReplaceAS, RemovePrivateAS: s.RemovePrivateAS, AddPaths: s.AddPaths, BFD: bfd(s.BFD),
+		ReplaceAS: s.ReplaceAS, RemovePrivateAS: s.RemovePrivateAS, AddPaths: s.AddPaths,
+		OnePath: s.AddPathsCapability == koratv1.SwitchDisabled, BFD: bfd(s.BFD),
 	}
 	p.Keepalive = Duration(s.KeepaliveTime, p.Hold/3)
 	for _, a := range s.Advertise {

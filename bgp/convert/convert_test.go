@@ -98,6 +98,11 @@ func TestSessionsOfAPeer(t *testing.T) {
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	for capability, want := range map[koratv1.Switch]bool{"": false, koratv1.SwitchEnabled: false, koratv1.SwitchDisabled: true} {
+		if s := convert.Session(&koratv1.BGPPeerSpec{AddPathsCapability: capability}); s.OnePath != want {
+			t.Errorf("addPathsCapability %q: one path %t, want %t", capability, s.OnePath, want)
+		}
+	}
 	link := convert.Session(&koratv1.BGPPeerSpec{Interface: "eth1", BFD: &koratv1.BFD{}})
 	if link.Addr.IsValid() || link.Families != bgp.IPv4|bgp.IPv6 || link.BFD.Multihop || link.BFD.MinTTL != 255 {
 		t.Errorf("a session at an interface is %+v", link)

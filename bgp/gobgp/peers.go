@@ -269,7 +269,7 @@ func (s *Speaker) peerConfig(p applied) *api.Peer {
 }
 
 // family is what the session with p does for one address family. Several paths are
-// always taken: it costs nothing with a neighbour that does not tell them. Long-lived
+// taken unasked: it costs nothing with a neighbour that does not tell them. Long-lived
 // restart is offered also when we do not ask for it ourselves: the neighbour may,
 // and says for how long.
 func (p applied) family(f *api.Family) *api.AfiSafi {
@@ -281,9 +281,9 @@ func (p applied) family(f *api.Family) *api.AfiSafi {
 			Enabled: graceful, RestartTime: uint32(seconds(p.longLived)),
 		}},
 		PrefixLimits: &api.PrefixLimit{Family: f, MaxPrefixes: p.MaxPrefixes},
-		AddPaths:     &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}},
+		AddPaths:     &api.AddPaths{Config: &api.AddPathsConfig{Receive: !p.OnePath}},
 	}
-	if p.AddPaths {
+	if p.AddPaths && !p.OnePath {
 		out.AddPaths.Config.SendMax = addPathsMax
 	}
 	return out
