@@ -62,7 +62,7 @@ func (o oracle) remote(p netip.Prefix) *desired.Route {
 		return o.over(mode, p, hops)
 	case mode.Encapsulation != desired.Plain && owner != "":
 		return viaOwner(mode)
-	case mode.Encapsulation == desired.VXLAN && covered:
+	case mode.Encapsulation != desired.Plain && covered:
 		return nil
 	case mode.Encapsulation == desired.Plain && owner != "" && len(hops) == 0 && len(o.speaker().Peers) == 0:
 		return viaOwner(desired.Mode{CrossSubnet: true})

@@ -22,8 +22,8 @@ func (t *tunnels) route(p netip.Prefix, hops []netip.Addr, in *inputs, blocks *b
 	switch {
 	case mode.Encapsulation == desired.IPIP && t.nodes(hops):
 		return t.through(mode, p, hops, in), true
-	case mode.Encapsulation == desired.VXLAN && !owned:
-		return nil, blocks.others.contains(p) // nobody else speaks for a part of a node's block
+	case mode.Encapsulation != desired.Plain && !owned:
+		return nil, blocks.others.contains(p) // no router speaks for a part of a node's block
 	case mode.Encapsulation == desired.Plain && (!t.silent || len(hops) > 0):
 		return nil, false
 	case mode.Encapsulation == desired.Plain && owned:

@@ -174,10 +174,10 @@ func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
 }
 
 // markInside marks what was learned of parts of a block: whose they are to speak
-// for may be another. It walks all that was learned, and only where packets travel
-// in VXLAN, where a node learns nothing unless from routers outside, or encrypted.
+// for may be another. It walks all that was learned, and only where packets are
+// wrapped or encrypted.
 func (t *tunnels) markInside(block netip.Prefix, in *inputs) {
-	if pool := t.poolOf(block); pool == nil || pool.modes.Sends.Encapsulation != desired.VXLAN && !t.keyed {
+	if pool := t.poolOf(block); pool == nil || pool.modes.Sends.Encapsulation == desired.Plain && !t.keyed {
 		return
 	}
 	for _, l := range in.learned.now {
