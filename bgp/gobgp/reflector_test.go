@@ -38,14 +38,7 @@ func TestReflectorsOfTheDocumentation(t *testing.T) {
 	} {
 		t.Run(daemon, func(t *testing.T) {
 			t.Parallel()
-			hub := kerneltest.New(t)
-			hub.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-			var nodes []*process
-			for i, says := range [][]bgp.Path{{block}, {block2, service}, {service}} {
-				net, link, ns := fmt.Sprintf("10.0.%d", i+1), fmt.Sprintf("n%d", i+1), kerneltest.New(t)
-				joined(t, hub, ns, link, map[*kerneltest.Namespace][]string{hub: {net + ".1/24"}, ns: {net + ".2/24"}})
-				nodes = append(nodes, client(t, ns, net, says...))
-			}
+			hub, nodes := around(t)
 			start(t, hub)
 			learns := func(node int, want map[string]string) {
 				t.Helper()
@@ -63,20 +56,27 @@ func TestReflectorsOfTheDocumentation(t *testing.T) {
 	}
 }
 
+// around returns a place for a reflector, and three nodes around it, two of which say
+// service.
+func around(t *testing.T) (hub *kerneltest.Namespace, nodes []*process) {
+	t.Helper()
+	hub = kerneltest.New(t)
+	hub.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	for i, says := range [][]bgp.Path{{block}, {block2, service}, {service}} {
+		net, link, ns := fmt.Sprintf("10.0.%d", i+1), fmt.Sprintf("n%d", i+1), kerneltest.New(t)
+		joined(t, hub, ns, link, map[*kerneltest.Namespace][]string{hub: {net + ".1/24"}, ns: {net + ".2/24"}})
+		nodes = append(nodes, client(t, ns, net, says...))
+	}
+	return hub, nodes
+}
+
 var service = bgp.Path{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Kind: bgp.Blocks}
 
 // TestOnePathWhereSeveralAreNotOffered: it is enough that one side does not offer it,
 // and when that changes no other session begins anew.
 func TestOnePathWhereSeveralAreNotOffered(t *testing.T) {
 	t.Parallel()
-	hub := kerneltest.New(t)
-	hub.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-	var nodes []*process
-	for i, says := range [][]bgp.Path{{block}, {block2, service}, {service}} {
-		net, link, ns := fmt.Sprintf("10.0.%d", i+1), fmt.Sprintf("n%d", i+1), kerneltest.New(t)
-		joined(t, hub, ns, link, map[*kerneltest.Namespace][]string{hub: {net + ".1/24"}, ns: {net + ".2/24"}})
-		nodes = append(nodes, client(t, ns, net, says...))
-	}
+	hub, nodes := around(t)
 	one, several := ofClient("10.0.1"), ofClient("10.0.1")
 	one.Peers[0].OnePath = true
 	nodes[0].ask(request{Configure: one})

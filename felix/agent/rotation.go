@@ -70,10 +70,7 @@ func (r *rotation) look(now time.Time, period time.Duration, ends map[desired.En
 	if !t.Renew {
 		return
 	}
-	kind := desired.WireGuard4Odd
-	if t.Odd {
-		kind = desired.WireGuard4
-	}
+	kind := t.Rests()
 	if err := r.ring.Renew(kind); err != nil {
 		r.log.Error("a key cannot be renewed", "interface", kind.Device(), "error", err)
 		return

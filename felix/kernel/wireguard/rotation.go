@@ -45,6 +45,14 @@ type Turn struct {
 	Held []desired.EncryptedEnd
 }
 
+// Rests is the end, of those of IPv4, whose turn it is not: it has the key that is renewed.
+func (t *Turn) Rests() desired.TunnelKind {
+	if t.Odd {
+		return desired.WireGuard4
+	}
+	return desired.WireGuard4Odd
+}
+
 // Look says what is to be done at the time now. seen is what the tunnels tell, wanted
 // the other nodes' ends, and since when the key was made whose turn it is not is asked of
 // the ring.
@@ -57,11 +65,7 @@ func (r *Rotation) Look(now time.Time, period time.Duration, seen map[desired.Tu
 	t := Turn{Odd: number%2 == 1, Live: live(now, seen)}
 	busy := r.busy(seen)
 
-	waits := desired.WireGuard4Odd
-	if t.Odd {
-		waits = desired.WireGuard4
-	}
-	_, since := ring.Key(waits)
+	_, since := ring.Key(t.Rests())
 	done := !since.Before(start) && !since.After(now)
 	early, late := now.Before(start.Add(period/2)), !now.Before(start.Add(period/4*3))
 	if done || early || late || now.Sub(r.begun) < period/4 {
