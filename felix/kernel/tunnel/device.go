@@ -32,13 +32,18 @@ func (r *Reconciler) setUp(t desired.TunnelDevice) (index int, err error) {
 	return link.Attrs().Index, errors.Join(r.setAttrs(link, t), owned.SetAddr(r.handle, link, t.Addr, t.Kind.Is6()))
 }
 
+// ttl is that of packets that carry others (RFC 2003, section 3.1). If it were that of
+// the packet inside, one that has little left would not get past the routers between
+// two nodes, whose answer to the tunnel no traceroute of a pod sees.
+const ttl = 64
+
 // fresh returns the interface to make. It is bound to an address and to no
 // interface below it: packets leave by whatever route leads to the other end.
 func fresh(t desired.TunnelDevice) netlink.Link {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = t.Kind.Device(), t.MTU
 	if t.Kind.Encapsulation() == desired.IPIP {
-		return &netlink.Iptun{LinkAttrs: attrs, Local: t.Underlay.AsSlice(), PMtuDisc: 1}
+		return &netlink.Iptun{LinkAttrs: attrs, Local: t.Underlay.AsSlice(), Ttl: ttl, PMtuDisc: 1}
 	}
 	attrs.HardwareAddr = t.MAC[:]
 	return &netlink.Vxlan{LinkAttrs: attrs, VxlanId: desired.VXLANID, Port: desired.VXLANPort, SrcAddr: t.Underlay.AsSlice()}
@@ -61,6 +66,11 @@ func (r *Reconciler) setAttrs(link netlink.Link, t desired.TunnelDevice) error {
 	if t.Kind.Encapsulation() == desired.VXLAN && !bytes.Equal(link.Attrs().HardwareAddr, t.MAC[:]) {
 		if err := r.handle.LinkSetHardwareAddr(link, t.MAC[:]); err != nil {
 			return fmt.Errorf("set MAC address: %w", err)
+		}
+	}
+	if l, ok := link.(*netlink.Iptun); ok && l.Ttl != ttl {
+		if err := r.handle.LinkModify(fresh(t)); err != nil {
+			return fmt.Errorf("set TTL: %w", err)
 		}
 	}
 	if err := owned.SetMTU(r.handle, link, t.MTU); err != nil {

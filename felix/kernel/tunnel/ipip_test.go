@@ -20,7 +20,7 @@ func TestItem71NodesReachEachOtherThroughIPIP(t *testing.T) {
 	if got := a.Run("ip", "route", "get", b.inside.String()); !strings.Contains(got, "src "+a.inside.String()) {
 		t.Errorf("the node's own packets leave so: %s", got)
 	}
-	if link := a.Run("ip", "-d", "link", "show", "dev", "ipip-korat"); !strings.Contains(link, "remote any local "+a.underlay.String()) || !strings.Contains(link, "mtu 1480") {
+	if link := a.Run("ip", "-d", "link", "show", "dev", "ipip-korat"); !strings.Contains(link, "remote any local "+a.underlay.String()) || !strings.Contains(link, "ttl 64") || !strings.Contains(link, "mtu 1480") {
 		t.Errorf("the interface is:\n%s", link)
 	}
 }
@@ -58,6 +58,23 @@ func TestWhatOthersBreakOfIPIPIsMended(t *testing.T) {
 			b.reaches(t, a)
 		})
 	}
+}
+
+// TestTheTTLOfIPIPIsChangedInPlace: an interface that was made otherwise is changed,
+// not made anew, and keeps what leads through it.
+func TestTheTTLOfIPIPIsChangedInPlace(t *testing.T) {
+	a, b := joined(t, desired.IPIP4)
+	before := a.Run("ip", "-o", "link", "show", "dev", "ipip-korat")
+	a.Run("ip", "tunnel", "change", "ipip-korat", "mode", "ipip", "local", a.underlay.String(), "ttl", "inherit")
+	a.tunnels.LinkChanged("ipip-korat")
+	a.apply(t, desired.Delta{})
+	if link := a.Run("ip", "-d", "link", "show", "dev", "ipip-korat"); !strings.Contains(link, "ttl 64") || !strings.Contains(link, "pmtudisc") || strings.Contains(link, "nopmtudisc") {
+		t.Errorf("the interface is:\n%s", link)
+	}
+	if after := a.Run("ip", "-o", "link", "show", "dev", "ipip-korat"); after != before {
+		t.Errorf("it was %s, and is %s", before, after)
+	}
+	a.reaches(t, b)
 }
 
 // TestOneBlockThroughSeveralNodes: equal paths that BGP taught are one route.
