@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/koratnet/korat/felix/agent"
 )
@@ -20,6 +21,9 @@ import (
 var version = "unknown"
 
 func main() {
+	// Where the kernel makes pages huge unasked, as Debian's does, a small heap would be
+	// resident several times over. A kernel that refuses loses nothing by it.
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	root := &cobra.Command{
