@@ -114,6 +114,9 @@ const (
 	// ReasonPeersWithoutKey, with Encrypted false: some nodes encrypt nothing, and
 	// the message names some and says what that means for them.
 	ReasonPeersWithoutKey = "PeersWithoutKey"
+	// ReasonCannotEncrypt, with Encrypted false: an interface of this node does not
+	// work, and the message says why.
+	ReasonCannotEncrypt = "CannotEncrypt"
 	// ReasonNoPool, with Accepted false on an IPReservation: its ranges touch no
 	// IPPool. With AddressAssigned false: there is none that the service may use.
 	ReasonNoPool = "NoPool"

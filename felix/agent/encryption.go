@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -50,11 +51,23 @@ func (t *tunnels) announced(state map[desired.TunnelKind]error) []koratv1.WireGu
 	return out
 }
 
-// encryption returns which nodes are not reached encrypted, nil where nothing asks
-// for that.
-func encryption(ways map[string]desired.PoolWays) *report.Encryption {
-	var e report.Encryption
-	asked := false
+// broken returns which of this node's ends were tried and do not work, and why.
+func (t *tunnels) broken(state map[desired.TunnelKind]error) []string {
+	var out []string
+	for kind := range t.wanted {
+		if err := state[kind]; err != nil && kind.Encapsulation() == desired.WireGuard {
+			out = append(out, fmt.Sprintf("%s: %v", kind.Device(), err))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// encryption returns which nodes are not reached encrypted, and what does not work
+// here, nil where nothing asks for that.
+func encryption(ways map[string]desired.PoolWays, broken []string) *report.Encryption {
+	e := report.Encryption{Broken: broken}
+	asked := len(broken) > 0
 	for _, w := range ways {
 		for way, names := range w.Nodes {
 			asked = asked || way.Encapsulation == desired.WireGuard || way.Reason == desired.NoKey

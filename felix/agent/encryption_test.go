@@ -41,28 +41,52 @@ func TestAKeyIsAnnouncedWhileItsInterfaceWorks(t *testing.T) {
 	}
 }
 
+func TestEndsThatWereTriedInVainAreTold(t *testing.T) {
+	n := &tunnels{wanted: map[desired.TunnelKind]desired.TunnelDevice{desired.VXLAN4: {}, desired.WireGuard4: {}, desired.WireGuard6: {}}}
+	for name, c := range map[string]struct {
+		state map[desired.TunnelKind]error
+		want  []string
+	}{
+		"not tried yet":    {nil, nil},
+		"they work":        {map[desired.TunnelKind]error{desired.WireGuard4: nil, desired.WireGuard6: nil}, nil},
+		"another does not": {map[desired.TunnelKind]error{desired.VXLAN4: errors.New("no")}, nil},
+		"neither does": {
+			map[desired.TunnelKind]error{desired.WireGuard6: errors.New("no"), desired.WireGuard4: errors.New("refused")},
+			[]string{"wg4-korat: refused", "wg6-korat: no"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, n.broken(c.state)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestWhichNodesAreNotReachedEncrypted(t *testing.T) {
 	encrypted := desired.Way{Encapsulation: desired.WireGuard, Reason: desired.HasKey}
 	closed := desired.Way{Encapsulation: desired.WireGuard, Reason: desired.NoKey}
 	plain := desired.Way{Reason: desired.NoKey}
 	vxlan := desired.Way{Encapsulation: desired.VXLAN, Reason: desired.Always}
 	for name, c := range map[string]struct {
-		ways map[string]desired.PoolWays
-		want *report.Encryption
+		ways   map[string]desired.PoolWays
+		broken []string
+		want   *report.Encryption
 	}{
-		"nothing asks for it": {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{vxlan: {"a"}}}}, nil},
-		"all are":             {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{encrypted: {"a", "b"}}}}, &report.Encryption{}},
+		"nothing asks for it":      {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{vxlan: {"a"}}}}, nil, nil},
+		"all are":                  {map[string]desired.PoolWays{"p": {Nodes: map[desired.Way][]string{encrypted: {"a", "b"}}}}, nil, &report.Encryption{}},
+		"a node alone that cannot": {nil, []string{"wg4-korat: no"}, &report.Encryption{Broken: []string{"wg4-korat: no"}}},
 		"some are not": {
 			map[string]desired.PoolWays{
 				"p": {Nodes: map[desired.Way][]string{encrypted: {"a"}, plain: {"b"}}},
 				"q": {Nodes: map[desired.Way][]string{encrypted: {"a"}, vxlan: {"b", "c"}}},
 				"r": {Nodes: map[desired.Way][]string{closed: {"b"}}},
 			},
-			&report.Encryption{Closed: []string{"b"}, Clear: []string{"b", "c"}},
+			nil, &report.Encryption{Closed: []string{"b"}, Clear: []string{"b", "c"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, encryption(c.ways)); diff != "" {
+			if diff := cmp.Diff(c.want, encryption(c.ways, c.broken)); diff != "" {
 				t.Error(diff)
 			}
 		})

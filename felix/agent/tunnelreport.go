@@ -31,7 +31,7 @@ func (t *tunnels) report(f *report.Facts, board status.Snapshot) {
 		}
 		f.Tunnels = append(f.Tunnels, s)
 	}
-	f.WireGuard, f.Encryption = t.announced(state), encryption(t.ways)
+	f.WireGuard, f.Encryption = t.announced(state), encryption(t.ways, t.broken(state))
 	for _, name := range slices.Sorted(maps.Keys(t.ways)) {
 		f.Pools = append(f.Pools, t.poolStatus(name, state, board))
 		f.Ways = append(f.Ways, waysStatus(name, t.ways[name].Nodes)...)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,7 +65,9 @@ func Directory(dir string, gid int) error {
 	}
 	errs := []error{os.Chown(dir, 0, gid), os.Chmod(dir, 0o770)}
 	for _, e := range entries {
-		errs = append(errs, os.Lchown(filepath.Join(dir, e.Name()), gid, gid))
+		if err := os.Lchown(filepath.Join(dir, e.Name()), gid, gid); !errors.Is(err, fs.ErrNotExist) { // its owner may have removed it
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,11 @@ func TestWhatIsNotEncryptedIsTold(t *testing.T) {
 		"all":  {Encryption{}, "True AllEncrypted "},
 		"one":  {Encryption{Closed: []string{"b"}}, "False PeersWithoutKey no packets to pods of nodes that encrypt nothing: b"},
 		"some": {Encryption{Closed: []string{"a"}, Clear: []string{"b", "c"}}, "False PeersWithoutKey no packets to pods of nodes that encrypt nothing: a; packets in clear to pods of nodes that encrypt nothing: b; c"},
+		"here": {Encryption{Broken: []string{"wg4-korat: no"}}, "False CannotEncrypt does not work here: wg4-korat: no"},
+		"here and elsewhere": {
+			Encryption{Broken: []string{"wg4-korat: no", "wg6-korat: no"}, Clear: []string{"b"}},
+			"False CannotEncrypt does not work here: wg4-korat: no; wg6-korat: no; packets in clear to pods of nodes that encrypt nothing: b",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s koratv1.NodeNetworkStatus

@@ -55,8 +55,9 @@ type Facts struct {
 }
 
 // Encryption is which other nodes are not reached encrypted, by name: not at all,
-// because it is required, and in clear, because it is not.
-type Encryption struct{ Closed, Clear []string }
+// because it is required, and in clear, because it is not. Broken are interfaces of
+// this node that do not work, each with the reason.
+type Encryption struct{ Closed, Clear, Broken []string }
 
 // Config is what a Reporter needs; every field is required.
 type Config struct {
@@ -230,6 +231,9 @@ func enforced(e status.Enforcement, now metav1.Time) metav1.Condition {
 func encrypted(e Encryption, now metav1.Time) metav1.Condition {
 	c := metav1.Condition{Type: koratv1.ConditionEncrypted, Status: metav1.ConditionTrue, Reason: koratv1.ReasonAllEncrypted, LastTransitionTime: now}
 	var parts []string
+	if len(e.Broken) > 0 {
+		parts = append(parts, "does not work here: "+strings.Join(e.Broken, "; "))
+	}
 	if len(e.Closed) > 0 {
 		parts = append(parts, "no packets to pods of nodes that encrypt nothing: "+listed(e.Closed))
 	}
@@ -238,6 +242,9 @@ func encrypted(e Encryption, now metav1.Time) metav1.Condition {
 	}
 	if len(parts) > 0 {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonPeersWithoutKey, koratv1.Shorten(strings.Join(parts, "; "), koratv1.MaxMessage)
+	}
+	if len(e.Broken) > 0 {
+		c.Reason = koratv1.ReasonCannotEncrypt
 	}
 	return c
 }

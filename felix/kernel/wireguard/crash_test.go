@@ -109,6 +109,9 @@ func (s *site) flow(t *testing.T, to netip.Addr, options ...string) (end func() 
 				answered, _ = strconv.Atoi(f[3])
 			}
 		}
+		if sent == 0 || answered < sent {
+			t.Logf("ping %s: %s", to, out)
+		}
 		return sent, answered
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +30,28 @@ const (
 	// defaultMTU is for an Ethernet below: a tun begins with the MTU of one.
 	defaultMTU = 1420
 )
+
+// errUnable says that nobody encrypts for this agent, which nothing changes while it
+// lives.
+var errUnable = errors.New("the kernel has no WireGuard, and the agent lacks what it takes to encrypt in user space")
+
+// unable returns err, of what a process in user space takes, as errUnable if it says
+// that the agent may not do that.
+func unable(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %w", errUnable, err)
+	}
+	return err
+}
+
+// openTuns opens the device of tuns. A container may not have it.
+func openTuns() (*os.File, error) {
+	tuns, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnable, err)
+	}
+	return tuns, nil
+}
 
 // find finds the interface of e, or makes it, and what tells it what to do.
 func (r *Reconciler) find(ctx context.Context, e *end) (err error) {
@@ -117,12 +140,17 @@ func (r *Reconciler) create(name string) (netlink.Link, error) {
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return link, err
 	}
+	tuns, err := openTuns()
+	if err != nil {
+		return nil, err
+	}
+	defer tuns.Close()
 	link, err = owned.Create(r.handle, &netlink.Tuntap{
 		LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
 		Owner: uid, Group: uid,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the kernel has no WireGuard, and in user space: %w", err)
+		return nil, unable(fmt.Errorf("tun: %w", err))
 	}
 	return link, owned.SetMTU(r.handle, link, defaultMTU)
 }
@@ -148,19 +176,19 @@ func (r *Reconciler) process(ctx context.Context, name string) (control, error) 
 	if err == nil {
 		return p, nil
 	}
-	if err := detached.Directory(dirOf(r.cfg.RunDir), uid); err != nil {
-		return nil, fmt.Errorf("directory of processes: %w", err)
-	}
-	tuns, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	tuns, err := openTuns()
 	if err != nil {
 		return nil, err
 	}
 	defer tuns.Close()
+	if err := detached.Directory(dirOf(r.cfg.RunDir), uid); err != nil {
+		return nil, unable(fmt.Errorf("directory of processes: %w", err))
+	}
 	cmd, err := detached.Process{
 		Args: append(slices.Clip(r.cfg.Command), "--device", name, "--run-dir", r.cfg.RunDir), UID: uid, Files: []*os.File{tuns},
 	}.Start()
 	if err != nil {
-		return nil, fmt.Errorf("start the process: %w", err)
+		return nil, unable(fmt.Errorf("start the process: %w", err))
 	}
 	return p, p.await(ctx, cmd)
 }

@@ -13,8 +13,11 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 // pid returns the process of the node's tunnel, 0 if none runs.
@@ -70,6 +73,73 @@ func TestAKilledProcessLeavesNothingInClear(t *testing.T) {
 			t.Errorf("process %d, was %d", now, killed)
 		}
 	})
+}
+
+// TestWhoCannotEncryptFailsOnlyWhereItIsRequired: without the device of tuns, as in a
+// container that was not given it. State tells of it in any case, so that no key is
+// announced; an error would keep the node, which sends in clear, from being ready.
+func TestWhoCannotEncryptFailsOnlyWhereItIsRequired(t *testing.T) {
+	for name, before := range map[string]func(*testing.T, *site){
+		"from the beginning": func(*testing.T, *site) {},
+		"after an agent that could": func(t *testing.T, s *site) {
+			s.apply(t, s.own())
+			if err := syscall.Kill(s.pid(t), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			kerneltest.Eventually(t, "the process ended", func() bool { return s.pid(t) == 0 })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, all := sites(t, desired.WireGuard4, 1)
+			s := all[0]
+			before(t, s)
+			s.tunnels = s.open(t)
+			pools := func(c desired.SetChange) desired.Delta {
+				c.Kind = ir.Nets
+				return desired.Delta{Sets: map[ir.SetID]*desired.SetChange{desired.EncryptedSet: &c}}
+			}
+			pool := map[ir.Member]struct{}{{Prefix: s.block}: {}}
+			s.Do(func() {
+				hideTuns(t)
+				for _, step := range []struct {
+					what  string
+					d     desired.Delta
+					fails bool
+				}{
+					{"nothing requires it", s.own(), false},
+					{"again", desired.Delta{}, false},
+					{"a pool requires it", pools(desired.SetChange{Add: pool}), true},
+					{"it does not any more", pools(desired.SetChange{Del: pool}), false},
+					{"another one does", pools(desired.SetChange{Whole: true, Add: pool}), true},
+					{"none of all", pools(desired.SetChange{Gone: true}), false},
+				} {
+					s.tunnels.Want(step.d)
+					if err := s.tunnels.Apply(t.Context()); (err != nil) != step.fails {
+						t.Errorf("%s: %v", step.what, err)
+					}
+					if err := s.tunnels.State()[s.kind]; err == nil || !strings.Contains(err.Error(), "no WireGuard") || !strings.Contains(err.Error(), "/dev/net/tun") {
+						t.Errorf("%s: the tunnel is in the state %v", step.what, err)
+					}
+				}
+			})
+			s.apply(t, desired.Delta{}) // with the device
+		})
+	}
+}
+
+// hideTuns takes the device of tuns from the calling thread, for good.
+func hideTuns(t *testing.T) {
+	t.Helper()
+	err := unix.Unshare(unix.CLONE_NEWNS)
+	if err == nil {
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	if err == nil {
+		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAProcessHasNoPrivilege(t *testing.T) {

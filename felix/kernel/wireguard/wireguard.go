@@ -19,6 +19,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
 	"github.com/koratnet/korat/felix/kernel/owned"
+	"github.com/koratnet/korat/policy/ir"
 )
 
 // Config is what a Reconciler needs to be told.
@@ -44,6 +45,7 @@ type Reconciler struct {
 	moved    bool                                           // what nodes is to hold may be another
 	unread   bool                                           // what it has may be another
 	complete bool
+	closed   map[ir.Member]struct{} // pools that require encryption
 
 	mu       sync.Mutex // guards state and controls
 	state    map[desired.TunnelKind]error
@@ -74,7 +76,7 @@ func New(c Config) (*Reconciler, error) {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
 	r := &Reconciler{
-		cfg: c, handle: handle, conn: conn, ends: map[desired.TunnelKind]*end{},
+		cfg: c, handle: handle, conn: conn, ends: map[desired.TunnelKind]*end{}, closed: map[ir.Member]struct{}{},
 		state: map[desired.TunnelKind]error{}, controls: map[desired.TunnelKind]control{},
 	}
 	r.nodes = delta.New[netip.Addr](func(a, b desired.TunnelKind) bool { return a == b })
@@ -129,6 +131,20 @@ func (r *Reconciler) Want(d desired.Delta) {
 			e.peers.Want(at.Key, *p)
 		}
 	}
+	if c := d.Sets[desired.EncryptedSet]; c != nil {
+		r.require(c)
+	}
+}
+
+// require takes over which pools require encryption.
+func (r *Reconciler) require(c *desired.SetChange) {
+	if c.Whole || c.Gone {
+		clear(r.closed)
+	}
+	maps.Copy(r.closed, c.Add)
+	for m := range c.Del {
+		delete(r.closed, m)
+	}
 }
 
 // LinkChanged implements apply.LinkWatcher. An interface whose process ended loses
@@ -153,7 +169,8 @@ func (r *Reconciler) lookAtAll() {
 
 // Apply implements apply.Reconciler. What is routed into a tunnel has a peer there at any
 // time, and what moves from one to another has a way at any time: so all tunnels are
-// told first what comes, and those that nobody wants go in the end.
+// told first what comes, and those that nobody wants go in the end. That this node is
+// unable to encrypt is an error where some pool requires it; else State alone says so.
 func (r *Reconciler) Apply(ctx context.Context) error {
 	r.wantNodes()
 	kinds := slices.Sorted(maps.Keys(r.ends))
@@ -181,6 +198,8 @@ func (r *Reconciler) Apply(ctx context.Context) error {
 		r.note(e, err)
 		if err != nil {
 			e.unsure = true
+		}
+		if err != nil && (len(r.closed) > 0 || !errors.Is(err, errUnable)) {
 			errs = append(errs, fmt.Errorf("interface %s: %w", kind, err))
 		}
 	}
