@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/koratnet/korat/e2e/cluster"
 	"github.com/koratnet/korat/e2e/cluster/conformance"
 )
 
@@ -24,7 +25,7 @@ const daily = `Netpol NetworkPolicy between server and client should (` +
 func TestDaily(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c := up(ctx, t, "tdaily")
+	c := up(ctx, t, cluster.Options{Name: "tdaily"})
 	for _, n := range c.Topology.Nodes() {
 		if err := c.Import(n.Name, bin+"/daily-images/agnhost.tar"); err != nil {
 			t.Fatal(err)

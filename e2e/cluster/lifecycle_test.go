@@ -28,10 +28,10 @@ var previous = flag.String("previous", filepath.Join(bin, "previous-image/korat.
 // chartTag is the version that the chart installs unless told otherwise.
 const chartTag = "0.1.0"
 
-// up makes a cluster of two nodes without a network, with both images.
-func up(ctx context.Context, t *testing.T, name string) *cluster.Cluster {
+// up makes a cluster of two nodes without a network.
+func up(ctx context.Context, t *testing.T, o cluster.Options) *cluster.Cluster {
 	t.Helper()
-	o := cluster.Options{Name: name, Bin: bin, Nodes: 2, Progress: t.Output()}
+	o.Bin, o.Nodes, o.Progress = bin, 2, t.Output()
 	down(t, o)
 	t.Cleanup(func() { down(t, o) })
 	c, err := cluster.Up(ctx, o)
@@ -57,7 +57,7 @@ func called(t *testing.T, c *cluster.Cluster, tag string) {
 func TestLifecycle(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c := up(ctx, t, "tlife")
+	c := up(ctx, t, cluster.Options{Name: "tlife"})
 	for _, n := range c.Topology.Nodes() {
 		if err := c.Import(n.Name, *previous); err != nil {
 			t.Fatal(err)
@@ -203,17 +203,23 @@ func startTraffic(ctx context.Context, t *testing.T, c *cluster.Cluster, node st
 	return f
 }
 
-// noneLost ends the traffic. The last packet's answer may be on its way.
-func (f *traffic) noneLost(t *testing.T, during string) {
+// end ends the traffic, and returns how many packets were sent and came back.
+func (f *traffic) end(t *testing.T) (sent, came int) {
 	t.Helper()
 	err := errors.Join(f.cmd.Process.Signal(unix.SIGINT), f.cmd.Wait())
-	var sent, came int
 	if _, after, found := strings.Cut(f.out.String(), "statistics ---\n"); found {
 		_, err = fmt.Sscanf(after, "%d packets transmitted, %d received", &sent, &came)
 	}
 	if err != nil || sent == 0 {
-		t.Fatalf("traffic during %s: %v\n%s", during, err, &f.out)
+		t.Fatalf("traffic: %v\n%s", err, &f.out)
 	}
+	return sent, came
+}
+
+// noneLost ends the traffic. The last packet's answer may be on its way.
+func (f *traffic) noneLost(t *testing.T, during string) {
+	t.Helper()
+	sent, came := f.end(t)
 	if sent-came > 1 {
 		t.Errorf("%s lost %d of %d packets", during, sent-came, sent)
 	}

@@ -108,7 +108,7 @@ func TestTakeOverFromCalico(t *testing.T) { takeOver(t, "tcalico", calico) }
 func takeOver(t *testing.T, name string, old network) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c := up(ctx, t, name)
+	c := up(ctx, t, cluster.Options{Name: name})
 	called(t, c, imageTag(t, newest))
 	p := newPage(t, c)
 	nodes := c.Topology.Nodes()
