@@ -104,6 +104,9 @@ func (n *node) inhabit(t *testing.T) {
 		"ip rule add table 200 priority 32112 protocol 112",
 		"ip -6 rule add table 200 priority 32112 protocol 112",
 		"ip rule add from 10.244.0.0/16 table 11210 priority 11210 protocol 113",
+		"ip rule add iif lo priority 11215 protocol 113 nop",
+		"ip rule add iif lo ipproto udp sport 51820 priority 11211 protocol 113 goto 11215",
+		"ip rule add iif lo from 192.0.2.2 table 11211 priority 11212 protocol 113",
 		"ip link add " + device + " type vxlan id 4096 dstport 4789",
 		"nft add table inet " + bandwidth.TableName,
 	} {

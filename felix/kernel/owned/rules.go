@@ -10,6 +10,7 @@ import (
 
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/nlsock"
+	"github.com/koratnet/korat/policy"
 )
 
 // Rules are the rules of policy routing of one protocol number. They are read and
@@ -47,7 +48,7 @@ func (k Rules) Read() (map[desired.Rule]struct{}, error) {
 func (k Rules) Add(r desired.Rule) error {
 	err := k.Conn.Do(k.request(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add rule %d for packets from %s to table %d: %w", r.Priority, r.From, r.Table, err)
+		return fmt.Errorf("add rule %d, %s: %w", r.Priority, r, err)
 	}
 	return nil
 }
@@ -56,7 +57,7 @@ func (k Rules) Add(r desired.Rule) error {
 func (k Rules) Remove(r desired.Rule) error {
 	err := k.Conn.Do(k.request(unix.RTM_DELRULE, 0, r))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove rule %d for packets from %s to table %d: %w", r.Priority, r.From, r.Table, err)
+		return fmt.Errorf("remove rule %d, %s: %w", r.Priority, r, err)
 	}
 	return nil
 }
@@ -68,14 +69,45 @@ func header(family, sourceBits, action uint8) []byte {
 	return []byte{0: family, 2: sourceBits, 7: action, ruleHeaderBytes - 1: 0}
 }
 
+// local is the interface that what programs of the node send comes from, as rules see it.
+const local = "lo"
+
 func (k Rules) request(kind, flags uint16, r desired.Rule) *nlsock.Request {
-	q := nlsock.NewRequest(kind, flags, header(nlsock.Family(r.From.Addr().Is6()), uint8(r.From.Bits()), unix.FR_ACT_TO_TBL))
+	q := nlsock.NewRequest(kind, flags, header(nlsock.Family(r.From.Addr().Is6()), uint8(r.From.Bits()), action(r)))
 	if r.From.Bits() > 0 {
 		q.Attr(unix.FRA_SRC, r.From.Addr().AsSlice())
 	}
-	return q.Uint32(unix.FRA_TABLE, r.Table).
-		Uint32(unix.FRA_PRIORITY, r.Priority).
-		Attr(unix.FRA_PROTOCOL, []byte{k.Protocol})
+	if r.Local {
+		q.String(unix.FRA_IIFNAME, local)
+	}
+	if r.Mark != 0 {
+		q.Uint32(unix.FRA_FWMARK, r.Mark)
+	}
+	if r.Protocol != 0 {
+		q.Attr(unix.FRA_IP_PROTO, []byte{byte(r.Protocol)})
+	}
+	for attr, port := range map[uint16]uint16{unix.FRA_SPORT_RANGE: r.SourcePort, unix.FRA_DPORT_RANGE: r.DestinationPort} {
+		if port != 0 { // struct fib_rule_port_range
+			q.Attr(attr, binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, port), port))
+		}
+	}
+	if r.Table != 0 {
+		q.Uint32(unix.FRA_TABLE, r.Table)
+	}
+	if r.Goto != 0 {
+		q.Uint32(unix.FRA_GOTO, r.Goto)
+	}
+	return q.Uint32(unix.FRA_PRIORITY, r.Priority).Attr(unix.FRA_PROTOCOL, []byte{k.Protocol})
+}
+
+func action(r desired.Rule) uint8 {
+	switch {
+	case r.Table != 0:
+		return unix.FR_ACT_TO_TBL
+	case r.Goto != 0:
+		return unix.FR_ACT_GOTO
+	}
+	return unix.FR_ACT_NOP
 }
 
 // decode reads one message of a dump.
@@ -88,8 +120,20 @@ func (k Rules) decode(kind uint16, body []byte) (r desired.Rule, ours bool) {
 		switch attr {
 		case unix.FRA_SRC:
 			source, _ = netip.AddrFromSlice(value)
+		case unix.FRA_IIFNAME:
+			r.Local = nlsock.Text(value) == local
+		case unix.FRA_FWMARK:
+			r.Mark = binary.NativeEndian.Uint32(value)
+		case unix.FRA_IP_PROTO:
+			r.Protocol = policy.Protocol(value[0])
+		case unix.FRA_SPORT_RANGE:
+			r.SourcePort = binary.NativeEndian.Uint16(value)
+		case unix.FRA_DPORT_RANGE:
+			r.DestinationPort = binary.NativeEndian.Uint16(value)
 		case unix.FRA_TABLE:
 			r.Table = binary.NativeEndian.Uint32(value)
+		case unix.FRA_GOTO:
+			r.Goto = binary.NativeEndian.Uint32(value)
 		case unix.FRA_PRIORITY:
 			r.Priority = binary.NativeEndian.Uint32(value)
 		case unix.FRA_PROTOCOL:

@@ -82,19 +82,34 @@ func Present() (names []string, err error) {
 		return nil, err
 	}
 	for rule := range have {
-		names = append(names, fmt.Sprintf("from %s lookup %d", rule.From, rule.Table))
+		names = append(names, rule.String())
 	}
 	slices.Sort(names)
 	return names, nil
 }
 
-// Apply implements apply.Reconciler.
+// Apply implements apply.Reconciler. Rules that lead what the node itself sends to a
+// table come after those that keep things from it, and not without them, and go before.
 func (r *Reconciler) Apply(context.Context) error {
+	first := r.apply(func(rule desired.Rule, op delta.Op) bool { return leadsHost(rule) == (op == delta.Remove) })
+	if first != nil {
+		return errors.Join(first, r.apply(func(rule desired.Rule, _ delta.Op) bool { return !rule.Local }))
+	}
+	return r.apply(func(desired.Rule, delta.Op) bool { return true })
+}
+
+func leadsHost(r desired.Rule) bool { return r.Local && r.Table != 0 }
+
+// apply makes those of the pending changes that which chooses.
+func (r *Reconciler) apply(which func(desired.Rule, delta.Op) bool) error {
 	var errs []error
 	for rule, c := range r.rules.Pending() {
 		change := r.kernel.Add
 		if c.Op == delta.Remove {
 			change = r.kernel.Remove
+		}
+		if !which(rule, c.Op) {
+			continue
 		}
 		if err := change(rule); err != nil {
 			errs = append(errs, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/rule"
+	"github.com/koratnet/korat/policy"
 )
 
 func open(t *testing.T, n *kerneltest.Namespace) (r *rule.Reconciler) {
@@ -95,4 +96,45 @@ func TestRulesAreAsDesired(t *testing.T) {
 	}
 	apply(t, r, desired.Delta{Rules: map[desired.Rule]*struct{}{from("172.16.0.0/30"): nil, from("fd00::/64"): nil}})
 	expect(t, n, foreign)
+}
+
+// TestWhatTheNodeItselfSendsIsLedByRulesOfItsOwn, which are as `ip rule` says them, are
+// known again, and go.
+func TestWhatTheNodeItselfSendsIsLedByRulesOfItsOwn(t *testing.T) {
+	n := kerneltest.New(t)
+	any4 := netip.MustParsePrefix("0.0.0.0/0")
+	all := []desired.Rule{
+		{Priority: 5, From: any4, Local: true, Mark: 0x6b000000, Goto: 9},
+		{Priority: 5, From: any4, Local: true, Protocol: policy.TCP, DestinationPort: 179, Goto: 9},
+		{Priority: 5, From: any4, Local: true, Protocol: policy.UDP, SourcePort: 51820, Goto: 9},
+		{Priority: 6, From: netip.MustParsePrefix("192.0.2.1/32"), Local: true, Table: 11211},
+		{Priority: 7, From: netip.MustParsePrefix("0.0.0.0/32"), Local: true, Table: 11211},
+		{Priority: 9, From: any4, Local: true},
+		{Priority: 7, From: netip.MustParsePrefix("::/0"), Local: true, Table: 11211},
+	}
+	want := []string{
+		"5: from all fwmark 0x6b000000 iif lo goto 9 proto 113", "5: from all iif lo ipproto tcp dport 179 goto 9 proto 113",
+		"5: from all iif lo ipproto udp sport 51820 goto 9 proto 113", "6: from 192.0.2.1 iif lo lookup 11211 proto 113",
+		"7: from 0.0.0.0 iif lo lookup 11211 proto 113", "7: from all iif lo lookup 11211 proto 113", "9: from all iif lo nop proto 113",
+	}
+	wanted, gone := map[desired.Rule]*struct{}{}, map[desired.Rule]*struct{}{}
+	for _, r := range all {
+		wanted[r], gone[r] = &struct{}{}, nil
+	}
+	r := open(t, n)
+	apply(t, r, desired.Delta{Rules: wanted, Complete: true})
+	got := rules(n)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	m := n.Monitor()
+	m.Drain()
+	r = open(t, n)
+	apply(t, r, desired.Delta{Rules: wanted, Complete: true})
+	if changes := m.Changes(); len(changes) > 0 {
+		t.Errorf("adopting changed the kernel: %v", changes)
+	}
+	apply(t, r, desired.Delta{Rules: gone})
+	expect(t, n)
 }
