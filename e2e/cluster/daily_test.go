@@ -25,12 +25,7 @@ const daily = `Netpol NetworkPolicy between server and client should (` +
 func TestDaily(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c := up(ctx, t, cluster.Options{Name: "tdaily"})
-	for _, n := range c.Topology.Nodes() {
-		if err := c.Import(n.Name, bin+"/daily-images/agnhost.tar"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c := up(ctx, t, cluster.Options{Name: "tdaily", Images: []string{bin + "/cluster-images", bin + "/daily-images"}})
 	called(t, c, imageTag(t, newest))
 	p := newPage(t, c)
 	waiting := startPod(ctx, t, c, "a1")

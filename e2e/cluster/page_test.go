@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/koratnet/korat/e2e/cluster"
 )
@@ -64,6 +65,7 @@ func (p *page) run(ctx context.Context, commands string, variables ...string) st
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), append(variables, "KUBECONFIG="+p.cluster.Kubeconfig(), "PATH="+p.dir+":"+os.Getenv("PATH"), "HELM_CACHE_HOME="+p.dir, "HELM_CONFIG_HOME="+p.dir, "HELM_DATA_HOME="+p.dir)...)
+	cmd.WaitDelay = 10 * time.Second // when ctx ends, a program of the shell's may go on
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := cmd.Run(); err != nil {

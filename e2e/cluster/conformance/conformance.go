@@ -18,7 +18,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 )
 
@@ -112,6 +114,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		"--focus="+o.Focus, "--skip="+strings.Join(not, "|"), filepath.Join(bin, "e2e.test"), "--",
 		"--kubeconfig="+o.Kubeconfig, "--provider=skeleton", fmt.Sprintf("--num-nodes=%d", o.Nodes), "--kubectl-path="+kubectl)
 	cmd.Stdout, cmd.Stderr = o.Output, o.Output
+	// When ctx ends, ginkgo and the processes of specs are interrupted, as from a terminal.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	cmd.Cancel, cmd.WaitDelay = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGINT) }, 2*time.Minute
 	if err := os.Remove(report); err != nil && !errors.Is(err, fs.ErrNotExist) { // one of before says nothing of this run
 		return Result{}, err
 	}
@@ -120,7 +125,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("no report: %w (ginkgo: %v)", err, ended)
 	}
-	return Read(text, regexp.MustCompile(o.Focus), skips)
+	r, err := Read(text, regexp.MustCompile(o.Focus), skips)
+	if err == nil && ended != nil && len(r.Failed) == 0 { // it was interrupted before there was a spec
+		err = fmt.Errorf("ginkgo: %w", ended)
+	}
+	return r, err
 }
 
 // spec is what we read of a report.
