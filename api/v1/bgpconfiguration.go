@@ -134,13 +134,13 @@ type KernelRoutes struct {
 	// Table is the routing table, 1 to 2147483647. All packets are led to it before
 	// they are to the main one, so that a route there wins over a longer one in the
 	// main table. Learnt default routes stay in the main table. Default 254, which is
-	// the main one. 252, 253 and 255 have other meanings to the kernel, and 11210 to
+	// the main one. 252, 253 and 255 have other meanings to the kernel, and 11210 and 11211 to
 	// Korat.
 	// +optional
 	// +kubebuilder:default=254
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=2147483647
-	// +kubebuilder:validation:XValidation:rule=`!(self in [252, 253, 255, 11210])`,message="the table is used otherwise, expected none of 252, 253, 255 and 11210"
+	// +kubebuilder:validation:XValidation:rule=`!(self in [252, 253, 255, 11210, 11211])`,message="the table is used otherwise, expected none of 252, 253, 255, 11210 and 11211"
 	Table int32 `json:"table,omitempty"`
 
 	// Metric of the routes, 1 to 2147483647: where another program has a route to the

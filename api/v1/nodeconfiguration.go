@@ -169,6 +169,8 @@ type NodeConfigurationSpec struct {
 }
 
 // NodeEncryption says what travels encrypted between nodes.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.hostTraffic) || self.hostTraffic == 'Disabled' || has(self.mode) && self.mode != 'Disabled'",message="hostTraffic needs mode Preferred or Required"
 type NodeEncryption struct {
 	// Mode is which packets travel so. Disabled: none but those of IPPools that
 	// require it. Preferred: those to nodes that take them; others get them as the
@@ -177,6 +179,13 @@ type NodeEncryption struct {
 	// Default Disabled.
 	// +optional
 	Mode EncryptionMode `json:"mode,omitempty"`
+
+	// HostTraffic is what the node itself sends to the addresses at which other nodes
+	// encrypt. Disabled: it goes in clear. Preferred: it is encrypted to nodes with which
+	// there was a handshake in the last three minutes, and in clear to others. BGP and BFD
+	// are never. Default Disabled.
+	// +optional
+	HostTraffic HostTraffic `json:"hostTraffic,omitempty"`
 
 	// PortIPv4 is the UDP port on which the node listens in IPv4. Default 51820.
 	// +optional
@@ -237,6 +246,19 @@ const (
 	EncryptionPreferred EncryptionMode = "Preferred"
 	// EncryptionRequired: all.
 	EncryptionRequired EncryptionMode = "Required"
+)
+
+// HostTraffic says whether what nodes send each other is encrypted.
+//
+// +kubebuilder:validation:Enum=Disabled;Preferred
+type HostTraffic string
+
+// The choices for what nodes send each other.
+const (
+	// HostTrafficDisabled: it is not.
+	HostTrafficDisabled HostTraffic = "Disabled"
+	// HostTrafficPreferred: it is where that is proved to work.
+	HostTrafficPreferred HostTraffic = "Preferred"
 )
 
 // Backend is a data plane that enforces policy.

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"time"
 
 	"github.com/koratnet/korat/felix/desired"
@@ -14,26 +13,36 @@ import (
 // rotationLook is the longest time between two looks at whose turn it is.
 const rotationLook = 15 * time.Second
 
-// rotation renews this node's keys in turns, as settings say.
+// rotation renews this node's keys in turns, as settings say, and tells which tunnels are
+// proved to work, where it matters.
 type rotation struct {
 	ring      *wireguard.Ring
 	encrypted *wireguard.Reconciler
+	left      func(time.Time) (wireguard.Left, error) // what the agent before has left
 	tunnels   *tunnels
 	post      func(...event.Event)
 	log       *slog.Logger
 
 	turns wireguard.Rotation
-	held  bool // so it was told
+	held  bool   // so it was told
+	why   string // what the node itself sends stays in clear, as it was told
 }
 
-// begin posts whose turn it was when the agent was here last, before the engine says
-// anything: what is proved to be reached is known once the tunnels are looked at.
+// begin posts whose turn it was when the agent was here last, and what was proved then,
+// before the engine says anything.
 func (r *rotation) begin() {
-	odd, err := r.encrypted.Odd()
+	left := r.lookBefore()
+	r.post(event.Set("", &event.Turn{Odd: left.Odd, Live: left.Live, Hosts: left.Hosts}))
+}
+
+// lookBefore looks while the engine has not said anything: the API server may be behind
+// a tunnel that does not work any more.
+func (r *rotation) lookBefore() wireguard.Left {
+	left, err := r.left(time.Now())
 	if err != nil {
-		r.log.Warn("it is not known which keys packets take", "error", err)
+		r.log.Warn("what is left of tunnels that encrypt is not known", "error", err)
 	}
-	r.post(event.Set("", &event.Turn{Odd: odd}))
+	return left
 }
 
 // run looks whose turn it is until ctx ends.
@@ -47,21 +56,26 @@ func (r *rotation) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		wait := rotationLook
-		if period, ends := r.tunnels.rotation(); period > 0 {
+		switch period, hosts, ends := r.tunnels.rotation(); {
+		case !r.tunnels.hasBegun():
+			r.lookBefore()
+		case period > 0:
 			wait = max(time.Second, min(wait, period/20))
-			r.look(time.Now(), period, ends)
+			r.look(time.Now(), period, hosts, ends)
+		case hosts:
+			r.look(time.Now(), 0, hosts, ends)
 		}
 		next.Reset(wait)
 	}
 }
 
-func (r *rotation) look(now time.Time, period time.Duration, ends map[desired.EncryptedEnd]desired.EncryptedPeer) {
+func (r *rotation) look(now time.Time, period time.Duration, hosts bool, ends map[desired.EncryptedEnd]desired.EncryptedPeer) {
 	seen, err := r.encrypted.Status()
 	if err != nil { // what is not to be seen is not reached
 		r.log.Warn("not all tunnels that encrypt can be looked at", "error", err)
 	}
 	t := r.turns.Look(now, period, seen, ends, r.ring)
-	r.post(event.Set("", &event.Turn{Odd: t.Odd, Live: t.Live}))
+	r.post(event.Set("", &event.Turn{Odd: t.Odd, Live: t.Live, Hosts: hosts && r.mayEncrypt(seen)}))
 	if held := len(t.Held) > 0; held != r.held {
 		if r.held = held; held {
 			r.log.Warn("a key is not renewed while nodes send by it alone", "interface", t.Held[0].Kind.Device(), "nodes", len(t.Held), "public_key", t.Held[0].Key)
@@ -79,12 +93,14 @@ func (r *rotation) look(now time.Time, period time.Duration, ends map[desired.En
 	tellKeys(r.ring, r.post)
 }
 
-// rotation returns how often keys take turns, 0 for never, and the ends of other nodes.
-func (t *tunnels) rotation() (period time.Duration, ends map[desired.EncryptedEnd]desired.EncryptedPeer) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.period == 0 {
-		return 0, nil
+// mayEncrypt reports whether what the node itself sends may be encrypted, and tells what
+// speaks against it.
+func (r *rotation) mayEncrypt(seen map[desired.TunnelKind]wireguard.Status) bool {
+	why := r.tunnels.against(seen)
+	if why != r.why {
+		if r.why = why; why != "" {
+			r.log.Warn("what the node itself sends stays in clear", "reason", why)
+		}
 	}
-	return t.period, maps.Clone(t.ends)
+	return why == ""
 }

@@ -32,6 +32,9 @@ func (t *tunnels) report(f *report.Facts, board status.Snapshot) {
 		f.Tunnels = append(f.Tunnels, s)
 	}
 	f.WireGuard, f.Encryption = t.announced(state), encryption(t.ways, t.broken(state))
+	if to, why := t.exposed(); f.Encryption != nil {
+		f.Encryption.Exposed, f.Encryption.Why = to, why
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.ways)) {
 		f.Pools = append(f.Pools, t.poolStatus(name, state, board))
 		f.Ways = append(f.Ways, waysStatus(name, t.ways[name].Nodes)...)

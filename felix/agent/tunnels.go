@@ -42,9 +42,12 @@ type tunnels struct {
 	wanted map[desired.TunnelKind]desired.TunnelDevice
 	ends   map[desired.EncryptedEnd]desired.EncryptedPeer
 	period time.Duration // of turns of keys; 0: none
-	ways   map[string]desired.PoolWays
-	mtu    desired.MTU
-	pods   int // the MTU that all pods have
+	hosts  bool          // what the node itself sends is to be encrypted
+	// inClear is why it is not.
+	inClear string
+	ways    map[string]desired.PoolWays
+	mtu     desired.MTU
+	pods    int // the MTU that all pods have
 	// told counts the Deltas; since and sends say, by pool, with which of them what
 	// is sent became another, and what was sent before.
 	told  uint64
@@ -119,7 +122,7 @@ func (t *tunnels) note(d desired.Delta) {
 	fold(t.wanted, d.Tunnels)
 	fold(t.ends, d.EncryptedPeers)
 	if d.Settings != nil {
-		t.period = d.Settings.KeyRotation
+		t.period, t.hosts = d.Settings.KeyRotation, d.Settings.HostTraffic
 	}
 	fold(t.ways, d.Ways)
 	if d.MTU != nil {

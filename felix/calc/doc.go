@@ -20,11 +20,12 @@
 //	   ├──────────── sets      peers of active policies → members                  ─▶ Sets
 //	   ├──────────── programs  one per enforced policy and direction               ─▶ Programs
 //	   ├──────────── uses      what each active policy selects here, to be told    ─▶ Policies
-//	   ├─▶ hosts               chains of this node's interfaces, and whose they are ─▶ HostEndpoints
 //	   ▼
 //	endpoints ◀── holders      chains of each local endpoint; one holder an address ─▶ Endpoints
 //	   ▲             │
 //	floats ──────────┤         floating addresses that lead to local endpoints
+//	                 │
+//	tunnels ───────▶ hosts     chains of this node's interfaces, and whose they are ─▶ HostEndpoints
 //	                 │
 //	pools, blocks ─▶ routes    local pods over own blocks over learned next hops   ─▶ Routes
 //	   │             │

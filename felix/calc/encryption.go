@@ -41,6 +41,7 @@ type reached struct {
 // encryptionWays is what the settings say.
 type encryptionWays struct {
 	mode    event.Encryption
+	hosts   bool // what nodes send each other is encrypted too
 	rotates bool // there are second ends
 	port    [desired.WireGuard6Odd + 1]uint16
 }
@@ -53,6 +54,7 @@ func newEncryptionWays() (w encryptionWays) {
 
 func (w *encryptionWays) override(c event.EncryptionConfiguration) {
 	override(&w.mode, c.Mode)
+	override(&w.hosts, c.Hosts)
 	override(&w.port[desired.WireGuard4], c.Port4)
 	override(&w.port[desired.WireGuard6], c.Port6)
 	override(&w.port[desired.WireGuard4Odd], c.Odd4)
@@ -106,6 +108,18 @@ func endsOf(n *event.NodeNetwork) []event.WireGuardEnd {
 	return n.WireGuard
 }
 
+// wires are the interfaces of WireGuard that this node has, each with its address around
+// packets.
+func (t *tunnels) wires() map[string]netip.Addr {
+	out := map[string]netip.Addr{}
+	for kind, d := range t.devices.last {
+		if kind.Encapsulation() == desired.WireGuard {
+			out[kind.Device()] = d.Underlay
+		}
+	}
+	return out
+}
+
 // followTurn takes over which ends are reached, and whose turn it is.
 func (t *tunnels) followTurn(in *inputs) {
 	for name, was := range in.turns.was {
@@ -126,7 +140,7 @@ func (t *tunnels) followTurn(in *inputs) {
 				maps.Copy(t.unsure, t.keys[end])
 			}
 		}
-		if t.turn = is; is.Odd != was.Odd {
+		if t.turn = is; is.Odd != was.Odd || is.Hosts != was.Hosts {
 			for name := range t.reached {
 				t.unsure[name] = struct{}{}
 			}
@@ -162,6 +176,10 @@ func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 				news[idle.EncryptedEnd].Idle, idle.idle = true, true
 				now[idle.Kind] = idle
 			}
+		}
+		for _, end := range now {
+			_, proved := t.turn.Live[end.EncryptedEnd]
+			news[end.EncryptedEnd].Host = proved && !end.idle && t.encryption.ways.hosts && t.turn.Hosts
 		}
 		if len(now) > 0 {
 			t.reached[name] = now
@@ -259,10 +277,10 @@ func (t *tunnels) announced(v6 bool, in *inputs) bool {
 	return slices.ContainsFunc(endsOf(in.networks.now[t.node]), own)
 }
 
-// sayRules tells of which pools packets go through tunnels also to nodes. It walks all
-// pools, which are few.
+// sayRules tells of which pools packets go through tunnels also to nodes, and whether
+// what the node itself sends does. It walks all pools, which are few.
 func (t *tunnels) sayRules(in *inputs) {
-	wanted := map[desired.Rule]struct{}{}
+	wanted := t.hostRules(in)
 	for i := range t.pools {
 		pool := &t.pools[i]
 		kind, _ := desired.TunnelOf(desired.WireGuard, pool.cidr.Addr().Is6())
@@ -303,5 +321,5 @@ func (t *tunnels) encryptedRoute(pool *poolMode, p netip.Prefix, in *inputs, blo
 }
 
 func samePeer(a, b *desired.EncryptedPeer) bool {
-	return a.Endpoint == b.Endpoint && a.Idle == b.Idle && slices.Equal(a.Prefixes, b.Prefixes)
+	return a.Endpoint == b.Endpoint && a.Idle == b.Idle && a.Host == b.Host && slices.Equal(a.Prefixes, b.Prefixes)
 }

@@ -106,7 +106,6 @@ func (e *Engine) Flush() desired.Delta {
 	e.holders.drain(&e.in.endpoints)
 	e.floats.drain(&e.holders) // floating addresses → local endpoints, or other nodes
 	e.endpoints.drain(&e.in.endpoints, &e.holders, &e.floats, &e.subjects, &e.policies)
-	e.hosts.drain(&e.in, &e.subjects, &e.policies)
 	e.pools.drain(&e.in.pools)
 	e.advertised.drain(&e.in) // addresses of services that this node serves
 	e.offers.drain(&e.in)
@@ -115,6 +114,7 @@ func (e *Engine) Flush() desired.Delta {
 	e.blocks.drain(&e.in.blocks, &e.floats)
 	e.speaker.drain(&e.in)
 	e.tunnels.drain(&e.in, &e.settings, &e.blocks, &e.speaker) // in what packets reach other nodes
+	e.hosts.drain(&e.in, &e.subjects, &e.policies, &e.tunnels)
 	e.routes.drain(&e.in, &e.learnable, &e.blocks, &e.holders, &e.floats, &e.tunnels, &e.speaker)
 	e.paths.drain(&e.in, &e.blocks, &e.holders, &e.floats) // what we say to our neighbours
 	d := e.take()

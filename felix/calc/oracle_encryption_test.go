@@ -15,6 +15,8 @@ type encryption struct {
 	mode event.Encryption
 	port map[desired.TunnelKind]uint16
 	two  bool // ends in each family
+	// hosts: what nodes send each other is encrypted too.
+	hosts bool
 }
 
 // closed are the pools that never travel in clear.
@@ -129,6 +131,52 @@ func (o oracle) rules() map[desired.Rule]struct{} {
 			rules[desired.Rule{Priority: 11210, From: p.CIDR, Table: 11210}] = struct{}{}
 		}
 	}
+	for _, v6 := range []bool{false, true} {
+		if d, can := o.device(wireGuard(v6)[0]); can && o.asked().hosts {
+			for _, r := range o.hostRules(d.Underlay) {
+				rules[r] = struct{}{}
+			}
+		}
+	}
+	return rules
+}
+
+// hostRules are those for what the node itself sends, as `ip rule` would be told.
+func (o oracle) hostRules(self netip.Addr) (rules []desired.Rule) {
+	v6, zero := self.Is6(), netip.MustParsePrefix("0.0.0.0/0")
+	if v6 {
+		zero = netip.MustParsePrefix("::/0")
+	}
+	tell := func(r desired.Rule) {
+		if !r.From.IsValid() {
+			r.From = zero
+		}
+		r.Local = true
+		rules = append(rules, r)
+	}
+	speaker := uint16(179)
+	if c := all[*event.BGP](o.state)["default"]; c != nil && c.ListenPort != 0 {
+		speaker = c.ListenPort
+	}
+	for _, kind := range wireGuard(v6) {
+		tell(desired.Rule{Priority: 11211, Protocol: 17, SourcePort: o.asked().port[kind], Goto: 11215})
+	}
+	for _, port := range []uint16{4789, 3784, 3785, 4784} {
+		tell(desired.Rule{Priority: 11211, Protocol: 17, DestinationPort: port, Goto: 11215})
+	}
+	tell(desired.Rule{Priority: 11211, Protocol: 6, SourcePort: speaker, Goto: 11215})
+	tell(desired.Rule{Priority: 11211, Protocol: 6, DestinationPort: speaker, Goto: 11215})
+	tell(desired.Rule{Priority: 11211, Mark: 0x6b000000, Goto: 11215})
+	tell(desired.Rule{Priority: 11212, From: netip.PrefixFrom(self, self.BitLen()), Table: 11211})
+	if v6 {
+		tell(desired.Rule{Priority: 11213, From: netip.MustParsePrefix("::/1"), Goto: 11215})
+		tell(desired.Rule{Priority: 11213, From: netip.MustParsePrefix("8000::/1"), Goto: 11215})
+		tell(desired.Rule{Priority: 11214, Table: 11211})
+	} else {
+		tell(desired.Rule{Priority: 11211, Protocol: 4, Goto: 11215})
+		tell(desired.Rule{Priority: 11214, From: netip.MustParsePrefix("0.0.0.0/32"), Table: 11211})
+	}
+	tell(desired.Rule{Priority: 11215})
 	return rules
 }
 
@@ -157,6 +205,10 @@ func (o oracle) encrypted(w *desiredtest.World) {
 				if b.Owner.Node == name && b.CIDR.Addr().Is6() == v6 {
 					peer.Prefixes = append(peer.Prefixes, b.CIDR)
 				}
+			}
+			for _, turn := range all[*event.Turn](o.state) {
+				_, lives := turn.Live[e.EncryptedEnd]
+				peer.Host = lives && used == kind && turn.Hosts && o.asked().hosts
 			}
 			slices.SortFunc(peer.Prefixes, netip.Prefix.Compare)
 			peer.Prefixes = slices.Compact(peer.Prefixes)

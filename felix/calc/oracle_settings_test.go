@@ -50,6 +50,7 @@ func (o oracle) settings(w *desiredtest.World) {
 			s.RouteTable = c.RouteTable
 		}
 	}
+	s.HostTraffic = o.asked().hosts
 	w.Settings = s
 	nodes := strongest(mine, false, func(c *event.NodeConfiguration) *bool { return c.Masquerade.InsideNodes })
 	nets := strongest(mine, nil, func(c *event.NodeConfiguration) *[]netip.Prefix { return c.Masquerade.InsideNets })
@@ -59,8 +60,10 @@ func (o oracle) settings(w *desiredtest.World) {
 // asked is what the configurations say of encryption.
 func (o oracle) asked() encryption {
 	mine := o.configurations()
+	mode := strongest(mine, event.Disabled, func(c *event.NodeConfiguration) *event.Encryption { return c.Encryption.Mode })
 	return encryption{
-		mode: strongest(mine, event.Disabled, func(c *event.NodeConfiguration) *event.Encryption { return c.Encryption.Mode }),
+		mode:  mode,
+		hosts: mode != event.Disabled && strongest(mine, false, func(c *event.NodeConfiguration) *bool { return c.Encryption.Hosts }),
 		port: map[desired.TunnelKind]uint16{
 			desired.WireGuard4:    strongest(mine, 51820, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port4 }),
 			desired.WireGuard6:    strongest(mine, 51821, func(c *event.NodeConfiguration) *uint16 { return c.Encryption.Port6 }),
@@ -130,6 +133,31 @@ func (o oracle) ranges(w *desiredtest.World, insideNodes bool, insideNets []neti
 // hosts writes host endpoints in rising rank: a later one takes the place of an
 // earlier.
 func (o oracle) hosts(w *desiredtest.World) {
+	o.hostsOfInterfaces(w)
+	outside := maps.Clone(w.Hosts)
+	for _, kind := range slices.Concat(wireGuard(false), wireGuard(true)) {
+		d, there := o.device(kind)
+		if _, own := outside[kind.Device()]; !there || own {
+			continue
+		}
+		for iface, h := range outside {
+			i := all[*event.LocalInterface](o.state)[iface]
+			carries := i != nil && slices.Contains(i.Addrs, d.Underlay)
+			for _, r := range all[*event.Reach](o.state) {
+				carries = carries || r.Interface == iface && r.Addr.Is6() == kind.Is6()
+			}
+			if was, taken := w.Hosts[kind.Device()]; carries && (!taken || h.Name < was.Name) {
+				h.Interface = kind.Device()
+				for _, c := range []*ir.Chain{&h.Forward.Ingress, &h.Forward.Egress} {
+					*c = ir.Chain{Default: policy.Allow}
+				}
+				w.Hosts[kind.Device()] = h
+			}
+		}
+	}
+}
+
+func (o oracle) hostsOfInterfaces(w *desiredtest.World) {
 	eps := all[*event.HostEndpoint](o.state)
 	names := slices.Sorted(maps.Keys(eps))
 	slices.Reverse(names)

@@ -33,6 +33,7 @@ func (d dice) encryption() event.EncryptionConfiguration {
 		Mode:  sometimes(d, pick(d, event.Disabled, event.Preferred, event.Required)),
 		Port4: sometimes(d, pick[uint16](d, 51820, 4500)), Port6: sometimes(d, pick[uint16](d, 51821, 4500)),
 		Rotation: sometimes(d, pick(d, 0, time.Hour, time.Hour)), Odd4: sometimes(d, pick[uint16](d, 51822, 4502)),
+		Hosts: sometimes(d, d.chance(70)),
 	}
 }
 
@@ -52,7 +53,7 @@ func (d dice) end() desired.EncryptedEnd {
 // node gets an address inside of a tunnel, or a key.
 func (d dice) reach() (string, event.Value) {
 	if d.chance(10) {
-		turn := &event.Turn{Odd: d.chance(50), Live: map[desired.EncryptedEnd]struct{}{}}
+		turn := &event.Turn{Odd: d.chance(50), Hosts: d.chance(70), Live: map[desired.EncryptedEnd]struct{}{}}
 		for range d.IntN(6) {
 			turn.Live[d.end()] = struct{}{}
 		}

@@ -75,6 +75,8 @@ func (s *settings) drain(in *inputs) {
 		now.RouteTable, now.RouteMetric = cmp.Or(cluster.RouteTable, desired.MainTable), cluster.RouteMetric
 	}
 	encryption.rotates = now.KeyRotation > 0
+	encryption.hosts = encryption.hosts && encryption.mode != event.Disabled
+	now.HostTraffic = encryption.hosts
 	inside.nets = slices.Clone(inside.nets) // the event keeps its own
 	slices.SortFunc(inside.nets, netip.Prefix.Compare)
 	was := s.said.last

@@ -58,7 +58,7 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		Masquerade:  desired.Masquerade{To4: to4, To6: to6, Ports: ir.PortRange{First: 3, Last: 4}},
 		Loops:       policy.Pass, MTU: 1400, DropRecords: false,
 		ClampMSS: true, PodTunnels: true, TunnelSources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
-		TunnelOffload: desired.OffloadOff, KeyRotation: time.Hour,
+		TunnelOffload: desired.OffloadOff, KeyRotation: time.Hour, HostTraffic: true,
 		RouteTable: 200, RouteMetric: 50,
 	}
 	defaults := reflect.ValueOf(desired.DefaultSettings())
@@ -71,7 +71,9 @@ func TestEveryFieldOfAConfigurationCounts(t *testing.T) {
 		c.Backend, c.Flavour, c.Marks, c.PodToHost, c.Invalid, c.Recheck = &want.Backend, &want.Flavour, &want.Marks, &want.PodToHost, &want.Invalid, &want.Recheck
 		c.FailsafeIn, c.FailsafeOut, c.Loops, c.DropRecords, c.MTU = &want.FailsafeIn, &want.FailsafeOut, &want.Loops, &want.DropRecords, &want.MTU
 		c.Masquerade.To, c.Masquerade.Ports = &[]netip.Addr{to4, to6}, &want.Masquerade.Ports
-		c.NodeCondition, c.Encryption.Rotation = &want.NodeCondition, &want.KeyRotation
+		c.NodeCondition, c.Encryption.Rotation, c.Encryption.Hosts = &want.NodeCondition, &want.KeyRotation, &want.HostTraffic
+		required := event.Required
+		c.Encryption.Mode = &required
 		c.ClampMSS, c.PodTunnels, c.TunnelSources = &want.ClampMSS, &want.PodTunnels, &want.TunnelSources
 		c.TunnelOffload = &want.TunnelOffload
 	}), event.Set("default", &event.BGP{RouteTable: want.RouteTable, RouteMetric: want.RouteMetric}))

@@ -164,7 +164,7 @@ func newInputs() inputs {
 		reach:          newTable(identical[event.Reach]),
 		tunnelAddrs:    newTable(identical[event.TunnelAddress]),
 		tunnelKeys:     newTable(identical[event.TunnelKey]),
-		turns:          newTable(func(a, b *event.Turn) bool { return a.Odd == b.Odd && maps.Equal(a.Live, b.Live) }),
+		turns:          newTable(func(a, b *event.Turn) bool { return a.Odd == b.Odd && a.Hosts == b.Hosts && maps.Equal(a.Live, b.Live) }),
 		// People edit these.
 		secrets:        newTable(func(a, b *event.Secret) bool { return reflect.DeepEqual(a, b) }),
 		filters:        newTable(func(a, b *event.Filter) bool { return reflect.DeepEqual(a, b) }),

@@ -61,10 +61,12 @@ func (t *tunnels) drain(in *inputs, settings *settings, blocks *blocks, speaker 
 		t.self, t.silent, t.encryption.ways = self, silent, settings.encryption
 		t.markAll(in, blocks)
 		t.followPools(in)
-		t.sayRules(in)
 		for a := range t.claims {
 			touched[a] = struct{}{}
 		}
+	}
+	if whole || len(in.bgp.was) > 0 {
+		t.sayRules(in)
 	}
 	t.followTurn(in)
 	turned := t.sayEncrypted(in)

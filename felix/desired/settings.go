@@ -99,6 +99,9 @@ type Settings struct {
 	// KeyRotation is how often the keys of WireGuard change turns, of which then one
 	// is renewed; 0: never.
 	KeyRotation time.Duration
+	// HostTraffic: what the node itself sends to other nodes is encrypted where that is
+	// proved to work.
+	HostTraffic bool
 	// NodeCondition: the Node's condition NetworkUnavailable is the agent's to write.
 	NodeCondition bool
 	// RouteTable is the kernel's table that all of our routes but default routes are

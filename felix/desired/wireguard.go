@@ -40,6 +40,9 @@ type EncryptedPeer struct {
 	Endpoint netip.AddrPort
 	// Idle: nothing is sent through this end now, its address is led into another.
 	Idle bool
+	// Host: what this node itself sends to the Endpoint's address goes through this end
+	// too. HostTable leads it there.
+	Host bool
 	// Prefixes are what goes into the tunnel for it, and all that may come out of
 	// the tunnel from it. Sorted, each once, maybe none; never changed.
 	Prefixes []netip.Prefix

@@ -236,6 +236,7 @@ type EncryptionConfiguration struct {
 	Port4, Port6 *uint16 // around packets of IPv4 and of IPv6
 	Rotation     *time.Duration
 	Odd4, Odd6   *uint16 // ports of the second ends
+	Hosts        *bool   // what nodes send each other too, if Mode is not Disabled
 }
 
 // MasqueradeConfiguration is what a NodeConfiguration says of how pods leave the

@@ -43,6 +43,9 @@ type Turn struct {
 	// Live are the ends of other nodes that packets reach now, as a handshake with
 	// the keys that are in use has proved.
 	Live map[desired.EncryptedEnd]struct{}
+	// Hosts: what the node itself sends may be encrypted, because what comes back in
+	// clear is taken, and the tunnels go on when the agent ends.
+	Hosts bool
 }
 
 // WireGuardEnd is a node's end of a WireGuard tunnel as the node announces it.

@@ -45,7 +45,10 @@ func NewReaches(post func(...event.Event)) (*Reaches, error) {
 		return nil, fmt.Errorf("ways to nodes: %w", err)
 	}
 	return &Reaches{
-		handle: handle, get: handle.RouteGet, post: post, wake: make(chan struct{}, 1),
+		handle: handle, post: post, wake: make(chan struct{}, 1),
+		get: func(a net.IP) ([]netlink.Route, error) {
+			return handle.RouteGetWithOptions(a, &netlink.RouteGetOptions{Mark: desired.ApartMark})
+		},
 		nodes: map[string][]netip.Addr{}, known: map[netip.Addr]event.Reach{},
 	}, nil
 }

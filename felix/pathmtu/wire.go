@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/koratnet/korat/felix/desired"
 )
 
 // family is what differs between ICMP of IPv4 and of IPv6.
@@ -92,9 +94,11 @@ func open() (*wire, error) {
 		}
 		w.conns[is6] = c.(*net.IPConn)
 		// It may send what the interface takes, not to be fragmented, whatever the
-		// kernel has learned of the path.
+		// kernel has learned of the path, and where the node's own packets are encrypted
+		// it goes outside.
 		const probe = 3 // IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE
-		if err := setOption(w.conns[is6], f.level, f.option, probe); err != nil {
+		err = errors.Join(setOption(w.conns[is6], f.level, f.option, probe), setOption(w.conns[is6], unix.SOL_SOCKET, unix.SO_MARK, desired.ApartMark))
+		if err != nil {
 			w.close()
 			return nil, fmt.Errorf("echo requests: %w", err)
 		}

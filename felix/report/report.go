@@ -5,6 +5,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,14 @@ type Facts struct {
 // Encryption is which other nodes are not reached encrypted, by name: not at all,
 // because it is required, and in clear, because it is not. Broken are interfaces of
 // this node that do not work, each with the reason.
-type Encryption struct{ Closed, Clear, Broken []string }
+type Encryption struct {
+	Closed, Clear, Broken []string
+	// Exposed are the addresses of nodes to which the node itself sends in clear although
+	// it is to encrypt that, and Why is what keeps it from doing so, "" for no proof that
+	// they are reached.
+	Exposed []netip.Addr
+	Why     string
+}
 
 // Config is what a Reporter needs; every field is required.
 type Config struct {
@@ -242,6 +250,10 @@ func encrypted(e Encryption, now metav1.Time) metav1.Condition {
 	}
 	if len(parts) > 0 {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonPeersWithoutKey, koratv1.Shorten(strings.Join(parts, "; "), koratv1.MaxMessage)
+	}
+	if len(e.Exposed) > 0 { // not a failure: that is only preferred
+		text := fmt.Sprintf("the node itself sends in clear to %d nodes, such as %s: %s", len(e.Exposed), e.Exposed[0], cmp.Or(e.Why, "no handshake"))
+		c.Message = koratv1.Shorten(strings.Join(append(parts, text), "; "), koratv1.MaxMessage)
 	}
 	if len(e.Broken) > 0 {
 		c.Reason = koratv1.ReasonCannotEncrypt

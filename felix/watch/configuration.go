@@ -18,6 +18,7 @@ var (
 	recheck     = map[koratv1.EstablishedConnections]bool{koratv1.ConnectionsRecheck: true}
 	offload     = map[koratv1.TunnelOffload]desired.TunnelOffload{koratv1.OffloadEnabled: desired.OffloadOn, koratv1.OffloadDisabled: desired.OffloadOff}
 	enabled     = map[koratv1.Switch]bool{koratv1.SwitchEnabled: true}
+	hostTraffic = map[koratv1.HostTraffic]bool{koratv1.HostTrafficPreferred: true}
 	insideNodes = map[koratv1.NATExclusion]bool{koratv1.ExcludePoolsAndNodes: true}
 	protocols   = map[string]policy.Protocol{"": policy.TCP, "TCP": policy.TCP, "UDP": policy.UDP, "SCTP": policy.SCTP}
 )
@@ -45,6 +46,7 @@ func nodeConfiguration(obj any) (string, event.Value) {
 		Mode: encryptionMode(s.Encryption.Mode), Port4: said(uint16(s.Encryption.PortIPv4)), Port6: said(uint16(s.Encryption.PortIPv6)),
 		Odd4: said(uint16(s.Encryption.Rotation.PortIPv4)), Odd6: said(uint16(s.Encryption.Rotation.PortIPv6)),
 	}
+	v.Encryption.Hosts = meaning(hostTraffic, s.Encryption.HostTraffic)
 	if period := s.Encryption.Rotation.Period; period != nil {
 		v.Encryption.Rotation = &period.Duration
 	}

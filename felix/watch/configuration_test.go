@@ -34,7 +34,7 @@ func TestANodeConfigurationSaysWhatItsObjectSays(t *testing.T) {
 		PodToHost: ptr(policy.Pass), Invalid: ptr(policy.Allow), Recheck: ptr(true), Loops: ptr(policy.Pass), DropRecords: ptr(false), MTU: ptr(8950),
 		ClampMSS: ptr(true), PodTunnels: ptr(true), TunnelSources: &[]netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::1/128")},
 		TunnelOffload: ptr(desired.OffloadOff), NodeCondition: ptr(false),
-		Encryption: event.EncryptionConfiguration{Mode: ptr(event.Required), Port4: ptr[uint16](4500), Port6: ptr[uint16](4501), Rotation: ptr(24 * time.Hour), Odd4: ptr[uint16](4502), Odd6: ptr[uint16](4503)},
+		Encryption: event.EncryptionConfiguration{Mode: ptr(event.Required), Port4: ptr[uint16](4500), Port6: ptr[uint16](4501), Rotation: ptr(24 * time.Hour), Odd4: ptr[uint16](4502), Odd6: ptr[uint16](4503), Hosts: ptr(true)},
 		FailsafeIn: &[]desired.Failsafe{
 			{Protocol: policy.TCP, Port: 22, Net: netip.MustParsePrefix("10.0.0.0/8")},
 			{Protocol: policy.UDP, Port: 68},

@@ -37,13 +37,17 @@ func (k kernel) write(c wgtypes.Config) error { return k.client.ConfigureDevice(
 // process is the control of an interface of a process, by the configuration protocol
 // of WireGuard (https://www.wireguard.com/xplatform) on its socket. The first line of
 // a connection is ours: a process of another version than the one named there ends.
-type process struct{ socket, version string }
+type process struct{ socket, version, greeting string }
 
 // answerWithin bounds how long a process may take to answer.
 const answerWithin = 10 * time.Second
 
-// greeting begins the first line of a connection.
-const greeting = "korat="
+// What the first line of a connection begins with: whoever only glances at a process
+// of another version lets it go on, and is told nothing.
+const (
+	greeting = "korat="
+	glance   = "korat-glance="
+)
 
 // dirOf returns the directory of the processes.
 func dirOf(runDir string) string { return filepath.Join(runDir, "wireguard") }
@@ -61,7 +65,7 @@ func (p process) ask(request []byte, hear func(key, value string) error) error {
 	if err := conn.SetDeadline(time.Now().Add(answerWithin)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(conn, "%s%s\n%s\n", greeting, p.version, request); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s%s\n%s\n", p.greeting, p.version, request); err != nil {
 		return err
 	}
 	lines := bufio.NewScanner(conn)

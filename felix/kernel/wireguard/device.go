@@ -171,7 +171,7 @@ func (r *Reconciler) kernel(name string) (control, error) {
 // process returns the control of an interface in user space, when its process
 // answers. If none does, it starts one.
 func (r *Reconciler) process(ctx context.Context, name string) (control, error) {
-	p := process{socketOf(r.cfg.RunDir, name), r.cfg.Version}
+	p := process{socketOf(r.cfg.RunDir, name), r.cfg.Version, greeting}
 	_, err := p.read()
 	if err == nil {
 		return p, nil

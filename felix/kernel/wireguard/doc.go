@@ -3,7 +3,9 @@
 // come from it. felix/apply calls it. What leads packets for pods into the tunnels are
 // routes that felix/kernel/route keeps. Packets of pods for the nodes themselves are
 // looked up in a table that is kept here, with an address for each node
-// (desired.ToNodesTable); those around all of these are not, and go their own way.
+// (desired.ToNodesTable), and those of this node for others in a second one, if they are
+// to be encrypted too (desired.HostTable); those around all of these are not, and go their
+// own way.
 //
 // The kernel encrypts where it can. Where it has no WireGuard, a process of its own
 // does (Serve), which has no privilege at all: the interface is a persistent tun that

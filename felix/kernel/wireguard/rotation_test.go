@@ -258,6 +258,6 @@ func TestKeysTakeTurnsWithoutLoss(t *testing.T) {
 }
 
 func (s *site) isOdd() (odd bool, err error) {
-	s.Do(func() { odd, err = s.tunnels.Odd() })
-	return odd, err
+	left, err := s.look(time.Now())
+	return left.Odd, err
 }

@@ -126,10 +126,10 @@ func (s *server) talk(c *net.UnixConn) {
 	lines := bufio.NewReader(c)
 	first, err := lines.ReadString('\n')
 	version, ok := strings.CutPrefix(first, greeting)
-	if err != nil || !ok {
+	if err != nil || !ok && first != glance+s.cfg.Version+"\n" {
 		return
 	}
-	if version != s.cfg.Version+"\n" {
+	if ok && version != s.cfg.Version+"\n" {
 		s.cfg.Log.Info("an agent of another version asks, so this process ends", "version", s.cfg.Version)
 		s.stop()
 		return

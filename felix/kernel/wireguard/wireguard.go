@@ -41,9 +41,9 @@ type Reconciler struct {
 	conn     *nlsock.Conn
 	client   *wgctrl.Client // nil until the kernel has had an interface of ours
 	ends     map[desired.TunnelKind]*end
-	nodes    *delta.Tracker[netip.Addr, desired.TunnelKind] // whose way leads into which tunnel
-	moved    bool                                           // what nodes is to hold may be another
-	unread   bool                                           // what it has may be another
+	nodes    *delta.Tracker[node, way] // whose way leads into which tunnel
+	moved    bool                      // what nodes is to hold may be another
+	unread   bool                      // what it has may be another
 	complete bool
 	closed   map[ir.Member]struct{} // pools that require encryption
 
@@ -79,8 +79,8 @@ func New(c Config) (*Reconciler, error) {
 		cfg: c, handle: handle, conn: conn, ends: map[desired.TunnelKind]*end{}, closed: map[ir.Member]struct{}{},
 		state: map[desired.TunnelKind]error{}, controls: map[desired.TunnelKind]control{},
 	}
-	r.nodes = delta.New[netip.Addr](func(a, b desired.TunnelKind) bool { return a == b })
-	r.nodes.AllowRemoval(func(netip.Addr, desired.TunnelKind) bool { return r.complete })
+	r.nodes = delta.New[node](func(a, b way) bool { return a == b })
+	r.nodes.AllowRemoval(r.mayGo)
 	for _, kind := range desired.TunnelKinds {
 		if kind.Encapsulation() != desired.WireGuard {
 			continue
@@ -120,7 +120,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 	}
 	for kind, t := range d.Tunnels {
 		if e := r.ends[kind]; e != nil {
-			e.want, e.unsure = t, true
+			e.want, e.unsure, r.moved = t, true, true
 		}
 	}
 	for at, p := range d.EncryptedPeers {
@@ -274,19 +274,27 @@ func (r *Reconciler) Status() (map[desired.TunnelKind]Status, error) {
 	all := map[desired.TunnelKind]Status{}
 	var errs []error
 	for kind, c := range controls {
-		d, err := c.read()
+		s, err := statusOf(c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read interface %s: %w", kind, err))
 			continue
 		}
-		s := Status{Peers: map[desired.Key]Peer{}}
-		_, s.Userspace = c.(process)
-		for _, p := range d.Peers {
-			s.Peers[desired.Key(p.PublicKey)] = seen(p)
-		}
 		all[kind] = s
 	}
 	return all, errors.Join(errs...)
+}
+
+func statusOf(c control) (Status, error) {
+	d, err := c.read()
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Peers: map[desired.Key]Peer{}}
+	_, s.Userspace = c.(process)
+	for _, p := range d.Peers {
+		s.Peers[desired.Key(p.PublicKey)] = seen(p)
+	}
+	return s, nil
 }
 
 func seen(p wgtypes.Peer) Peer {

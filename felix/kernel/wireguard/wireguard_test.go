@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netns"
 
@@ -126,9 +127,7 @@ func (s *site) openAs(t testing.TB, version string) (r *wireguard.Reconciler) {
 	t.Helper()
 	s.Do(func() {
 		var err error
-		r, err = wireguard.New(wireguard.Config{
-			Ring: s.ring, RunDir: s.dir, Version: version, Command: []string{"korat", "wireguard", version},
-		})
+		r, err = wireguard.New(s.config(version))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,6 +137,16 @@ func (s *site) openAs(t testing.TB, version string) (r *wireguard.Reconciler) {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func (s *site) config(version string) wireguard.Config {
+	return wireguard.Config{Ring: s.ring, RunDir: s.dir, Version: version, Command: []string{"korat", "wireguard", version}}
+}
+
+// look reads what is left of tunnels at some time.
+func (s *site) look(now time.Time) (left wireguard.Left, err error) {
+	s.Do(func() { left, err = wireguard.Look(s.config(version), now) })
+	return left, err
 }
 
 // key is the one that the node is known by.

@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/sysctl"
+	"github.com/koratnet/korat/felix/kernel/wireguard"
+)
+
+// hasBegun reports whether the engine has said anything.
+func (t *tunnels) hasBegun() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.told > 0
+}
+
+// rotation returns how often keys take turns, 0 for never, whether what the node itself
+// sends is to be encrypted, and the ends of other nodes.
+func (t *tunnels) rotation() (period time.Duration, hosts bool, ends map[desired.EncryptedEnd]desired.EncryptedPeer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.period == 0 && !t.hosts {
+		return 0, false, nil
+	}
+	return t.period, t.hosts, maps.Clone(t.ends)
+}
+
+// against says why what the node itself sends is not to be encrypted, "" if nothing
+// speaks against it. Whoever is not proved to be reached, or does not encrypt so, answers
+// in clear, and a strict reverse path filter drops that. A process that would end with the
+// agent's container would leave the node cut off while that cannot start.
+func (t *tunnels) against(seen map[desired.TunnelKind]wireguard.Status) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inClear = ""
+	for _, kind := range slices.Sorted(maps.Keys(t.wanted)) {
+		d := t.wanted[kind]
+		switch {
+		case kind.Encapsulation() != desired.WireGuard || t.inClear != "":
+		case seen[kind].Userspace && os.Getpid() == 1:
+			t.inClear = "the process that encrypts would end with the agent"
+		default:
+			t.inClear = deaf(d.Underlay)
+		}
+	}
+	return t.inClear
+}
+
+// deaf says why what comes to an address of the node in clear would not be taken.
+func deaf(a netip.Addr) string {
+	all, err := net.Interfaces()
+	if err != nil {
+		return err.Error()
+	}
+	for _, i := range all {
+		addrs, _ := i.Addrs() // an interface may go at any time
+		has := slices.ContainsFunc(addrs, func(x net.Addr) bool {
+			n, ok := x.(*net.IPNet)
+			return ok && n.IP.Equal(a.AsSlice())
+		})
+		if !has {
+			continue
+		}
+		strict, err := sysctl.StrictReversePath(sysctl.Root)
+		switch {
+		case err != nil:
+			return err.Error()
+		case a.Is4() && len(strict) > 0:
+			return fmt.Sprintf("the kernel parameter rp_filter of %s is 1, and has to be 0 or 2", strict[0])
+		}
+		return ""
+	}
+	return fmt.Sprintf("no interface has the node's address %s", a)
+}
+
+// exposed returns the addresses of nodes to which the node itself sends in clear, sorted,
+// and why, where that is not what is wanted.
+func (t *tunnels) exposed() (to []netip.Addr, why string) {
+	if !t.hosts {
+		return nil, ""
+	}
+	takes := map[netip.Addr]bool{}
+	for _, p := range t.ends {
+		takes[p.Endpoint.Addr()] = takes[p.Endpoint.Addr()] || p.Host
+	}
+	for a, encrypted := range takes {
+		if !encrypted {
+			to = append(to, a)
+		}
+	}
+	slices.SortFunc(to, netip.Addr.Compare)
+	return to, t.inClear
+}
