@@ -3,7 +3,7 @@
 # boot. They are compiled here: in the machine that takes fifteen times as long.
 set -euo pipefail
 cd "$(dirname "$0")"/../..
-declare -A tests=([felix/pathmtu]='IPIP' [felix/kernel/tunnel]='IPIP|Several' [felix/kernel/wireguard]='Kernel|OnTheWire|Adopts|Begun|Change')
+declare -A tests=([felix/pathmtu]='IPIP' [felix/kernel/tunnel]='IPIP|Several' [felix/kernel/wireguard]='Kernel|OnTheWire|Adopts|Begun|Change|WhatNodesSend')
 bin=$(mktemp -d /tmp/korat-vm-tests.XXXXXX)
 trap 'rm -rf "$bin"' EXIT
 for p in "${!tests[@]}"; do
