@@ -164,7 +164,7 @@ hostile: deps ## neighbours send malformed and mutated BGP messages for ten minu
 	go test -modfile=bin/src/korat.mod ./bgp/gobgp -run Hostile -hostile 10m -count=1 -timeout 20m
 
 encryption: deps lab-build ## wires are captured while nodes encrypt, agents and processes are killed and keys change (some minutes, root)
-	go test -tags encryption ./e2e/suite -run Clear -v -count=1 -timeout 10m
+	go test -tags encryption ./e2e/suite -run Clear -v -count=1 -timeout 20m
 
 WALKS ?= 30
 walks: deps lab-build ## the mode of the pools changes at random under traffic, in both families (WALKS=30; some twenty minutes, root)
