@@ -210,9 +210,12 @@ func TestKeysTakeTurnsWithoutLoss(t *testing.T) {
 		}
 		live(kind)
 		live(second)
-		for _, s := range all {
-			s.reaches(t, s.others(all)[0])
+		reach := func() {
+			for _, s := range all {
+				s.reaches(t, s.others(all)[0])
+			}
 		}
+		reach()
 
 		var ends []func() (int, int)
 		for _, s := range all {
@@ -225,6 +228,11 @@ func TestKeysTakeTurnsWithoutLoss(t *testing.T) {
 			if odd {
 				renewed = kind
 			}
+			kerneltest.Eventually(t, "nothing is on its way through "+renewed.Device()+" any more", func() bool {
+				was := carried(t, all, renewed)
+				reach()
+				return slices.Equal(was, carried(t, all, renewed))
+			})
 			before := map[*site]desired.Delta{}
 			for _, s := range all {
 				before[s] = s.both(s.knowsAll(s.own(), s.others(all)...), odd, s.others(all)...)
@@ -255,6 +263,21 @@ func TestKeysTakeTurnsWithoutLoss(t *testing.T) {
 		}
 		tap.check(t)
 	})
+}
+
+// carried is how many bytes each node sent and received through an end.
+func carried(t *testing.T, all []*site, kind desired.TunnelKind) (bytes []uint64) {
+	t.Helper()
+	for _, s := range all {
+		status, err := s.tunnels.Status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range status[kind].Peers { // one
+			bytes = append(bytes, p.Sent, p.Received)
+		}
+	}
+	return bytes
 }
 
 func (s *site) isOdd() (odd bool, err error) {
