@@ -29,7 +29,7 @@ for arch; do
 	mkdir -p "$root/usr/bin" "$root/run" "$root/tmp" "$root/var" "$root/etc"
 	chmod 1777 "$root/tmp"
 	ln -s ../run "$root/var/run" # where containerd says that network namespaces are
-	GOOS=linux GOARCH=$arch go build -modfile=bin/src/korat.mod -ldflags "-s -w -X main.version=$version" \
+	GOOS=linux GOARCH=$arch go build -tags grpcnotrace -modfile=bin/src/korat.mod -ldflags "-s -w -X main.version=$version" \
 		-o "$root/usr/bin/" ./cmd/korat ./cmd/korat-cni ./cmd/koratctl
 	hack/image/iptables.sh "$arch" "$root"
 	set -- "$@" "$arch=$root"

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -87,8 +86,6 @@ func agentCommand() *cobra.Command {
 		if c.Log, err = logger(); err != nil {
 			return err
 		}
-		// It makes little garbage, and nodes have something better to do with their memory.
-		debug.SetGCPercent(50)
 		return agent.Run(cmd.Context(), c)
 	}
 	return cmd
