@@ -96,7 +96,7 @@ cluster-figures: cluster-build ## policy in force, pods Ready, memory, installat
 	bin/cluster measure install --name figures --tag $(VERSION)
 
 cluster-suite: cluster-test cluster-daily conformance ## all of a real cluster: installation to removal, upstream's tests with both data planes, figures (root, long)
-	$(MAKE) conformance BACKEND=NFTables FOCUS='Feature:NetworkPolicy'
+	$(MAKE) conformance BACKEND=NFTables FOCUS=Netpol
 	$(MAKE) cluster-figures
 
 images: ## Korat's image for amd64 and arm64 in bin/images, with bills of materials (ctr images import)
