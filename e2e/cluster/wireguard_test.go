@@ -1,14 +1,11 @@
 package cluster_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -157,57 +154,25 @@ func nowhere(ctx context.Context, t *testing.T, p *page) {
 	}
 }
 
-// output is what a program has written until now.
-type output struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
+// wire is the uplink of a node: packets with the address of a pod, and those that carry
+// encrypted ones.
+type wire struct{ *lab.Capture }
 
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// wire is what tcpdump tells of the uplink of a node: packets with the address of a
-// pod, and those that carry encrypted ones.
-type wire struct{ output }
-
-// listen captures until the test ends. It begins when tcpdump does.
-func listen(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) *wire {
+// listen captures until the test ends.
+func listen(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) wire {
 	t.Helper()
-	ctx, cancel := context.WithCancelCause(ctx)
-	w, begun := &wire{}, &output{}
 	filter := fmt.Sprintf("net %s or net %s or udp portrange 51820-51821", c.Topology.Pool, c.Topology.Pool6)
-	cmd := exec.CommandContext(ctx, "tcpdump", "--immediate-mode", "-nlq", "-i", "eth0", filter)
-	cmd.Stdout, cmd.Stderr = w, begun
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		cancel(c.Machine(node).Run(cmd))
-	}()
-	t.Cleanup(func() { cancel(nil); <-ended })
-	err := lab.Eventually(ctx, func(context.Context) error {
-		if text := begun.String(); !strings.Contains(text, "listening on") {
-			return fmt.Errorf("tcpdump on %s: %s", node, text)
-		}
-		return nil
-	})
+	seen, err := c.Capture(ctx, node, filter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w
+	t.Cleanup(seen.Stop)
+	return wire{seen}
 }
 
 // packets returns those that were seen until now, encrypted and in clear.
-func (w *wire) packets() (encrypted, inClear []string) {
-	for line := range strings.Lines(w.String()) {
+func (w wire) packets() (encrypted, inClear []string) {
+	for line := range strings.Lines(w.Seen()) {
 		if strings.Contains(line, ".51820: UDP") || strings.Contains(line, ".51821: UDP") {
 			encrypted = append(encrypted, line)
 		} else {
@@ -218,11 +183,11 @@ func (w *wire) packets() (encrypted, inClear []string) {
 }
 
 // wait waits until what was seen is as wanted. Until then the complaint holds.
-func (w *wire) wait(ctx context.Context, t *testing.T, complaint string, wanted func(encrypted, inClear []string) bool) {
+func (w wire) wait(ctx context.Context, t *testing.T, complaint string, wanted func(encrypted, inClear []string) bool) {
 	t.Helper()
 	err := lab.Eventually(ctx, func(context.Context) error {
 		if !wanted(w.packets()) {
-			return fmt.Errorf("%s:\n%s", complaint, w)
+			return fmt.Errorf("%s:\n%s", complaint, w.Seen())
 		}
 		return nil
 	})

@@ -3,15 +3,12 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,48 +19,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/e2e/lab"
 	"github.com/koratnet/korat/e2e/lab/machine"
 	"github.com/koratnet/korat/e2e/lab/whoami"
 )
 
-// wire is what tcpdump sees on the uplink of a node.
-type wire struct {
-	node string
-
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (w *wire) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *wire) seen() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
 // capture looks at the uplink of a node for packets that the filter matches, until the
-// test ends. It begins when tcpdump does.
-func capture(t *testing.T, node, filter string) *wire {
+// test ends.
+func capture(t *testing.T, node, filter string) *lab.Capture {
 	t.Helper()
-	w, begun := &wire{node: node}, &wire{}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "tcpdump", "-n", "-l", "-i", "eth0", filter)
-	cmd.Stdout, cmd.Stderr = w, begun
-	done := make(chan error, 1)
-	go func() { done <- cluster.Exec(node, cmd) }()
-	t.Cleanup(func() { cancel(); <-done })
-	eventually(t, "tcpdump on "+node, func(context.Context) error {
-		if text := begun.seen(); !strings.Contains(text, "listening on") {
-			return errors.New(text)
-		}
-		return nil
-	})
-	return w
+	c, err := cluster.Capture(t.Context(), node, filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	return c
 }
 
 // encrypt asks for a mode on all nodes, and waits until each says that it reaches all
@@ -186,7 +156,7 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 		t.Logf("%s lost %d of %d packets on the way to encryption", f.name, len(lost), sent)
 	}
 
-	var wires []*wire
+	var wires []*lab.Capture
 	nodes := map[string]netip.Addr{}
 	for _, node := range []string{"a1", "a2", "b1", "b2"} {
 		nodes[node] = serveAt(t, node)
@@ -208,8 +178,8 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	podsReachNodes(t, addrs, nodes)
 	insideIsJudged(t, addrs["b1"])
 	for _, w := range wires {
-		if text := w.seen(); text != "" {
-			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.node, text[:min(len(text), 2000)])
+		if text := w.Seen(); text != "" {
+			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.Machine, text[:min(len(text), 2000)])
 		}
 	}
 }

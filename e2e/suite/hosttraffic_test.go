@@ -172,7 +172,7 @@ func TestWhatNodesSendEachOtherIsNotInClearWhileThatIsProvedToWork(t *testing.T)
 	}
 	heardSince(t, ofNodes, time.Now())
 	bulk.goesOn(t)
-	if text := wire.seen(); text != "" {
+	if text := wire.Seen(); text != "" {
 		t.Errorf("what nodes send each other was in clear:\n%s", text[:min(len(text), 2000)])
 	}
 	if now := sessionsOf(t, "a1"); strings.Join(now, "; ") != strings.Join(sessions, "; ") {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	koratv1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/e2e/lab"
 )
 
 // turn is how long packets take one key: far below what people may ask for.
@@ -113,7 +114,7 @@ func TestKeysTakeTurnsAndNothingIsLostOrInClear(t *testing.T) {
 	encrypt(t, koratv1.EncryptionRequired)
 	eventually(t, "the pools lead nowhere but through tunnels", closed)
 	everybodyReaches(t, "turns", addrs)
-	var wires []*wire
+	var wires []*lab.Capture
 	for _, node := range []string{"a1", "a2", "b1"} {
 		wires = append(wires, capture(t, node, "net 10.244.0.0/16"))
 	}
@@ -164,8 +165,8 @@ func TestKeysTakeTurnsAndNothingIsLostOrInClear(t *testing.T) {
 		}
 	}
 	for _, w := range wires {
-		if text := w.seen(); text != "" {
-			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.node, text[:min(len(text), 2000)])
+		if text := w.Seen(); text != "" {
+			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.Machine, text[:min(len(text), 2000)])
 		}
 	}
 	ended = true
