@@ -21,8 +21,8 @@ import (
 var version = "unknown"
 
 func main() {
-	// Where the kernel makes pages huge unasked, as Debian's does, a small heap would be
-	// resident several times over. A kernel that refuses loses nothing by it.
+	// Where the kernel makes pages huge unasked, as Debian's does, what a small heap never
+	// touched would be resident with it. A kernel that refuses loses nothing by it.
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -36,21 +36,23 @@ func (t *tunnels) rotation() (period time.Duration, hosts bool, ends map[desired
 // speaks against it. Whoever is not proved to be reached, or does not encrypt so, answers
 // in clear, and a strict reverse path filter drops that. A process that would end with the
 // agent's container would leave the node cut off while that cannot start.
-func (t *tunnels) against(seen map[desired.TunnelKind]wireguard.Status) string {
+func (t *tunnels) against(seen map[desired.TunnelKind]wireguard.Status) (why string) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.inClear = ""
-	for _, kind := range slices.Sorted(maps.Keys(t.wanted)) {
-		d := t.wanted[kind]
+	wanted := maps.Clone(t.wanted)
+	t.mu.Unlock()
+	for _, kind := range slices.Sorted(maps.Keys(wanted)) { // the first that speaks against it
 		switch {
-		case kind.Encapsulation() != desired.WireGuard || t.inClear != "":
+		case kind.Encapsulation() != desired.WireGuard || why != "":
 		case seen[kind].Userspace && os.Getpid() == 1:
-			t.inClear = "the process that encrypts would end with the agent"
+			why = "the process that encrypts would end with the agent"
 		default:
-			t.inClear = deaf(d.Underlay)
+			why = deaf(wanted[kind].Underlay)
 		}
 	}
-	return t.inClear
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inClear = why
+	return why
 }
 
 // deaf says why what comes to an address of the node in clear would not be taken.

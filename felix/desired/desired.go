@@ -6,6 +6,7 @@ package desired
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"maps"
 	"net/netip"
 	"strconv"
 
@@ -218,6 +219,17 @@ func merge[K comparable, V any](into *map[K]V, from map[K]V) {
 	}
 	for k, v := range from {
 		(*into)[k] = v
+	}
+}
+
+// Apply makes of the members that the set had before c those that it has after.
+func (c *SetChange) Apply(members map[ir.Member]struct{}) {
+	if c.Whole || c.Gone {
+		clear(members)
+	}
+	maps.Copy(members, c.Add)
+	for m := range c.Del {
+		delete(members, m)
 	}
 }
 

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -44,13 +43,10 @@ func (f *Firewall) wantFixed(id ir.SetID, c *desired.SetChange) {
 		delete(f.fixed, id)
 		return
 	}
-	if f.fixed[id] == nil || c.Whole {
+	if f.fixed[id] == nil {
 		f.fixed[id] = map[ir.Member]struct{}{}
 	}
-	maps.Copy(f.fixed[id], c.Add)
-	for m := range c.Del {
-		delete(f.fixed[id], m)
-	}
+	c.Apply(f.fixed[id])
 }
 
 // holds reports whether a fixed set has members of our family.

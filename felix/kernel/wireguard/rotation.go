@@ -53,9 +53,9 @@ func (t *Turn) Rests() desired.TunnelKind {
 	return desired.WireGuard4Odd
 }
 
-// Look says what is to be done at the time now; with a period of 0 keys take no turns. seen is what the tunnels tell, wanted
-// the other nodes' ends, and since when the key was made whose turn it is not is asked of
-// the ring.
+// Look says what is to be done at the time now; with a period of 0 keys take no turns.
+// seen is what the tunnels tell, wanted the other nodes' ends, and since when the key was
+// made whose turn it is not is asked of the ring.
 func (r *Rotation) Look(now time.Time, period time.Duration, seen map[desired.TunnelKind]Status, wanted map[desired.EncryptedEnd]desired.EncryptedPeer, ring *Ring) Turn {
 	if r.period != period {
 		*r = Rotation{period: period, begun: now}

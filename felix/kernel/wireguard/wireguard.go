@@ -132,18 +132,7 @@ func (r *Reconciler) Want(d desired.Delta) {
 		}
 	}
 	if c := d.Sets[desired.EncryptedSet]; c != nil {
-		r.require(c)
-	}
-}
-
-// require takes over which pools require encryption.
-func (r *Reconciler) require(c *desired.SetChange) {
-	if c.Whole || c.Gone {
-		clear(r.closed)
-	}
-	maps.Copy(r.closed, c.Add)
-	for m := range c.Del {
-		delete(r.closed, m)
+		c.Apply(r.closed)
 	}
 }
 
