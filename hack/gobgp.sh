@@ -9,6 +9,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# Of a module that is not here yet, go list knows no directory.
+go mod download github.com/osrg/gobgp/v4
 source=$(go list -m -f '{{.Dir}}' github.com/osrg/gobgp/v4)
 made=$(echo "$source" | cat - go.mod go.sum hack/gobgp.sh hack/gobgp.patch | sha256sum)
 [ "$(cat bin/src/made 2> /dev/null)" != "$made" ] || exit 0
