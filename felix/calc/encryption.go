@@ -315,7 +315,7 @@ func (t *tunnels) encryptedRoute(pool *poolMode, p netip.Prefix, in *inputs, blo
 	case through:
 		return nil, true // nobody else speaks for a part of it
 	case pool.closed && (owned && block == p || p == pool.cidr):
-		return &desired.Route{Prefix: p, Kind: desired.Unreachable}, true
+		return &desired.Route{Prefix: p, Kind: desired.Closed}, true
 	}
 	return nil, pool.closed
 }

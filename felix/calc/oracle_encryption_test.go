@@ -237,7 +237,7 @@ func (o oracle) encryptedRoute(p netip.Prefix) (r *desired.Route, decided bool) 
 	case encrypted:
 		return nil, true
 	case o.closes(pool) && (p == block || p == pool.CIDR):
-		return &desired.Route{Prefix: p, Kind: desired.Unreachable}, true
+		return &desired.Route{Prefix: p, Kind: desired.Closed}, true
 	}
 	return nil, o.closes(pool)
 }

@@ -21,6 +21,8 @@ func (r *run) route(prefix string) string {
 		return "dev " + rt.Interface
 	case rt.Kind == desired.Unreachable:
 		return "unreachable"
+	case rt.Kind == desired.Closed:
+		return "closed"
 	}
 	return "via " + strings.Trim(fmt.Sprint(rt.NextHops), "[]")
 }

@@ -88,12 +88,14 @@ type RouteKind uint8
 // Local: out of a local pod's veth, scope link. Unreachable: an own block's
 // address that no pod holds. Via: through next hops learned by BGP, or nodes on the
 // same link that the API tells of. Tunneled: through this node's end of a tunnel,
-// which every next hop is behind.
+// which every next hop is behind. Closed: nowhere, though other nodes may have pods
+// there, as no tunnel encrypts what goes to them and it may not travel in clear.
 const (
 	Local RouteKind = iota
 	Unreachable
 	Via
 	Tunneled
+	Closed
 )
 
 // Route is one kernel route. There is at most one per prefix: the engine has
@@ -102,7 +104,7 @@ type Route struct {
 	Prefix    netip.Prefix
 	Kind      RouteKind
 	Interface string       // Local and Tunneled
-	NextHops  []netip.Addr // of others than Local and Unreachable; more than one is ECMP. Sorted, each once
+	NextHops  []netip.Addr // of Via and Tunneled; more than one is ECMP. Sorted, each once
 	// Weights are those of NextHops, 1 to 255, nil: all equal. A next hop of the
 	// other family has the route's packets on its link (RFC 8950); one that is
 	// link-local has its interface as zone.

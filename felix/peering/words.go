@@ -39,7 +39,7 @@ func routeOf(r bgp.Route) *Route {
 }
 
 var kinds = map[desired.RouteKind]string{
-	desired.Local: "local", desired.Unreachable: "unreachable", desired.Via: "via", desired.Tunneled: "tunnel",
+	desired.Local: "local", desired.Unreachable: "unreachable", desired.Via: "via", desired.Tunneled: "tunnel", desired.Closed: "closed",
 }
 
 func entryOf(r *desired.Route) *Entry {

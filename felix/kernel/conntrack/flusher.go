@@ -13,9 +13,9 @@ import (
 // changes. It stands after the rules and before the routes, and is Gated: nobody is
 // let to an address whose former connections are not gone.
 //
-// While no agent ran addresses may have lost their owner too. So before it does
-// anything else, once all is known, it deletes the entries of addresses in the
-// node's own blocks that no pod has.
+// While no agent ran addresses may have lost their owner too. So once all is known, also
+// what other nodes have of its blocks, it deletes the entries of addresses in the node's
+// own blocks that no pod has. Who gets such an address before then has it flushed.
 type Flusher struct {
 	table     *table
 	endpoints map[string]*desired.Endpoint // by interface
@@ -23,6 +23,7 @@ type Flusher struct {
 	stale     map[netip.Addr]struct{}      // to flush
 	strayed   map[netip.Addr]struct{}      // floating addresses, of which to flush what asked for them
 	complete  bool
+	learned   bool // all neighbours have told what other nodes have
 	// Until swept: own blocks, and what other nodes have, be it a part of one.
 	blocks, away map[netip.Prefix]struct{}
 	swept        bool
@@ -68,7 +69,7 @@ func (f *Flusher) Want(d desired.Delta) {
 	if !f.swept {
 		f.learn(d.Routes)
 	}
-	f.complete = f.complete || d.Complete
+	f.complete, f.learned = f.complete || d.Complete, f.learned || d.Learned
 }
 
 func (f *Flusher) learn(routes map[netip.Prefix]*desired.Route) {
@@ -79,7 +80,7 @@ func (f *Flusher) learn(routes map[netip.Prefix]*desired.Route) {
 		case r == nil:
 		case r.Kind == desired.Unreachable:
 			f.blocks[p] = struct{}{}
-		case r.Kind == desired.Via:
+		case r.Kind == desired.Via, r.Kind == desired.Tunneled:
 			f.away[p] = struct{}{}
 		}
 	}
@@ -162,7 +163,7 @@ func (f *Flusher) Apply(context.Context) error {
 		return err
 	}
 	clear(f.strayed)
-	if f.swept || !f.complete {
+	if f.swept || !f.complete || !f.learned {
 		return nil
 	}
 	if _, err := f.table.purge(nil, f.orphaned); err != nil {

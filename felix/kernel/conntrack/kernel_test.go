@@ -3,6 +3,7 @@ package conntrack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -184,41 +185,73 @@ func TestItem26WhatWasVacatedWhileNoAgentRan(t *testing.T) {
 	l := newLab(t, false)
 	l.connect("b", "outside", "tcp", false)
 	l.connect("outside", "b", "udp", true)
-	kept := l.connect("a", "outside", "tcp", false)
-	var f *Flusher
-	l.host.Do(func() {
-		var err error
-		if f, err = NewFlusher(); err != nil {
-			t.Fatal(err)
-		}
-	})
-	defer f.Close()
-	away := netip.MustParsePrefix("192.168.7.8/29") // given to another node
-	f.Want(desired.Delta{
+	l.connect("a", "outside", "tcp", false)
+	tell := l.startFlusher()
+	tell(desired.Delta{
 		Endpoints: map[string]*desired.Endpoint{"kora": l.endpoint("a", allAllowed, allAllowed)},
 		Routes: map[netip.Prefix]*desired.Route{
 			netip.MustParsePrefix("10.1.0.0/26"): {Kind: desired.Unreachable}, netip.MustParsePrefix("fd01::/122"): {Kind: desired.Unreachable},
-			netip.MustParsePrefix("192.168.7.0/26"): {Kind: desired.Unreachable}, away: {Kind: desired.Via},
 		},
 	})
-	run := func() {
-		if err := f.Apply(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run()
 	if len(l.entries(l.sites["b"].addrs[0])) == 0 {
 		t.Error("something was deleted before all was known")
 	}
-	f.Want(desired.Delta{Complete: true})
-	run()
+	tell(desired.Delta{Complete: true, Learned: true})
 	for _, a := range l.sites["b"].addrs {
 		if left := l.entries(a); len(left) != 0 {
 			t.Errorf("an address that nobody has has %+v", left)
 		}
 	}
-	if !kept.asks() || !kept.tells() {
-		t.Error("the connection of a running pod to another node was cut")
+	if len(l.entries(l.sites["a"].addrs[0])) == 0 {
+		t.Error("the connection of a running pod is forgotten")
+	}
+}
+
+// startFlusher starts the Flusher of an agent's new life, and returns what tells it of
+// a change and has it applied.
+func (l *lab) startFlusher() (tell func(desired.Delta)) {
+	l.t.Helper()
+	var f *Flusher
+	l.host.Do(func() {
+		var err error
+		if f, err = NewFlusher(); err != nil {
+			l.t.Fatal(err)
+		}
+	})
+	l.t.Cleanup(func() { f.Close() })
+	return func(d desired.Delta) {
+		l.t.Helper()
+		f.Want(d)
+		if err := f.Apply(l.t.Context()); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// TestItem26WhatOtherNodesHaveStays: whatever leads to another node's pod, and while
+// nothing does, its connections are no business of a starting agent's.
+func TestItem26WhatOtherNodesHaveStays(t *testing.T) {
+	pool, block, part := netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("192.168.7.0/26"), netip.MustParsePrefix("192.168.7.8/29")
+	for name, routes := range map[string]map[netip.Prefix]*desired.Route{
+		"part of an own block, by BGP":             {block: {Kind: desired.Unreachable}, part: {Kind: desired.Via}},
+		"part of an own block, through a tunnel":   {block: {Kind: desired.Unreachable}, part: {Kind: desired.Tunneled}},
+		"block in a pool that is always encrypted": {pool: {Kind: desired.Closed}, block: {Kind: desired.Tunneled}},
+		"block to which nothing encrypts":          {pool: {Kind: desired.Closed}, block: {Kind: desired.Closed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, false)
+			l.connect("a", "outside", "udp", false)
+			tell := l.startFlusher()
+			known, late := maps.Clone(routes), maps.Clone(routes)
+			delete(known, part)
+			tell(desired.Delta{
+				Endpoints: map[string]*desired.Endpoint{"kora": l.endpoint("a", allAllowed, allAllowed)}, Routes: known, Complete: true,
+			})
+			tell(desired.Delta{Routes: late, Learned: true})
+			if len(l.entries(l.sites["outside"].addrs[0])) == 0 {
+				t.Error("the connection of a running pod to another node is forgotten")
+			}
+		})
 	}
 }
 

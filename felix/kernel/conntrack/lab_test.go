@@ -108,7 +108,7 @@ func newLabOver(t *testing.T, over plane, recheck bool) *lab {
 	settings := desired.DefaultSettings()
 	settings.Recheck = recheck
 	l.apply(desired.Delta{
-		Settings: &settings, Complete: true,
+		Settings: &settings, Complete: true, Learned: true,
 		Endpoints: map[string]*desired.Endpoint{"kora": l.endpoint("a", allAllowed, allAllowed), "korb": l.endpoint("b", allAllowed, allAllowed)},
 	})
 	return l

@@ -60,7 +60,7 @@ func entryOf(r *desired.Route) entry {
 			e.scope = unix.RT_SCOPE_LINK
 		}
 		return e
-	case desired.Unreachable:
+	case desired.Unreachable, desired.Closed:
 		return entry{kind: unix.RTN_UNREACHABLE}
 	case desired.Tunneled:
 		e := entry{kind: unix.RTN_UNICAST, dev: r.Interface, hops: r.NextHops}
