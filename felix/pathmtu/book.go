@@ -37,10 +37,11 @@ type book struct {
 	peers   map[way]Peer
 	results map[way]result
 	left    map[way]remains // of the peers behind tunnels
+	hauls   map[way]hauls   // likewise
 }
 
 func newBook() *book {
-	return &book{peers: map[way]Peer{}, results: map[way]result{}, left: map[way]remains{}}
+	return &book{peers: map[way]Peer{}, results: map[way]result{}, left: map[way]remains{}, hauls: map[way]hauls{}}
 }
 
 // follow takes in who the peers are now. One that is new, or is reached through a link
@@ -54,6 +55,7 @@ func (b *book) follow(peers []Peer) {
 			fresh = append(fresh, p.way())
 			delete(b.results, p.way())
 			delete(b.left, p.way())
+			delete(b.hauls, p.way())
 		}
 	}
 	old := func(w way) bool { return now[w] != b.peers[w] }
@@ -61,6 +63,7 @@ func (b *book) follow(peers []Peer) {
 	b.suspect = slices.DeleteFunc(b.suspect, old)
 	maps.DeleteFunc(b.results, func(w way, _ result) bool { _, still := now[w]; return !still })
 	maps.DeleteFunc(b.left, func(w way, _ remains) bool { _, still := now[w]; return !still })
+	maps.DeleteFunc(b.hauls, func(w way, _ hauls) bool { _, still := now[w]; return !still })
 	b.peers = now
 }
 

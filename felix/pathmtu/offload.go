@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -28,13 +29,15 @@ type Offload struct {
 	// Segments: what does not reach it is cut from large packets. Else it is every
 	// packet with a checksum that a device was to make.
 	Segments bool
+	// Trains, if there are any, are why Segments is said: some of what is cut arrives.
+	Trains Trains
 }
 
 // left is what came back of the packets that were sent to a peer.
 type left struct {
-	finished bool // by the kernel
-	summed   bool // by the device
-	cut      bool // by the device
+	finished bool  // by the kernel
+	summed   bool  // by the device
+	cut      uint8 // by the device, one bit for each segment
 }
 
 // judge says what is left over of a tunnel's packets, given what was before: nothing is
@@ -43,7 +46,7 @@ func (l left) judge(was remains) remains {
 	switch {
 	case !l.finished:
 		return was
-	case l.summed && l.cut:
+	case l.summed && 2*bits.OnesCount8(l.cut) >= segments:
 		return remains{intact: true}
 	}
 	return remains{lost: was.lost + 1, segments: l.summed}
@@ -62,8 +65,13 @@ func (b *book) noteLeft(p Peer, l left) {
 		return
 	}
 	b.left[p.way()] = l.judge(b.left[p.way()])
-	if b.left[p.way()].lost > 0 && !slices.Contains(b.suspect, p.way()) {
-		b.suspect = append(b.suspect, p.way())
+	b.suspectLeft(p.way())
+}
+
+// suspectLeft has a peer tried more often that unfinished packets did not reach.
+func (b *book) suspectLeft(w way) {
+	if (b.left[w].lost > 0 || b.hauls[w].insane > 0) && !slices.Contains(b.suspect, w) {
+		b.suspect = append(b.suspect, w)
 	}
 }
 
@@ -77,12 +85,15 @@ func (b *book) offloads() []Offload {
 			o = &Offload{Tunnel: w.tunnel}
 			by[w.tunnel] = o
 		}
-		node := b.peers[w].Node
+		node, h := b.peers[w].Node, b.hauls[w]
+		first := o.Node == "" || node < o.Node
 		switch {
-		case r.intact:
+		case r.lost >= attempts && first:
+			o.Node, o.Segments, o.Trains = node, r.segments, Trains{}
+		case r.intact && h.insane < attempts:
 			o.Intact++
-		case r.lost >= attempts && (o.Node == "" || node < o.Node):
-			o.Node, o.Segments = node, r.segments
+		case r.intact && first:
+			o.Node, o.Segments, o.Trains = node, true, h.last
 		}
 	}
 	var out []Offload
@@ -102,6 +113,7 @@ const (
 	closedPort = 33434
 	segment    = 512 // bytes: every path takes them
 	segments   = 4   // cut from one packet
+	whole      = 1<<segments - 1
 )
 
 // stamp begins the data of each packet: the cookie, a number, and what of left it is.
@@ -110,7 +122,7 @@ const stamp = smallData + 4 + 1
 const (
 	finished byte = iota
 	summed
-	cut
+	cut // and the next ones: which segment it is
 )
 
 // openDatagrams opens the sockets for unfinished packets. What is answered to them
@@ -151,7 +163,9 @@ func (w *wire) unfinished(ctx context.Context, peers []Peer, wait time.Duration)
 	for i, p := range peers {
 		number := w.turn<<8 | uint32(i)
 		out[i].summed = w.sendDatagram(p, number, summed) != nil
-		out[i].cut = w.sendDatagram(p, number, cut) != nil
+		if w.sendDatagram(p, number, cut) != nil {
+			out[i].cut = whole
+		}
 		// The last, since who answers only so many in a second answers the first ones.
 		_ = w.sendDatagram(p, number, finished)
 	}
@@ -179,13 +193,15 @@ func (w *wire) count(out []left, peers []Peer, data []byte, to netip.Addr) {
 	if number>>8 != w.turn&0xffffff || i >= len(peers) || peers[i].Addr != to {
 		return
 	}
-	switch data[stamp-1] {
-	case finished:
+	switch kind := data[stamp-1]; {
+	case kind == finished:
 		out[i].finished = true
-	case summed:
+	case kind == summed:
 		out[i].summed = true
-	case cut:
-		out[i].cut = true
+	case len(data) > segment: // nothing on the way has cut it
+		out[i].cut = whole
+	case kind < cut+segments:
+		out[i].cut |= 1 << (kind - cut)
 	}
 }
 
@@ -212,6 +228,9 @@ func (w *wire) sendDatagram(to Peer, number uint32, kind byte) error {
 		defer func() { _ = setOption(c, unix.IPPROTO_UDP, unix.UDP_CORK, 0) }() // sends it
 	case cut:
 		data = bytes.Repeat(data, segments)
+		for i := range segments {
+			data[i*segment+stamp-1] += byte(i)
+		}
 		control = append(control, segmentSize(segment)...)
 	}
 	at := netip.AddrPortFrom(to.Addr, closedPort)

@@ -51,7 +51,11 @@ func tunneled(t *testing.T, kind desired.TunnelKind) (near, far *kerneltest.Name
 		})
 	}
 	gateway := kind.Gateway(netip.MustParseAddr(under(2)), under(2))
-	return near, far, source, Peer{Node: "far", Addr: gateway, MTU: 1400, Tunnel: kind.Device(), Offloads: true}
+	peer = Peer{Node: "far", Addr: gateway, MTU: 1400, Tunnel: kind.Device(), Offloads: true}
+	if kind.Encapsulation() == desired.VXLAN {
+		peer.MAC = kind.MACOf(under(2))
+	}
+	return near, far, source, peer
 }
 
 // unsummed is what the kernel writes where the checksum of a datagram is to be: the sum
@@ -160,7 +164,7 @@ func TestWhoAnswersNoDatagramIsNotJudged(t *testing.T) {
 }
 
 func TestWhatIsLostInARowIsJudged(t *testing.T) {
-	all := left{finished: true, summed: true, cut: true}
+	all := left{finished: true, summed: true, cut: whole}
 	for what, c := range map[string]struct {
 		came []left
 		want []Offload
@@ -171,6 +175,8 @@ func TestWhatIsLostInARowIsJudged(t *testing.T) {
 		"lost three times":             {[]left{{finished: true}, {finished: true}, {finished: true}}, []Offload{{Tunnel: "vx", Node: "a"}}},
 		"lost between answers":         {[]left{{finished: true}, {finished: true}, all, {finished: true}}, nil},
 		"only what is cut is lost":     {[]left{{finished: true, summed: true}, {finished: true, summed: true}, {finished: true, summed: true}}, []Offload{{Tunnel: "vx", Node: "a", Segments: true}}},
+		"half of what is cut arrives":  {[]left{{true, true, 5}, {true, true, 9}, {true, true, 10}}, []Offload{{Tunnel: "vx", Intact: 1}}},
+		"a quarter arrives":            {[]left{{true, true, 1}, {true, true, 1}, {true, true, 8}}, []Offload{{Tunnel: "vx", Node: "a", Segments: true}}},
 		"silence keeps what was found": {[]left{all, {}}, []Offload{{Tunnel: "vx", Intact: 1}}},
 	} {
 		b := newBook()

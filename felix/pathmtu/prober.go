@@ -98,7 +98,6 @@ func (p *Prober) round(ctx context.Context, wait time.Duration) {
 		left = p.wire.unfinished(ctx, behind, wait)
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for i, t := range trials {
 		if t.over {
 			p.book.note(peers[i], t.outcome, t.passes)
@@ -107,4 +106,14 @@ func (p *Prober) round(ctx context.Context, wait time.Duration) {
 	for i, l := range left {
 		p.book.noteLeft(behind[i], l)
 	}
+	now := time.Now()
+	to, due := p.book.trainTo(behind, now)
+	p.mu.Unlock()
+	if !due {
+		return
+	}
+	trains, _ := haul(ctx, to, wait) // what cannot be sent says nothing of devices
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.book.noteTrains(to, trains, now)
 }

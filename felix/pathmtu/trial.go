@@ -1,6 +1,10 @@
 package pathmtu
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/koratnet/korat/felix/desired"
+)
 
 // Peer is an address of another node.
 type Peer struct {
@@ -13,6 +17,8 @@ type Peer struct {
 	// Offloads: the tunnel's packets leave the kernel unfinished, and it is to be
 	// tried whether they arrive.
 	Offloads bool
+	// MAC of the other end of a tunnel of VXLAN: trains are sent to it.
+	MAC desired.MAC
 }
 
 // way tells peers apart: one address can be reached through tunnels and beside them.
