@@ -176,7 +176,16 @@ func TestNothingTravelsInClearWhereEncryptionIsRequired(t *testing.T) {
 	joinsWithAnotherKey(t, "b2")
 	everybodyReaches(t, "encrypted", addrs)
 	podsReachNodes(t, addrs, nodes)
+	stranger := talking(t, "encrypted/a2", addrs["b1"])
 	insideIsJudged(t, addrs["b1"])
+	for _, node := range []string{"a2", "b1"} {
+		if err := errors.Join(cluster.KillAgent(t.Context(), node), cluster.StartAgent(t.Context(), node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stranger.asks(patient(5 * time.Second)); err != nil {
+		t.Errorf("agents that started anew forgot a connection from before the policy: %v", err)
+	}
 	for _, w := range wires {
 		if text := w.Seen(); text != "" {
 			t.Errorf("the wire of %s saw packets of pods in clear:\n%s", w.Machine, text[:min(len(text), 2000)])
