@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/sysctl"
 	"github.com/koratnet/korat/felix/kernel/wireguard"
@@ -99,4 +101,55 @@ func (t *tunnels) exposed() (to []netip.Addr, why string) {
 	}
 	slices.SortFunc(to, netip.Addr.Compare)
 	return to, t.inClear
+}
+
+// census returns to how many other nodes the node itself sends encrypted, and to how many
+// in clear, be it in one family of those that it encrypts; wanted is false where it is to
+// encrypt nothing of this. Nodes that announced no key are among them.
+func (t *tunnels) census() (encrypted, clear int, wanted bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.hosts {
+		return 0, 0, false
+	}
+	takes := map[netip.Addr]bool{}
+	for _, p := range t.ends {
+		if p.Host {
+			takes[p.Endpoint.Addr()] = true
+		}
+	}
+	for _, addrs := range t.others {
+		counts, open := false, false
+		for _, kind := range []desired.TunnelKind{desired.WireGuard4, desired.WireGuard6} {
+			first := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == kind.Is6() })
+			if _, here := t.wanted[kind]; here && first >= 0 {
+				counts, open = true, open || !takes[addrs[first]]
+			}
+		}
+		switch {
+		case open:
+			clear++
+		case counts:
+			encrypted++
+		}
+	}
+	return encrypted, clear, true
+}
+
+var hostNodes = prometheus.NewDesc("korat_wireguard_host_nodes", "Other nodes by how the node itself sends to them; none where that is not to be encrypted.", []string{"state"}, nil)
+
+// hostMetrics counts the nodes when it is asked for them.
+type hostMetrics struct{ tunnels *tunnels }
+
+// Describe implements prometheus.Collector.
+func (hostMetrics) Describe(out chan<- *prometheus.Desc) { out <- hostNodes }
+
+// Collect implements prometheus.Collector.
+func (m hostMetrics) Collect(out chan<- prometheus.Metric) {
+	encrypted, clear, wanted := m.tunnels.census()
+	if !wanted {
+		return
+	}
+	out <- prometheus.MustNewConstMetric(hostNodes, prometheus.GaugeValue, float64(encrypted), "encrypted")
+	out <- prometheus.MustNewConstMetric(hostNodes, prometheus.GaugeValue, float64(clear), "clear")
 }
