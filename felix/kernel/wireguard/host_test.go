@@ -2,12 +2,16 @@ package wireguard_test
 
 import (
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/koratnet/korat/bgp/bfd"
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kernel/wireguard"
 )
 
@@ -29,6 +33,9 @@ func (s *site) hostRules() {
 	}
 	rule(desired.PastHostRule, "nop")
 	rule(desired.ApartRule, fmt.Sprint("ipproto udp sport ", port, " goto ", desired.PastHostRule))
+	for _, control := range bfdPorts {
+		rule(desired.ApartRule, fmt.Sprint("ipproto udp dport ", control, " goto ", desired.PastHostRule))
+	}
 	rule(desired.ApartRule, fmt.Sprint("fwmark ", desired.ApartMark, " goto ", desired.PastHostRule))
 	if s.kind.Is6() {
 		rule(desired.BoundRule, fmt.Sprint("from ::/1 goto ", desired.PastHostRule))
@@ -39,6 +46,10 @@ func (s *site) hostRules() {
 	}
 	rule(desired.HostRule, fmt.Sprint("from ", s.underlay, " lookup ", desired.HostTable))
 }
+
+// bfdPorts are those of BFD's control packets, of its echoes, and over several hops (RFC
+// 5881, RFC 5883), to which packets go from any port.
+var bfdPorts = []uint16{3784, 3785, 4784}
 
 // by returns the interface that the kernel sends such packets by.
 func (s *site) by(to netip.Addr, words ...string) string {
@@ -90,6 +101,74 @@ func TestWhatNodesSendEachOtherIsEncryptedWhereThatIsWanted(t *testing.T) {
 			t.Errorf("the other leaves by %s", got)
 		}
 	})
+}
+
+// TestBFDTellsOfTheWireAndNotOfTheTunnel: what the speaker's BFD sends, and echoes, leave by
+// the wire, while all else goes into the tunnel, from a port of BFD too.
+func TestBFDTellsOfTheWireAndNotOfTheTunnel(t *testing.T) {
+	bothFamilies(t, func(t *testing.T, kind desired.TunnelKind) {
+		wire, all := sites(t, kind, 2)
+		for _, s := range all {
+			s.apply(t, s.hosts(true, s.others(all)...))
+			s.hostRules()
+		}
+		all[0].Run("ping", "-c1", "-W30", all[1].underlay.String())
+		tap := listen(t, wire, port)
+		want := map[string]bool{}
+		for i, s := range all {
+			o := all[1-i]
+			heard := o.listen(t, o.underlay)
+			for _, number := range bfdPorts {
+				s.datagram(t, number, netip.AddrPortFrom(o.underlay, 5000))
+				if _, from := receive(t, heard); from != s.underlay {
+					t.Errorf("heard from %s", from)
+				}
+				want[fmt.Sprintf("%s > %s port %d", s.underlay, o.underlay, number)] = true
+			}
+		}
+		tap.check(t)
+		for i, s := range all {
+			peer := all[1-i].underlay
+			speaker := bfd.New(bfd.Config{})
+			t.Cleanup(func() { speaker.Close() })
+			var err error
+			s.Do(func() {
+				err = speaker.Set(t.Context(), []bfd.Session{
+					{Key: bfd.Key{Peer: peer}, Timing: bfd.DefaultTiming()},
+					{Key: bfd.Key{Peer: peer, Local: s.underlay, Multihop: true}, Timing: bfd.DefaultTiming()},
+				})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.datagram(t, 0, netip.AddrPortFrom(peer, 3785)) // the speaker sends no echoes
+		}
+		kerneltest.Eventually(t, "all of BFD is seen on the wire", func() bool { return maps.Equal(tap.open(), want) })
+	})
+}
+
+// datagram sends one from the node's address, and a port, 0 for any.
+func (s *site) datagram(t testing.TB, from uint16, to netip.AddrPort) {
+	t.Helper()
+	s.Do(func() {
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.underlay, from)), net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		send(t, c, "datagram")
+	})
+}
+
+// open returns what was seen in clear, each once.
+func (w *tap) open() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := map[string]bool{}
+	for _, p := range w.clear {
+		all[p] = true
+	}
+	return all
 }
 
 // TestWaysOfTheNodeItselfOutliveTheAgentAsLongAsTheyAreProved, and no longer: nobody else

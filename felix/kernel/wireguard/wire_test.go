@@ -115,7 +115,11 @@ func (w *tap) note(raw []byte, ports []uint16) {
 		w.encrypted++
 		return
 	}
-	w.clear = append(w.clear, fmt.Sprintf("%s > %s, protocol %d", p.src, p.dst, p.proto))
+	to := fmt.Sprintf("protocol %d", p.proto)
+	if p.proto == unix.IPPROTO_UDP && len(p.rest) >= 8 {
+		to = fmt.Sprintf("port %d", binary.BigEndian.Uint16(p.rest[2:]))
+	}
+	w.clear = append(w.clear, fmt.Sprintf("%s > %s %s", p.src, p.dst, to))
 }
 
 // check fails the test if anything was to be read on the wire, or nothing was sent.
