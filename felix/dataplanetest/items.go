@@ -33,6 +33,7 @@ func Items(t *testing.T, b Backend) {
 		{"Item82RulesStayWithoutAnAgentAndGoWhenAsked", (*world).stay},
 		{"Item83NothingGoesBeforeEverythingIsKnown", (*world).keep},
 		{"Item85FailsafesComeBeforeEveryPolicyOfTheHost", (*world).failsafes},
+		{"TheHostEndpointOfTheWireJudgesWhatIsEncrypted", (*world).hostWire},
 		{"Item86LongNamesAndLists", (*world).long},
 		{"Item86ManyPoliciesOfOnePod", (*world).many},
 		{"Item87MarksOfOthers", (*world).foreignMarks},
