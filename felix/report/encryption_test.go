@@ -20,7 +20,7 @@ func TestWhatIsNotEncryptedIsTold(t *testing.T) {
 		"one": {Encryption{Closed: []string{"b"}}, "False PeersWithoutKey no packets to pods of nodes that encrypt nothing: b"},
 		"hosts": {
 			Encryption{Exposed: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}},
-			"True AllEncrypted the node itself sends in clear to 2 nodes, such as 192.0.2.1: no handshake",
+			"True AllEncrypted the node itself sends in clear to 2 of the nodes' addresses, such as 192.0.2.1: no handshake",
 		},
 		"some": {Encryption{Closed: []string{"a"}, Clear: []string{"b", "c"}}, "False PeersWithoutKey no packets to pods of nodes that encrypt nothing: a; packets in clear to pods of nodes that encrypt nothing: b; c"},
 		"here": {Encryption{Broken: []string{"wg4-korat: no"}}, "False CannotEncrypt does not work here: wg4-korat: no"},

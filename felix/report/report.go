@@ -252,7 +252,7 @@ func encrypted(e Encryption, now metav1.Time) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, koratv1.ReasonPeersWithoutKey, koratv1.Shorten(strings.Join(parts, "; "), koratv1.MaxMessage)
 	}
 	if len(e.Exposed) > 0 { // not a failure: that is only preferred
-		text := fmt.Sprintf("the node itself sends in clear to %d nodes, such as %s: %s", len(e.Exposed), e.Exposed[0], cmp.Or(e.Why, "no handshake"))
+		text := fmt.Sprintf("the node itself sends in clear to %d of the nodes' addresses, such as %s: %s", len(e.Exposed), e.Exposed[0], cmp.Or(e.Why, "no handshake"))
 		c.Message = koratv1.Shorten(strings.Join(append(parts, text), "; "), koratv1.MaxMessage)
 	}
 	if len(e.Broken) > 0 {
