@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/koratnet/korat/felix/apply"
 	"github.com/koratnet/korat/felix/desired"
@@ -63,9 +64,13 @@ func (t *tunnels) paths(outside []pathmtu.Peer) []pathmtu.Peer {
 			if !behind[p.Node][kind] || kind.Is6() != p.Addr.Is6() || !d.Addr.IsValid() || d.MTU == 0 {
 				continue
 			}
-			out = append(out, pathmtu.Peer{
+			peer := pathmtu.Peer{
 				Node: p.Node, Addr: kind.Gateway(p.Addr, p.Node), MTU: d.MTU, Tunnel: kind.Device(), Offloads: offloads[kind].On,
-			})
+			}
+			if kind.Encapsulation() == desired.VXLAN {
+				peer.MAC = kind.MACOf(p.Node)
+			}
+			out = append(out, peer)
 		}
 	}
 	return out
@@ -83,9 +88,15 @@ func (k *kernel) distrust(o pathmtu.Offload) {
 
 // spoilt says in words what a trial found.
 func spoilt(o pathmtu.Offload) string {
-	what := "packets whose checksums a device makes"
-	if o.Segments {
-		what = "large packets that a device cuts"
+	cut, others := o.Trains.Cut, o.Trains.Finished
+	switch {
+	case !o.Segments:
+		return fmt.Sprintf("packets whose checksums a device makes do not reach %s, and others do", o.Node)
+	case cut.Segments == 0:
+		return fmt.Sprintf("large packets that a device cuts do not reach %s, and others do", o.Node)
+	case o.Trains.Slow():
+		return fmt.Sprintf("large packets that a device cuts take %s to %s, and others %s for as much",
+			cut.Took.Round(time.Millisecond), o.Node, others.Took.Round(time.Microsecond))
 	}
-	return fmt.Sprintf("%s do not reach %s, and others do", what, o.Node)
+	return fmt.Sprintf("of large packets that a device cuts %d of %d segments reach %s, and of others %d", cut.Came, cut.Segments, o.Node, others.Came)
 }
