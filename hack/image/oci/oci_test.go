@@ -147,8 +147,8 @@ func TestArchiveNamesEverythingThatAnImporterFollows(t *testing.T) {
 
 func TestMaterialsNameModulesAndPackages(t *testing.T) {
 	root := t.TempDir()
-	program := "github.com/koratnet/korat/cmd/korat-cni" // a test's own binary does not say what it is made of
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(root, "plugin"), program).CombinedOutput(); err != nil {
+	program := "github.com/koratnet/korat/cmd/koratctl" // a test's own binary does not say what it is made of
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(root, "koratctl"), program).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "usr/share/sbom"), 0o755); err != nil {
@@ -164,14 +164,14 @@ func TestMaterialsNameModulesAndPackages(t *testing.T) {
 	got := map[string]bool{}
 	for _, c := range bom.Components {
 		got[c.Type+" "+c.Name] = true
-		if c.Name == "github.com/containernetworking/cni" && !strings.HasPrefix(c.PURL, "pkg:golang/github.com/containernetworking/cni@v") {
+		if c.Name == "github.com/spf13/cobra" && !strings.HasPrefix(c.PURL, "pkg:golang/github.com/spf13/cobra@v") {
 			t.Errorf("URL of a module: %s", c.PURL)
 		}
 		if c.Name == "libc6" && c.PURL != "pkg:deb/debian/libc6@2.36-9?arch=arm64" {
 			t.Errorf("URL of a package: %s", c.PURL)
 		}
 	}
-	for _, want := range []string{"application /plugin", "library stdlib", "library github.com/containernetworking/cni", "library libc6"} {
+	for _, want := range []string{"application /koratctl", "library stdlib", "library github.com/spf13/cobra", "library libc6"} {
 		if !got[want] {
 			t.Errorf("%q is missing", want)
 		}
