@@ -138,7 +138,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients, c.Node), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
-	registry.MustRegister(hostMetrics{node.tunnels})
+	registry.MustRegister(hostMetrics{node.tunnels, kernel.reaches.Nodes})
 	turns := &rotation{ring: ring, encrypted: kernel.encrypted, left: func(now time.Time) (wireguard.Left, error) { return wireguard.Look(encryption, now) }, tunnels: node.tunnels, post: box.Post, log: c.Log.With("part", "rotation")}
 	turns.begin()
 	others := func() []pathmtu.Peer { return node.tunnels.paths(pathPeers(kernel.reaches)) }

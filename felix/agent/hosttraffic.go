@@ -90,11 +90,7 @@ func (t *tunnels) exposed() (to []netip.Addr, why string) {
 	if !t.hosts {
 		return nil, ""
 	}
-	takes := map[netip.Addr]bool{}
-	for _, p := range t.ends {
-		takes[p.Endpoint.Addr()] = takes[p.Endpoint.Addr()] || p.Host
-	}
-	for a, encrypted := range takes {
+	for a, encrypted := range t.takes() {
 		if !encrypted {
 			to = append(to, a)
 		}
@@ -103,22 +99,28 @@ func (t *tunnels) exposed() (to []netip.Addr, why string) {
 	return to, t.inClear
 }
 
+// takes says of the addresses of other nodes' ends, of which one may have two, whether the
+// node itself sends to them encrypted. It is called with mu held.
+func (t *tunnels) takes() map[netip.Addr]bool {
+	takes := map[netip.Addr]bool{}
+	for _, p := range t.ends {
+		takes[p.Endpoint.Addr()] = takes[p.Endpoint.Addr()] || p.Host
+	}
+	return takes
+}
+
 // census returns to how many other nodes the node itself sends encrypted, and to how many
 // in clear, be it in one family of those that it encrypts; wanted is false where it is to
-// encrypt nothing of this. Nodes that announced no key are among them.
-func (t *tunnels) census() (encrypted, clear int, wanted bool) {
+// encrypt nothing of this. others are the addresses of all, by name: nodes that announced
+// no key are among them.
+func (t *tunnels) census(others map[string][]netip.Addr) (encrypted, clear int, wanted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.hosts {
 		return 0, 0, false
 	}
-	takes := map[netip.Addr]bool{}
-	for _, p := range t.ends {
-		if p.Host {
-			takes[p.Endpoint.Addr()] = true
-		}
-	}
-	for _, addrs := range t.others {
+	takes := t.takes()
+	for _, addrs := range others {
 		counts, open := false, false
 		for _, kind := range []desired.TunnelKind{desired.WireGuard4, desired.WireGuard6} {
 			first := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == kind.Is6() })
@@ -139,14 +141,17 @@ func (t *tunnels) census() (encrypted, clear int, wanted bool) {
 var hostNodes = prometheus.NewDesc("korat_wireguard_host_nodes", "Other nodes by how the node itself sends to them; none where that is not to be encrypted.", []string{"state"}, nil)
 
 // hostMetrics counts the nodes when it is asked for them.
-type hostMetrics struct{ tunnels *tunnels }
+type hostMetrics struct {
+	tunnels *tunnels
+	nodes   func() map[string][]netip.Addr // addresses of the others, by name
+}
 
 // Describe implements prometheus.Collector.
 func (hostMetrics) Describe(out chan<- *prometheus.Desc) { out <- hostNodes }
 
 // Collect implements prometheus.Collector.
 func (m hostMetrics) Collect(out chan<- prometheus.Metric) {
-	encrypted, clear, wanted := m.tunnels.census()
+	encrypted, clear, wanted := m.tunnels.census(m.nodes())
 	if !wanted {
 		return
 	}

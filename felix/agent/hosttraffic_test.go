@@ -59,12 +59,12 @@ func TestNodesAreCountedByHowTheNodeItselfSendsToThem(t *testing.T) {
 		"an address further on":                 {kinds: []desired.TunnelKind{v4}, others: nodes("192.0.2.1 198.51.100.1"), ends: ends{end(v4, 1): at("192.0.2.1", true)}, want: told(1, 0)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := &tunnels{hosts: !c.off, others: c.others, ends: c.ends, wanted: map[desired.TunnelKind]desired.TunnelDevice{desired.VXLAN6: {}}}
+			n := &tunnels{hosts: !c.off, ends: c.ends, wanted: map[desired.TunnelKind]desired.TunnelDevice{desired.VXLAN6: {}}}
 			for _, kind := range c.kinds {
 				n.wanted[kind] = desired.TunnelDevice{Kind: kind}
 			}
 			registry := prometheus.NewRegistry()
-			registry.MustRegister(hostMetrics{n})
+			registry.MustRegister(hostMetrics{n, func() map[string][]netip.Addr { return c.others }})
 			families, err := registry.Gather()
 			if err != nil {
 				t.Fatal(err)

@@ -38,7 +38,6 @@ type tunnels struct {
 
 	mu     sync.Mutex // guards all below
 	labels selector.Labels
-	others map[string][]netip.Addr // addresses of other nodes, by name
 	pools  map[string]*event.Pool
 	wanted map[desired.TunnelKind]desired.TunnelDevice
 	ends   map[desired.EncryptedEnd]desired.EncryptedPeer
@@ -61,7 +60,7 @@ type tunnels struct {
 func newTunnels(node string, allocator *assign.Allocator, books *journal.Journal, k *kernel, post func(...event.Event), log *slog.Logger) *tunnels {
 	t := &tunnels{
 		node: node, allocator: allocator, books: books, reaches: k.reaches, state: k.tunnelState, offloads: k.tunnels.Offloads, ring: k.ring, post: post, log: log,
-		wake: make(chan struct{}, 1), begun: make(chan struct{}), others: map[string][]netip.Addr{}, pools: map[string]*event.Pool{},
+		wake: make(chan struct{}, 1), begun: make(chan struct{}), pools: map[string]*event.Pool{},
 		wanted: map[desired.TunnelKind]desired.TunnelDevice{}, ends: map[desired.EncryptedEnd]desired.EncryptedPeer{}, ways: map[string]desired.PoolWays{},
 		since: map[string]uint64{}, sends: map[string]desired.Mode{},
 	}
@@ -90,9 +89,9 @@ func (t *tunnels) hear(ev event.Event) {
 			t.labels = n.Labels
 			t.mu.Unlock()
 		case ev.Key.Name != t.node && n != nil:
-			t.meet(ev.Key.Name, n.Addrs)
+			t.reaches.SetNode(ev.Key.Name, n.Addrs)
 		default:
-			t.meet(ev.Key.Name, nil)
+			t.reaches.SetNode(ev.Key.Name, nil)
 		}
 	case event.PoolKind:
 		p, _ := ev.Value.(*event.Pool)
@@ -103,16 +102,6 @@ func (t *tunnels) hear(ev event.Event) {
 		t.mu.Unlock()
 		t.again()
 	}
-}
-
-// meet takes in which addresses another node has; none: it is gone.
-func (t *tunnels) meet(node string, addrs []netip.Addr) {
-	t.mu.Lock()
-	if delete(t.others, node); len(addrs) > 0 {
-		t.others[node] = addrs
-	}
-	t.mu.Unlock()
-	t.reaches.SetNode(node, addrs)
 }
 
 // note takes in what the engine computed.

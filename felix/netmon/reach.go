@@ -72,6 +72,14 @@ func (r *Reaches) SetNode(name string, addrs []netip.Addr) {
 	}
 }
 
+// Nodes returns the addresses of other nodes, as SetNode said, by name. It is safe for
+// concurrent use.
+func (r *Reaches) Nodes() map[string][]netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.nodes)
+}
+
 // Look says that c happened. It is safe for concurrent use.
 func (r *Reaches) Look(c Change) {
 	_, tunnel := desired.TunnelOfDevice(c.Link)
