@@ -10,17 +10,22 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 func TestPortThatIsTakenIsTriedAgain(t *testing.T) {
-	ln, err := net.Listen("tcp4", "0.0.0.0:0")
+	port, err := kerneltest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
 	s := gobgp.New(gobgp.Options{Log: slog.New(slog.DiscardHandler)})
 	c := bgp.Config{
-		ASN: speakerAS, RouterID: speakerAddr, ListenPort: netip.MustParseAddrPort(ln.Addr().String()).Port(),
+		ASN: speakerAS, RouterID: speakerAddr, ListenPort: port,
 		Peers: []bgp.Peer{{Name: "p", Addr: neighbourAddr, Port: 179, ASN: 1, LocalAddr: speakerAddr, Passive: true}},
 	}
 	if err := s.Configure(t.Context(), c); err == nil || !strings.Contains(err.Error(), "address already in use") {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/gobgp"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 // The speaker and the neighbour that the test plays, byte by byte.
@@ -33,12 +34,10 @@ const (
 // plain is a speaker with the played neighbour, which calls, and an absent one.
 func plain(t *testing.T, restarted bool, change func(*bgp.Config)) (*gobgp.Speaker, *bgp.Config) {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	port, err := kerneltest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := netip.MustParseAddrPort(ln.Addr().String()).Port()
-	ln.Close()
 	c := &bgp.Config{
 		ASN: speakerAS, RouterID: speakerAddr, ListenPort: port, RestartTime: 30 * time.Second,
 		Peers: []bgp.Peer{

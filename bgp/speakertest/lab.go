@@ -3,7 +3,6 @@ package speakertest
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/koratnet/korat/bgp"
 	"github.com/koratnet/korat/bgp/reconcile"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 // lab is the speakers of one scenario.
@@ -46,9 +46,13 @@ var number atomic.Uint32
 func (l *lab) node(asn uint32) *node {
 	l.Helper()
 	n := number.Add(1)
+	port, err := kerneltest.FreePort()
+	if err != nil {
+		l.Fatal(err)
+	}
 	nd := &node{
 		l: l, name: fmt.Sprintf("node/%d", n), asn: asn, asks: bgp.Blocks | bgp.Hosts, restartTime: restartTime,
-		addr: netip.AddrFrom4([4]byte{127, 7, byte(n >> 8), byte(n)}), port: freePort(l.T),
+		addr: netip.AddrFrom4([4]byte{127, 7, byte(n >> 8), byte(n)}), port: port,
 	}
 	nd.open(false)
 	l.Cleanup(func() { nd.close() })
@@ -218,14 +222,4 @@ func (l *lab) wait(what string, until func() bool) {
 			l.Fatalf("no %s after %s", what, patience)
 		}
 	}
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return netip.MustParseAddrPort(ln.Addr().String()).Port()
 }

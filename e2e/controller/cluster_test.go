@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/kube"
 )
 
@@ -68,7 +69,7 @@ func start(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	remove := func() { os.RemoveAll(dir) }
-	port, err := freePort()
+	port, err := kerneltest.FreePort()
 	if err != nil {
 		return remove, err
 	}
@@ -77,7 +78,7 @@ func start(ctx context.Context) (stop func(), err error) {
 		return remove, err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, "serve", "--dir", dir, "--port", port)
+	cmd := exec.Command(binary, "serve", "--dir", dir, "--port", strconv.Itoa(int(port)))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that panics leaves nothing behind
 	if err := cmd.Start(); err != nil {
@@ -105,16 +106,6 @@ func start(ctx context.Context) (stop func(), err error) {
 		case <-time.After(50 * time.Millisecond): // poll for the file
 		}
 	}
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }
 
 // install applies the CRDs and the rights, and waits until the kinds are served.

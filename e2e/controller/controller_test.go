@@ -20,6 +20,7 @@ import (
 
 	koratv1 "github.com/koratnet/korat/api/v1"
 	"github.com/koratnet/korat/felix/controller"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 // run runs the controller as the user that charts/korat/rbac.yaml names, and
@@ -32,11 +33,11 @@ func run(t *testing.T, pools ...netip.Prefix) (stop func(), address string) {
 // runWith runs it as c says beside.
 func runWith(t *testing.T, c controller.Config) (stop func(), address string) {
 	t.Helper()
-	port, err := freePort()
+	port, err := kerneltest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.REST, c.LeaderElect, c.HTTPAddress = identity(t, "korat:controller"), true, "127.0.0.1:"+port
+	c.REST, c.LeaderElect, c.HTTPAddress = identity(t, "korat:controller"), true, fmt.Sprintf("127.0.0.1:%d", port)
 	c.Version, c.Log = "test", slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)

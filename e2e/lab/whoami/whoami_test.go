@@ -2,17 +2,21 @@ package whoami_test
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/koratnet/korat/e2e/lab/whoami"
+	"github.com/koratnet/korat/felix/kernel/kerneltest"
 )
 
 func TestAskHearsTheServerAndItsOwnAddress(t *testing.T) {
-	port := freePort(t)
+	free, err := kerneltest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(int(free))
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -53,15 +57,4 @@ func TestAnAnswerIsReadAsItWasWritten(t *testing.T) {
 	if _, _, err := whoami.ParseAnswer("404 page not found\n"); err == nil {
 		t.Error("what is no answer is taken for one")
 	}
-}
-
-// freePort is a port that is free over TCP on loopback.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
