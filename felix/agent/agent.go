@@ -110,7 +110,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer host.Close()
-	mtu, err := host.UplinkMTU()
+	uplink, err := host.UplinkMTU()
 	if err != nil {
 		return err
 	}
@@ -138,6 +138,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	neighbours = apply.New(apply.Config{Phases: []apply.Phase{{reconcile.New(speaker)}}, Board: board, Log: c.Log})
 	node := &local{name: c.Node, version: c.Version, board: board, speaker: speaker, allocator: allocator, ledger: report.NewLedger(), listed: make(chan struct{}), directory: newDirectory(clients, c.Node), books: books}
 	node.tunnels = newTunnels(c.Node, allocator, books, kernel, box.Post, c.Log.With("part", "tunnels"))
+	node.tunnels.fallBack(uplink)
 	registry.MustRegister(hostMetrics{node.tunnels, kernel.reaches.Nodes})
 	turns := &rotation{ring: ring, encrypted: kernel.encrypted, left: func(now time.Time) (wireguard.Left, error) { return wireguard.Look(encryption, now) }, tunnels: node.tunnels, post: box.Post, log: c.Log.With("part", "rotation")}
 	turns.begin()
@@ -146,7 +147,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	cni := cniserver.New(cniserver.Config{
-		RunDir: c.RunDir, MTU: mtu, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
+		RunDir: c.RunDir, MTU: node.podMTU, Allocator: allocator, Journal: books, Wirer: host, Directory: node.directory,
 		Chain: c.CNI.Chain, Status: board, Box: box, Log: c.Log.With("part", "cni"),
 	})
 	if err := cni.Recover(); err != nil {
@@ -166,7 +167,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return watch.Run(ctx, clients, c.Namespace, &tee{Mailbox: box, node: node}, c.Log.With("part", "watch"))
 	})
 	g.Go(func() error {
-		return calculate(ctx, c.Node, box, kernel.loop.Want, neighbours.Want, drops.Want, desk.Note, node.note)
+		return calculate(ctx, c.Node, box, node.note, kernel.loop.Want, neighbours.Want, drops.Want, desk.Note)
 	})
 	g.Go(func() error { return drops.Run(ctx) })
 	g.Go(func() error { return drops.Serve(ctx, c.RunDir) })
@@ -202,7 +203,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		})
 	}
 	g.Go(func() error { return serve(ctx, c.HTTPAddress, registry, board, cni) })
-	c.Log.Info("agent started", "node", c.Node, "version", c.Version, "mtu", mtu)
+	c.Log.Info("agent started", "node", c.Node, "version", c.Version)
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -190,11 +190,16 @@ func (l *local) note(d desired.Delta) {
 	}
 }
 
-// wantedMTU returns the MTU that settings ask for, 0 for none.
-func (l *local) wantedMTU() int {
+// podMTU returns the MTU, in bytes, that pods' interfaces are to have: what
+// settings say, or what the ways to the other nodes leave.
+func (l *local) podMTU() int {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mtu
+	wanted := l.mtu
+	l.mu.Unlock()
+	if wanted != 0 {
+		return wanted
+	}
+	return l.tunnels.podMTU()
 }
 
 // problem says why the node cannot serve pods; nil: it can.

@@ -1,8 +1,8 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -47,6 +47,7 @@ type tunnels struct {
 	inClear string
 	ways    map[string]desired.PoolWays
 	mtu     desired.MTU
+	uplink  int // the MTU of the interface of the default route, when it was looked at last
 	pods    int // the MTU that all pods have
 	// told counts the Deltas; since and sends say, by pool, with which of them what
 	// is sent became another, and what was sent before.
@@ -263,23 +264,26 @@ func (t *tunnels) request(kind desired.TunnelKind) (r ipam.Request, ok bool) {
 	return r, len(names) > 0
 }
 
-// podMTU returns the MTU that pods' interfaces are to have: wanted, as settings
-// say, or that of the way to the other nodes, or of uplink while there are none,
-// less what tunnels add.
-func (t *tunnels) podMTU(wanted int, uplink func() (int, error)) (int, error) {
+// podMTU returns the MTU that pods' interfaces are to have: that of the ways to the
+// other nodes, or of the uplink while there are none, less what tunnels add.
+func (t *tunnels) podMTU() int {
 	t.mu.Lock()
-	mtu := t.mtu
-	t.mu.Unlock()
-	if wanted != 0 {
-		return wanted, nil
-	}
-	if mtu.Uplink == 0 {
-		var err error
-		if mtu.Uplink, err = uplink(); err != nil {
-			return 0, fmt.Errorf("MTU of pods: %w", err)
-		}
-	}
-	return mtu.Uplink - mtu.Overhead, nil
+	defer t.mu.Unlock()
+	return cmp.Or(t.mtu.Uplink, t.uplink) - t.mtu.Overhead
+}
+
+// alone reports whether no other node is known that gives pods their MTU.
+func (t *tunnels) alone() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mtu.Uplink == 0
+}
+
+// fallBack says the MTU of the uplink, which pods get while the node is alone.
+func (t *tunnels) fallBack(uplink int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.uplink = uplink
 }
 
 // followed says that all pods have this MTU.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -38,6 +39,7 @@ func (u *upkeep) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
+	begun := u.node.tunnels.begun
 	adopted := false
 	collected := time.Now()
 	for {
@@ -47,7 +49,9 @@ func (u *upkeep) run(ctx context.Context) error {
 		if err != nil || !u.node.allocator.Challenging() {
 			u.node.allocator.Listed()
 		}
-		err = errors.Join(err, u.followMTU())
+		if begun == nil {
+			err = errors.Join(err, u.followMTU())
+		}
 		if time.Since(collected) >= collectEvery {
 			err = errors.Join(err, u.cni.Collect(u.node.claimed), u.giveBack(ctx))
 			collected = time.Now()
@@ -58,17 +62,24 @@ func (u *upkeep) run(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
+		case <-begun:
+			begun = nil // from now on it is known what leaves pods how much room
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
+// followMTU gives running pods the MTU that the engine computed.
 func (u *upkeep) followMTU() error {
-	mtu, err := u.node.tunnels.podMTU(u.node.wantedMTU(), u.host.UplinkMTU)
-	if err == nil {
-		err = u.cni.FollowMTU(mtu)
+	if u.node.tunnels.alone() {
+		uplink, err := u.host.UplinkMTU()
+		if err != nil {
+			return fmt.Errorf("MTU of pods: %w", err)
+		}
+		u.node.tunnels.fallBack(uplink)
 	}
+	mtu, err := u.cni.FollowMTU()
 	if err == nil {
 		u.node.tunnels.followed(mtu)
 	}

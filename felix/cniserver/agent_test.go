@@ -58,6 +58,7 @@ type agent struct {
 	server *cniserver.Server
 	log    *bytes.Buffer // at every level, of the last life
 	books  *journal.Journal
+	mtu    atomic.Int64 // of pods, in bytes
 	later  atomic.Int64 // how far its clock is ahead, in nanoseconds
 	stop   func()
 	// assigning is called when an ADD is about to get its addresses; may be nil.
@@ -79,6 +80,7 @@ func (g gated) Assign(ctx context.Context, h ipam.Handle, r ipam.Request) ([]net
 
 func newAgent(t *testing.T) *agent {
 	a := &agent{t: t, node: kerneltest.New(t), run: t.TempDir(), state: t.TempDir(), api: &api{blocks: map[netip.Prefix]ipam.Block{}}}
+	a.mtu.Store(1500)
 	a.start()
 	return a
 }
@@ -112,7 +114,7 @@ func (a *agent) start() {
 		}
 		defer host.Close()
 		s := cniserver.New(cniserver.Config{
-			RunDir: a.run, MTU: 1500, Allocator: gated{alloc, a}, Journal: a.books, Wirer: inNode{host, a.node},
+			RunDir: a.run, MTU: func() int { return int(a.mtu.Load()) }, Allocator: gated{alloc, a}, Journal: a.books, Wirer: inNode{host, a.node},
 			Status: a.kernel, Box: a.kernel, Log: log,
 		})
 		a.server = s

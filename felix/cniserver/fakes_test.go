@@ -21,6 +21,8 @@ type kernel struct {
 	endpoints map[string]*event.Endpoint
 	refuse    error
 	synced    bool
+	// waited is called when an ADD waits for its endpoint; may be nil.
+	waited func()
 }
 
 func (k *kernel) Post(evs ...event.Event) {
@@ -55,6 +57,9 @@ func (k *kernel) Synced(event.Source) { k.synced = true }
 func (k *kernel) Ready() error        { return k.refuse }
 
 func (k *kernel) WaitEndpoint(ctx context.Context, iface string, generation uint64) error {
+	if k.waited != nil {
+		k.waited()
+	}
 	for {
 		k.mu.Lock()
 		ep, refuse := k.endpoints[iface], k.refuse

@@ -88,7 +88,7 @@ func (m *machine) start() {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	m.alloc = assign.New(disk{m}, m, func() time.Time { return m.w.now }, log)
 	m.server = cniserver.New(cniserver.Config{
-		RunDir: m.disk, MTU: 1500, Allocator: m.alloc, Journal: disk{m}, Wirer: m, Directory: m, Status: m, Box: m, Log: log,
+		RunDir: m.disk, MTU: func() int { return 1500 }, Allocator: m.alloc, Journal: disk{m}, Wirer: m, Directory: m, Status: m, Box: m, Log: log,
 	})
 	_ = m.server.Recover() // what fails here the upkeep mends
 }

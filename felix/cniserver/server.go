@@ -109,9 +109,9 @@ type Listing struct {
 
 // Config is what a Server needs; every field but Chain is required.
 type Config struct {
-	RunDir    string   // holds the socket and the tombstones
-	MTU       int      // bytes, of pods' interfaces until FollowMTU is called
-	Chain     []string // plugins that run after ours; may be nil
+	RunDir    string     // holds the socket and the tombstones
+	MTU       func() int // bytes, that pods' interfaces are to have; it waits for nothing
+	Chain     []string   // plugins that run after ours; may be nil
 	Allocator Allocator
 	Journal   Journal
 	Wirer     Wirer
@@ -126,7 +126,7 @@ type Server struct {
 	Config
 	pods   locks // one request at a time for each host interface
 	reaper reaper
-	mtu    atomic.Int64
+	mtu    atomic.Int64 // that all pods were given last; 0: none yet
 
 	settled sync.Once              // marks the source CNI as synced
 	missing map[ipam.Handle]uint64 // generations without a veth at the last Collect
@@ -134,25 +134,23 @@ type Server struct {
 
 // New returns a Server.
 func New(c Config) *Server {
-	s := &Server{Config: c, reaper: newReaper()}
-	s.mtu.Store(int64(c.MTU))
-	return s
+	return &Server{Config: c, reaper: newReaper()}
 }
 
-// FollowMTU makes wanted, in bytes, the MTU of all pods' interfaces, those of
-// running ones as well. It is called from time to time, and does nothing while
-// nothing changed.
-func (s *Server) FollowMTU(wanted int) error {
-	before := s.mtu.Swap(int64(wanted))
-	if before == int64(wanted) {
-		return nil
+// FollowMTU gives running pods the MTU that new ones get, and returns it. It is
+// called from time to time, and does nothing while nothing changed.
+func (s *Server) FollowMTU() (mtu int, err error) {
+	mtu = s.MTU()
+	before := s.mtu.Swap(int64(mtu))
+	if before == int64(mtu) {
+		return mtu, nil
 	}
-	s.Log.Info("MTU of pods changes", "from", before, "to", wanted)
+	s.Log.Info("MTU of pods", "bytes", mtu, "before", before)
 	var errs []error
 	for h := range s.attachments() {
 		errs = append(errs, s.resize(h))
 	}
-	return errors.Join(errs...)
+	return mtu, errors.Join(errs...)
 }
 
 // attachments returns those of pods: the node's own addresses in tunnels are in the
@@ -177,7 +175,7 @@ func (s *Server) resize(h ipam.Handle) error {
 func (s *Server) spec(at journal.Attachment, netns, iface string) podnet.Spec {
 	mac, _ := net.ParseMAC(at.MAC) // empty, or as it was written by us
 	return podnet.Spec{
-		Netns: netns, Interface: iface, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: int(s.mtu.Load()), MAC: mac,
+		Netns: netns, Interface: iface, HostInterface: at.HostInterface, Addrs: at.Addrs, MTU: s.MTU(), MAC: mac,
 	}
 }
 

@@ -56,8 +56,9 @@ func TestItems11And16APodIsAddedCheckedAndDeletedInEveryVersion(t *testing.T) {
 func TestItem10RunningPodsGetTheNewMTUAndSoDoNewOnes(t *testing.T) {
 	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
 	add(t, c, a.conf("1.1.0"), s)
-	if err := a.server.FollowMTU(1400); err != nil {
-		t.Fatal(err)
+	a.mtu.Store(1400)
+	if got, err := a.server.FollowMTU(); err != nil || got != 1400 {
+		t.Fatal(got, err)
 	}
 	if got := s.ns.Link("eth0").Attrs().MTU; got != 1400 {
 		t.Errorf("the running pod has an MTU of %d, want 1400", got)
@@ -67,6 +68,22 @@ func TestItem10RunningPodsGetTheNewMTUAndSoDoNewOnes(t *testing.T) {
 	}
 	if got := add(t, c, a.conf("1.1.0"), newSandbox(t, "c2", "db")).Interfaces[1].Mtu; got != 1400 {
 		t.Errorf("the new pod is told %d, want 1400", got)
+	}
+}
+
+// TestItem10APodThatIsMadeWhileTheAgentStarts has the MTU that is computed while
+// it waits for the kernel.
+func TestItem10APodThatIsMadeWhileTheAgentStarts(t *testing.T) {
+	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+	a.kernel.waited = func() { a.mtu.Store(1440) }
+	if got := add(t, c, a.conf("1.1.0"), s).Interfaces[1].Mtu; got != 1440 {
+		t.Errorf("the pod is told %d, want 1440", got)
+	}
+	if got := s.ns.Link("eth0").Attrs().MTU; got != 1440 {
+		t.Errorf("the pod has an MTU of %d, want 1440", got)
+	}
+	if err := c.CheckNetworkList(t.Context(), a.conf("1.1.0"), s.rt); err != nil {
+		t.Errorf("CHECK: %v", err)
 	}
 }
 

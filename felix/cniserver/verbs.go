@@ -50,6 +50,10 @@ func (s *Server) add(ctx context.Context, r wire.Request) (*Added, error) {
 	}
 	spec := s.spec(at, r.Netns, r.IfName)
 	mac, err := s.attach(ctx, at, spec, recorded)
+	if now := s.MTU(); err == nil && now != spec.MTU { // an agent that starts learns it before it programs the first endpoint
+		spec.MTU = now
+		err = s.Wirer.SetMTU(spec)
+	}
 	if err != nil {
 		if !known { // an earlier ADD may have succeeded and the pod may run
 			err = errors.Join(err, s.abandon(at))
