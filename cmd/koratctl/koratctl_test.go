@@ -2,17 +2,14 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/koratnet/korat/hack/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // commands are command lines by the name of the golden file that holds what
 // they say: testdata/golden/*.txt. docs/koratctl.md shows some of them.
@@ -79,25 +76,8 @@ func TestCommands(t *testing.T) {
 	for name, line := range commands {
 		t.Run(name, func(t *testing.T) {
 			got := koratctl(t, line)
-			golden(t, filepath.Join("golden", name+".txt"), got)
+			golden.Compare(t, filepath.Join("golden", name+".txt"), got)
 		})
-	}
-}
-
-// golden compares got with a file of the current directory.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 

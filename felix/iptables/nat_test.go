@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/hack/golden"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -34,7 +35,7 @@ func TestMasquerading(t *testing.T) {
 			b.WriteString(text(append([]chain{nat.hooks[0].chain}, nat.chains...)...))
 		}
 	}
-	golden(t, "masquerade", b.String())
+	golden.Compare(t, "testdata/masquerade.txt", b.String())
 }
 
 // seen returns the source under which a packet of a new connection from a arrives

@@ -1,23 +1,17 @@
 package iptables
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/koratnet/korat/felix/desired"
+	"github.com/koratnet/korat/hack/golden"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // text prints chains as an iptables-restore script would have them, without hashes.
 func text(chains ...chain) string {
@@ -33,23 +27,6 @@ func text(chains ...chain) string {
 		}
 	}
 	return b.String()
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".txt")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", file, diff)
-	}
 }
 
 func nets(texts ...string) []netip.Prefix {
@@ -103,7 +80,7 @@ func layers(s style) string {
 
 func TestStaticChainsAndHooks(t *testing.T) {
 	for name, f := range families {
-		golden(t, "static-"+name, layers(plain(f)))
+		golden.Compare(t, "testdata/static-"+name+".txt", layers(plain(f)))
 	}
 }
 
@@ -122,10 +99,10 @@ func TestEndpointChains(t *testing.T) {
 		Egress: ir.Chain{Default: policy.Allow},
 	}
 	for name, f := range families {
-		golden(t, "endpoint-"+name, text(plain(f).fromPod(e), plain(f).toPod(e)))
+		golden.Compare(t, "testdata/endpoint-"+name+".txt", text(plain(f).fromPod(e), plain(f).toPod(e)))
 	}
 	e.Addrs = append(e.Addrs, netip.MustParseAddr("10.1.0.6"))
-	golden(t, "endpoint-two-addresses", text(plain(ir.IPv4).fromPod(e)))
+	golden.Compare(t, "testdata/endpoint-two-addresses.txt", text(plain(ir.IPv4).fromPod(e)))
 }
 
 // policyRules are one program per shape of a rule; the golden shows each in both families.
@@ -201,7 +178,7 @@ func TestPolicyRules(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "policy-rules", b.String())
+	golden.Compare(t, "testdata/policy-rules.txt", b.String())
 }
 
 func TestRulesBehindOneThatMatchesEverythingAreNotWritten(t *testing.T) {
@@ -226,7 +203,7 @@ func TestDispatchTrie(t *testing.T) {
 	}
 	many = append(many, "kor1", "kor100", "korb00")
 	slices.Sort(many)
-	golden(t, "dispatch", "== none\n"+text(plain(ir.IPv4).dispatch(nil, nil)...)+"== few\n"+text(plain(ir.IPv4).dispatch(few, nil)...)+"== many\n"+text(plain(ir.IPv4).dispatch(many, places(many))...))
+	golden.Compare(t, "testdata/dispatch.txt", "== none\n"+text(plain(ir.IPv4).dispatch(nil, nil)...)+"== few\n"+text(plain(ir.IPv4).dispatch(few, nil)...)+"== many\n"+text(plain(ir.IPv4).dispatch(many, places(many))...))
 }
 
 // places gives each interface the address that is its place in the list.

@@ -2,10 +2,7 @@ package nft_test
 
 import (
 	"errors"
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,6 +12,7 @@ import (
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/kernel/kerneltest"
 	"github.com/koratnet/korat/felix/nft"
+	"github.com/koratnet/korat/hack/golden"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/ir"
 )
@@ -23,8 +21,6 @@ var (
 	_ apply.Reconciler = (*nft.Firewall)(nil)
 	_ apply.Gated      = (*nft.Firewall)(nil)
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // listed is what the kernel holds, as nft prints it.
 func (w *wall) listed() string {
@@ -39,23 +35,6 @@ func (w *wall) must(d desired.Delta) {
 	}
 	if closed := w.Closed(); len(closed) > 0 {
 		w.t.Fatalf("closed after Apply: %v", closed)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 
@@ -153,7 +132,7 @@ func shop() desired.Delta {
 func TestNFTPrintsWhatWeMean(t *testing.T) {
 	w := newWall(t, kerneltest.New(t))
 	w.must(shop())
-	golden(t, "shop.nft", w.listed())
+	golden.Compare(t, "testdata/shop.nft", w.listed())
 }
 
 func TestNFTPrintsHostEndpointsAsWeMeanThem(t *testing.T) {
@@ -176,7 +155,7 @@ func TestNFTPrintsHostEndpointsAsWeMeanThem(t *testing.T) {
 		"*": {Name: "rest", Interface: "*", Normal: desired.Chains{Ingress: in(), Egress: in()}, Forward: allow, PreDNAT: allow, Untracked: allow},
 	}
 	w.must(d)
-	golden(t, "hosts.nft", w.listed())
+	golden.Compare(t, "testdata/hosts.nft", w.listed())
 	w.must(desired.Delta{HostEndpoints: map[string]*desired.HostEndpoint{"eth0": nil, "*": nil}})
 	if text := w.listed(); strings.Contains(text, "hosts/") || strings.Contains(text, "mangle") {
 		t.Errorf("host endpoints left something behind:\n%s", text)

@@ -2,7 +2,6 @@ package eval
 
 import (
 	"cmp"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,18 +10,16 @@ import (
 	"strings"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	v1 "github.com/koratnet/korat/api/v1"
+	"github.com/koratnet/korat/hack/golden"
 	"github.com/koratnet/korat/policy"
 	"github.com/koratnet/korat/policy/selector"
 )
-
-var update = flag.Bool("update", false, "write the connectivity tables")
 
 // TestRecipes evaluates the policies that users know, testdata/recipes/*.yaml,
 // in one small world, and compares who reaches whom with the table beside each
@@ -44,19 +41,7 @@ func TestRecipes(t *testing.T) {
 			for _, p := range probes {
 				got += table(t, o, p)
 			}
-			golden := strings.TrimSuffix(file, ".yaml") + ".table"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := gocmp.Diff(string(want), got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			golden.Compare(t, strings.TrimSuffix(file, ".yaml")+".table", got)
 		})
 	}
 }
