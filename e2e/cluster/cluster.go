@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -86,14 +87,6 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	var archives []string
-	for _, dir := range o.Images {
-		found, err := filepath.Glob(filepath.Join(dir, "*.tar"))
-		if err != nil {
-			return nil, err
-		}
-		archives = append(archives, found...)
-	}
 	l, err := lab.Up(ctx, o.lab())
 	if err != nil {
 		return nil, err
@@ -102,7 +95,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range l.Topology.Nodes() {
 		g.Go(func() error {
-			if err := c.startNode(ctx, n, archives); err != nil {
+			if err := c.startNode(ctx, n); err != nil {
 				return fmt.Errorf("cluster %s: node %s: %w", o.Name, n.Name, err)
 			}
 			return nil
@@ -113,6 +106,17 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	fmt.Fprintf(l.Progress, "cluster: %d nodes are registered\n", len(l.Topology.Nodes()))
 	return c, nil
+}
+
+// PowerOn starts a node that is off, with what runs on it. If its disk is empty it
+// gets files and images first, as a node does that joins.
+func (c *Cluster) PowerOn(ctx context.Context, node string) error {
+	if err := c.Lab.PowerOn(ctx, node); err != nil {
+		return err
+	}
+	nodes := c.Topology.Nodes()
+	i := slices.IndexFunc(nodes, func(n topology.Node) bool { return n.Name == node })
+	return c.startNode(ctx, nodes[i])
 }
 
 // Open finds a cluster that is up. Of o only Name matters.

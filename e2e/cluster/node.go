@@ -50,8 +50,16 @@ const referencePlugins = "/usr/lib/cni"
 // kubernetes is the multi-call binary inside machines.
 const kubernetes = machine.BinDir + "/controlplane"
 
-func (c *Cluster) startNode(ctx context.Context, n topology.Node, archives []string) error {
+func (c *Cluster) startNode(ctx context.Context, n topology.Node) error {
 	m := c.Machine(n.Name)
+	_, err := os.Stat(m.Path(containerdFile))
+	empty := errors.Is(err, os.ErrNotExist)
+	if empty {
+		// The runtime brings up each pod's loopback with a plugin; others are for networks.
+		if err := os.CopyFS(m.Path("/opt/cni/bin"), os.DirFS(referencePlugins)); err != nil {
+			return fmt.Errorf("reference plugins: %w", err)
+		}
+	}
 	if err := c.writeFiles(m); err != nil {
 		return err
 	}
@@ -61,8 +69,8 @@ func (c *Cluster) startNode(ctx context.Context, n topology.Node, archives []str
 	if err := waitContainerd(ctx, m); err != nil {
 		return err
 	}
-	for _, a := range archives {
-		if err := c.Import(n.Name, a); err != nil {
+	if empty {
+		if err := c.importAll(n.Name); err != nil {
 			return err
 		}
 	}
@@ -70,7 +78,7 @@ func (c *Cluster) startNode(ctx context.Context, n topology.Node, archives []str
 	if c.Topology.Pool6.IsValid() {
 		addrs = append(addrs, n.Address6.Addr().String())
 	}
-	err := m.Start(kubeletService, machine.Command{Args: []string{
+	err = m.Start(kubeletService, machine.Command{Args: []string{
 		kubernetes, "kubelet", "--config", kubeletFile, "--kubeconfig", kubeletKubeconfig,
 		"--hostname-override", n.Name, "--node-ip", strings.Join(addrs, ","),
 		"--node-labels", lab.RackLabel + "=" + n.Rack.Name,
@@ -109,10 +117,6 @@ func (c *Cluster) writeFiles(m *machine.Machine) error {
 	}
 	if err := os.MkdirAll(m.Path(manifestDir), 0o755); err != nil {
 		return err
-	}
-	// The runtime brings up each pod's loopback with a plugin; others are for networks.
-	if err := os.CopyFS(m.Path("/opt/cni/bin"), os.DirFS(referencePlugins)); err != nil {
-		return fmt.Errorf("reference plugins: %w", err)
 	}
 	for path, content := range files {
 		if err := replaceFile(m.Path(path), content); err != nil {
@@ -179,6 +183,22 @@ func whileRunning(ctx context.Context, m *machine.Machine, check func(context.Co
 		}
 		return check(ctx)
 	})
+}
+
+// importAll gives a node the images that every node has.
+func (c *Cluster) importAll(node string) error {
+	for _, dir := range c.o.Images {
+		archives, err := filepath.Glob(filepath.Join(dir, "*.tar"))
+		if err != nil {
+			return err
+		}
+		for _, a := range archives {
+			if err := c.Import(node, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Import gives a node the images of an archive on the host.

@@ -27,11 +27,11 @@ const (
 	managementLink = "mgmt0"
 )
 
-func addSegment(name string) (segment, error) {
-	if err := machine.AddNetns(name); err != nil {
-		return segment{}, err
+func (s segment) add() error {
+	if err := machine.AddNetns(s.netns); err != nil {
+		return err
 	}
-	err := inside(name, func(h *netlink.Handle) error {
+	err := inside(s.netns, func(h *netlink.Handle) error {
 		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
 		if err := h.LinkAdd(br); err != nil {
 			return err
@@ -39,9 +39,9 @@ func addSegment(name string) (segment, error) {
 		return h.LinkSetUp(br)
 	})
 	if err != nil {
-		return segment{}, fmt.Errorf("segment %s: %w", name, err)
+		return fmt.Errorf("segment %s: %w", s.netns, err)
 	}
-	return segment{netns: name}, nil
+	return nil
 }
 
 // end is one end of a cable: a link in a network namespace.
@@ -66,6 +66,21 @@ func (s segment) plug(e end, port string) error {
 		}
 		return h.LinkSetMaster(l, br)
 	})
+}
+
+// unplug removes the port of that name, and with it the link at its other end.
+func (s segment) unplug(port string) error {
+	err := inside(s.netns, func(h *netlink.Handle) error {
+		l, err := h.LinkByName(port)
+		if err != nil {
+			return err
+		}
+		return h.LinkDel(l)
+	})
+	if err != nil {
+		return fmt.Errorf("unplug %s from %s: %w", port, s.netns, err)
+	}
+	return nil
 }
 
 // cable makes a veth pair with its ends in place from the start, so that no
@@ -162,43 +177,59 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // wire makes all segments and cables of the topology. The machines' network
 // namespaces exist already.
 func wire(t *topology.Topology, netnsOf func(string) string) error {
-	mgmt, err := addSegment(netnsOf("mgmt.seg"))
-	if err != nil {
+	mgmt := managementSegment(netnsOf)
+	if err := mgmt.add(); err != nil {
 		return err
 	}
-	racks := map[string]segment{}
-	for _, r := range t.Racks {
-		if racks[r.Name], err = addSegment(netnsOf("rack-" + r.Name + ".seg")); err != nil {
+	for i := range t.Racks {
+		if err := rackSegment(&t.Racks[i], netnsOf).add(); err != nil {
 			return err
 		}
 	}
 	for _, n := range t.Nodes() {
-		ns := netnsOf(n.Name)
-		err := errors.Join(
-			racks[n.Rack.Name].plug(end{ns, fabricLink, []netip.Prefix{n.Address, n.Address6}}, n.Name),
-			mgmt.plug(end{ns, managementLink, []netip.Prefix{n.Management}}, n.Name),
-			defaultRoute(ns, n.Rack.Gateways(false)),
-			defaultRoute(ns, n.Rack.Gateways(true)))
-		if err != nil {
+		if err := plugNode(n, netnsOf); err != nil {
 			return err
 		}
 	}
 	if err := mgmt.plug(end{netnsOf(topology.ControlPlane), managementLink, []netip.Prefix{t.APIServer()}}, topology.ControlPlane); err != nil {
 		return err
 	}
-	return wireRouters(t, racks, netnsOf)
+	return wireRouters(t, netnsOf)
+}
+
+func managementSegment(netnsOf func(string) string) segment { return segment{netnsOf("mgmt.seg")} }
+
+func rackSegment(r *topology.Rack, netnsOf func(string) string) segment {
+	return segment{netnsOf("rack-" + r.Name + ".seg")}
+}
+
+// plugNode joins a node to its rack and to the segment of the API server.
+func plugNode(n topology.Node, netnsOf func(string) string) error {
+	ns := netnsOf(n.Name)
+	return errors.Join(
+		rackSegment(n.Rack, netnsOf).plug(end{ns, fabricLink, []netip.Prefix{n.Address, n.Address6}}, n.Name),
+		managementSegment(netnsOf).plug(end{ns, managementLink, []netip.Prefix{n.Management}}, n.Name),
+		defaultRoute(ns, n.Rack.Gateways(false)),
+		defaultRoute(ns, n.Rack.Gateways(true)))
+}
+
+// unplugNode takes away what plugNode made.
+func unplugNode(n topology.Node, netnsOf func(string) string) error {
+	return errors.Join(
+		rackSegment(n.Rack, netnsOf).unplug(n.Name),
+		managementSegment(netnsOf).unplug(n.Name))
 }
 
 // wireRouters walks each router's interfaces, of which the topology says what
 // is at the other end: first the rack, then the spine, then the hosts.
-func wireRouters(t *topology.Topology, racks map[string]segment, netnsOf func(string) string) error {
+func wireRouters(t *topology.Topology, netnsOf func(string) string) error {
 	ends := map[netip.Prefix]end{}
 	for _, r := range t.Routers() {
 		for i, itf := range r.Interfaces {
 			e := end{netnsOf(r.Name), itf.Name, []netip.Prefix{itf.Address, itf.Address6}}
 			if i > 0 {
 				ends[itf.Address] = e
-			} else if err := racks[r.Rack.Name].plug(e, r.Name); err != nil {
+			} else if err := rackSegment(r.Rack, netnsOf).plug(e, r.Name); err != nil {
 				return err
 			}
 		}
@@ -227,7 +258,7 @@ func wireRouters(t *topology.Topology, racks map[string]segment, netnsOf func(st
 func placeControlPlane(t *topology.Topology, netnsOf func(string) string) error {
 	ns := netnsOf(topology.ControlPlane)
 	v4, v6 := t.InRack()
-	rack := segment{netnsOf("rack-" + t.Racks[0].Name + ".seg")}
+	rack := rackSegment(&t.Racks[0], netnsOf)
 	return errors.Join(
 		rack.plug(end{ns, fabricLink, []netip.Prefix{v4, v6}}, topology.ControlPlane),
 		defaultRoute(ns, t.Racks[0].Gateways(false)),

@@ -239,14 +239,18 @@ func (l *Lab) makeFiles(context.Context) error {
 	if err := os.Mkdir(l.State, 0o755); err != nil {
 		return fmt.Errorf("it is up already, or was not taken down: %w", err)
 	}
+	if err := l.writeTopology(); err != nil {
+		return err
+	}
+	return l.installBinaries()
+}
+
+func (l *Lab) writeTopology() error {
 	b, err := yaml.Marshal(l.Topology)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(l.State, topologyFile), b, 0o644); err != nil {
-		return err
-	}
-	return l.installBinaries()
+	return os.WriteFile(filepath.Join(l.State, topologyFile), b, 0o644)
 }
 
 // installBinaries copies what machines run into the lab, so that a rebuild does
@@ -292,32 +296,43 @@ func copyFile(from, to string) error {
 }
 
 func (l *Lab) makeMachines(ctx context.Context) error {
-	forward := map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
-	sysctls := map[string]map[string]string{topology.ControlPlane: {}}
-	containers := map[string]bool{}
 	for _, n := range l.Topology.Nodes() {
-		sysctls[n.Name] = forward
-		containers[n.Name] = l.Kubelets
+		if err := l.makeNode(ctx, n.Name); err != nil {
+			return err
+		}
 	}
+	sysctls := map[string]map[string]string{}
 	for _, r := range l.Topology.Routers() {
 		sysctls[r.Name] = merge(forward, router.Sysctls())
 	}
 	for _, name := range l.Machines() {
-		if err := machine.AddNetns(l.netns(name)); err != nil {
+		if l.machines[name] != nil {
+			continue
+		}
+		if err := l.makeMachine(ctx, machine.Spec{Name: name, Sysctls: merge(common, sysctls[name])}); err != nil {
 			return err
 		}
-		m, err := machine.Create(ctx, machine.Spec{
-			Name: name, Netns: l.netns(name), Dir: l.machineDir(name), Bin: l.binDir(),
-			Init:       []string{filepath.Join(l.binDir(), "lab"), InitCommand},
-			Sysctls:    merge(common, sysctls[name]),
-			Containers: containers[name],
-		})
-		if err != nil {
-			return err
-		}
-		l.machines[name] = m
 	}
 	l.say("%d machines", len(l.machines))
+	return nil
+}
+
+func (l *Lab) makeNode(ctx context.Context, name string) error {
+	return l.makeMachine(ctx, machine.Spec{Name: name, Sysctls: merge(common, forward), Containers: l.Kubelets})
+}
+
+// makeMachine makes a machine as s says, which leaves out what is the same for all.
+func (l *Lab) makeMachine(ctx context.Context, s machine.Spec) error {
+	s.Netns, s.Dir, s.Bin = l.netns(s.Name), l.machineDir(s.Name), l.binDir()
+	s.Init = []string{filepath.Join(l.binDir(), "lab"), InitCommand}
+	if err := machine.AddNetns(s.Netns); err != nil {
+		return err
+	}
+	m, err := machine.Create(ctx, s)
+	if err != nil {
+		return err
+	}
+	l.machines[s.Name] = m
 	return nil
 }
 
@@ -335,6 +350,9 @@ var common = map[string]string{
 	"net/ipv6/conf/default/accept_dad": "0",
 	"net/ipv6/conf/default/accept_ra":  "0",
 }
+
+// forward holds for those that pass on what is not for them.
+var forward = map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 
 func merge(ms ...map[string]string) map[string]string {
 	out := map[string]string{}

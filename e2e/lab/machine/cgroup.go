@@ -113,11 +113,11 @@ func mountCgroups() error {
 }
 
 // Cgroups lists the control groups whose names start with prefix, with all
-// below them, the deepest first.
+// below them, the deepest first. A prefix that ends in / is a whole name.
 func Cgroups(prefix string) []string {
 	var out []string
 	filepath.WalkDir(cgroupRoot, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path, "/"+prefix) {
+		if err == nil && d.IsDir() && strings.Contains(path+"/", "/"+prefix) {
 			out = append([]string{path}, out...)
 		}
 		return nil // groups come and go meanwhile

@@ -109,13 +109,14 @@ func RemoveNetns(name string) error {
 // machines' control groups.
 // It finds everything by the namespaces themselves, so it also works when
 // whoever made them was killed half-way. With none left it does nothing.
-func Destroy(prefix string) error {
-	names := Netnses(prefix)
+func Destroy(prefix string) error { return destroy(Netnses(prefix), prefix) }
+
+func destroy(names []string, groups string) error {
 	deadline := time.Now().Add(20 * time.Second)
 	if left := killAll(names, deadline); len(left) > 0 {
-		return fmt.Errorf("processes %v in namespaces %s* do not end", left, prefix)
+		return fmt.Errorf("processes %v in namespaces %v do not end", left, names)
 	}
-	errs := []error{removeCgroups(prefix, deadline)}
+	errs := []error{removeCgroups(groups, deadline)}
 	for _, n := range names {
 		errs = append(errs, RemoveNetns(n))
 	}
