@@ -1,10 +1,12 @@
 package assign
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/koratnet/korat/ipam"
@@ -208,6 +210,44 @@ func TestASecondAgentOfTheSameNameIsFenced(t *testing.T) {
 	w.tell(second)
 	if len(second.Former()) != 0 || second.Problem() != nil || len(second.Usage()) != 1 {
 		t.Errorf("former %v, problem %v, blocks %d", second.Former(), second.Problem(), len(second.Usage()))
+	}
+}
+
+// A pod that comes before the API server has told all waits for the end of the
+// takeover. It once kept the node from it, until it gave up half a minute later.
+func TestAPodThatWaitsForATakeoverDoesNotHoldItUp(t *testing.T) {
+	for _, r := range []ipam.Request{{}, {Addrs: []netip.Addr{addr("10.0.0.14")}}} {
+		synctest.Test(t, func(t *testing.T) {
+			w, c := newWorld()
+			p := pool("p", "10.0.0.0/28", 28)
+			give(t, w.node(t, "n", t.TempDir(), c, p), handle(1), ipam.Request{})
+			again := New(open(t, t.TempDir(), "n"), w, c.now, quiet) // its journal was lost
+			again.SetNode("uid-n", nil)
+			again.SetPool(p.Name, &p)
+			w.hear(again)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			got := make(chan error, 1)
+			go func() {
+				_, err := again.Assign(ctx, handle(2), r)
+				got <- err
+			}()
+			synctest.Wait()
+			if !again.claiming.TryLock() {
+				t.Fatal("while it waits blocks cannot be taken over")
+			}
+			again.claiming.Unlock()
+			for range 2 {
+				if err := again.TakeOver(t.Context(), again.Former()); err != nil {
+					t.Fatal(err)
+				}
+				c.t = c.t.Add(fenceWait)
+			}
+			again.Listed()
+			if err := <-got; err != nil || len(again.Usage()) != 1 {
+				t.Errorf("%v; the node has %d blocks", err, len(again.Usage()))
+			}
+		})
 	}
 }
 

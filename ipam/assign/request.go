@@ -163,13 +163,14 @@ func (a *Allocator) assign(ctx context.Context, h ipam.Handle, r ipam.Request, b
 	if addr, ok := a.fromOwn(h, r, bits); ok {
 		return addr, nil
 	}
+	// Not with claiming held, which TakeOver needs: Listed waits for that.
+	if err := a.waitListed(ctx); err != nil {
+		return netip.Addr{}, fmt.Errorf("the node's blocks are full and the API server has not told of pools yet: %w", err)
+	}
 	a.claiming.Lock()
 	defer a.claiming.Unlock()
 	if addr, ok := a.fromOwn(h, r, bits); ok { // somebody claimed while we waited
 		return addr, nil
-	}
-	if err := a.waitListed(ctx); err != nil {
-		return netip.Addr{}, fmt.Errorf("the node's blocks are full and the API server has not told of pools yet: %w", err)
 	}
 	err := a.Problem()
 	if err == nil {
@@ -273,11 +274,11 @@ func (a *Allocator) exact(ctx context.Context, h ipam.Handle, r ipam.Request, ad
 	if done || err != nil {
 		return err
 	}
-	a.claiming.Lock()
-	defer a.claiming.Unlock()
-	if err := a.waitListed(ctx); err != nil {
+	if err := a.waitListed(ctx); err != nil { // before claiming is held, as in assign
 		return fmt.Errorf("address %s: the API server has not told whose it is: %w", addr, err)
 	}
+	a.claiming.Lock()
+	defer a.claiming.Unlock()
 	for range maxDonors {
 		if done, err := a.holdOwn(h, r, addr); done || err != nil {
 			return err
