@@ -87,6 +87,7 @@ func TestNodeComesBack(t *testing.T) {
 	powerOn(ctx, t, c, "b9")
 	refused(ctx, t, p, "b9", `was made by node "b1"`)
 	p.on(ctx, "b9", "rm -r /var/lib/korat/*")
+	p.run(ctx, "kubectl --namespace kube-system delete pods --selector app.kubernetes.io/component=agent --field-selector spec.nodeName=b9")
 	p.run(ctx, apply(guarded), "NODE=b9")
 	risen(ctx, t, c, "b9")
 	release(ctx, p, blocks)

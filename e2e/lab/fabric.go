@@ -50,6 +50,17 @@ type end struct {
 	addrs       []netip.Prefix // invalid ones are skipped
 }
 
+// hardwareAddr is the same whenever the link is made, as that of a network card is:
+// others remember it while a machine is off. Of a link without addresses it is nil, and
+// the kernel's choice.
+func (e end) hardwareAddr() net.HardwareAddr {
+	if len(e.addrs) == 0 || !e.addrs[0].IsValid() {
+		return nil
+	}
+	a := e.addrs[0].Addr().As16()
+	return append(net.HardwareAddr{0x02}, a[11:]...) // locally administered
+}
+
 // plug joins a machine's link to the segment; its port is named port.
 func (s segment) plug(e end, port string) error {
 	if err := cable(end{netns: s.netns, link: port}, e); err != nil {
@@ -93,8 +104,8 @@ func cable(a, b end) error {
 	defer to.Close()
 	err = inside(a.netns, func(h *netlink.Handle) error {
 		return h.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: a.link},
-			PeerName:  b.link, PeerNamespace: netlink.NsFd(to),
+			LinkAttrs: netlink.LinkAttrs{Name: a.link, HardwareAddr: a.hardwareAddr()},
+			PeerName:  b.link, PeerNamespace: netlink.NsFd(to), PeerHardwareAddr: b.hardwareAddr(),
 		})
 	})
 	if err != nil {
