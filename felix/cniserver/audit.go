@@ -21,7 +21,7 @@ func (s *Server) Audit() (audit.Node, error) {
 		Blocks: slices.SortedFunc(maps.Keys(state.Blocks), netip.Prefix.Compare), Attachments: []audit.Attachment{}, Interfaces: []audit.Interface{},
 	}
 	for h, at := range state.Attachments {
-		n.Attachments = append(n.Attachments, audit.Attachment{Pod: h.PodName(), Sandbox: h.Sandbox, Interface: at.HostInterface, Addrs: at.Addrs})
+		n.Attachments = append(n.Attachments, audit.Attachment{Pod: h.PodName(), Sandbox: h.Sandbox, Interface: at.HostInterface, Addrs: at.Addrs, Tunnel: h.OfTunnel()})
 	}
 	for _, w := range wired {
 		n.Interfaces = append(n.Interfaces, audit.Interface{Name: w.HostInterface, Addrs: w.Addrs})

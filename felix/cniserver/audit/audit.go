@@ -28,6 +28,8 @@ type Attachment struct {
 	Sandbox   string       `json:"sandbox,omitempty"`
 	Interface string       `json:"interface"`
 	Addrs     []netip.Addr `json:"addrs"`
+	// Tunnel: it is no pod's, but the address of the node's tunnel Interface.
+	Tunnel bool `json:"tunnel,omitempty"`
 }
 
 // Interface is the host's end of a pod's connection.
@@ -51,7 +53,7 @@ func (n Node) Problems() []string {
 	for _, at := range n.Attachments {
 		known[at.Interface] = true
 		i, there := kernel[at.Interface]
-		if !there {
+		if !there && !at.Tunnel {
 			say("pod %s has %s in the journal, and no interface %s", at.Pod, texts(at.Addrs), at.Interface)
 		}
 		for _, a := range at.Addrs {
