@@ -71,7 +71,9 @@ func TestNodeComesBack(t *testing.T) {
 	release(ctx, p, blocks)
 	whole(ctx, t, p, "b1")
 
-	t.Log("with another name")
+	t.Log("with another name, and tunnels to it")
+	p.run(ctx, "kubectl get ippools --output name | xargs -n 1 kubectl patch --type merge --patch '{\"spec\": {\"encapsulation\": \"VXLAN\"}}'")
+	tunnels(ctx, t, p, "b1")
 	blocks = blocksOf(ctx, t, c, "b1")
 	powerOff(t, c, "b1")
 	if err := c.Rename("b1", "b9"); err != nil {
@@ -92,6 +94,7 @@ func TestNodeComesBack(t *testing.T) {
 	risen(ctx, t, c, "b9")
 	release(ctx, p, blocks)
 	whole(ctx, t, p, "b9")
+	tunnels(ctx, t, p, "b9")
 	forgotten(ctx, p, "b1", blocks)
 }
 
@@ -291,6 +294,26 @@ func refused(ctx context.Context, t *testing.T, p *page, node, why string) {
 		log := p.run(ctx, "kubectl --namespace kube-system logs --selector app.kubernetes.io/component=agent --container agent --prefix --tail 5 || true")
 		if !strings.Contains(log, why) {
 			return fmt.Errorf("the agent of %s does not say %q:\n%s", node, why, log)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tunnels waits until a1 has a tunnel to the one other node, by which packets go to its
+// blocks and to no others.
+func tunnels(ctx context.Context, t *testing.T, p *page, node string) {
+	t.Helper()
+	err := lab.Eventually(ctx, func(ctx context.Context) error {
+		var routes []string
+		for line := range strings.Lines(p.on(ctx, "a1", "ip route show dev vxlan4-korat 2> /dev/null || true")) {
+			routes = append(routes, strings.Fields(line)[0])
+		}
+		ends := strings.Count(p.on(ctx, "a1", "bridge fdb show dev vxlan4-korat 2> /dev/null || true"), " dst ")
+		if blocks := blocksOf(ctx, t, p.cluster, node); ends != 1 || !slices.Equal(routes, blocks) {
+			return fmt.Errorf("a1 has %d tunnels with routes to %v, and %s the blocks %v", ends, routes, node, blocks)
 		}
 		return nil
 	})
