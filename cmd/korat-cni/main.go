@@ -3,9 +3,9 @@
 // prints the agent's answer. A runtime starts it for every pod and waits, so it links
 // no library of CNI, and no network stack.
 //
-// While no agent runs, ADD says "try again later" (CNI code 11), and DEL leaves
-// a tombstone that the agent carries out at its start, and succeeds: a pod can
-// always be taken away.
+// While no agent runs, ADD waits a moment for one and then says "try again later" (CNI
+// code 11), and DEL leaves a tombstone that the agent carries out at its start, and
+// succeeds: a pod can always be taken away.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/koratnet/korat/felix/cniserver/wire"
 )
@@ -43,6 +44,14 @@ const (
 	codeTryLater     = 11
 	codeNotAvailable = 50
 	codeInternal     = 999
+)
+
+// A node that was rebooted has its conflist, so the runtime calls before the agent
+// runs, and between two agents of an upgrade too. A kubelet tries again ten seconds
+// after an ADD that failed.
+const (
+	patience = 5 * time.Second // of ADD, for an agent that starts
+	knocks   = 20 * time.Millisecond
 )
 
 func main() {
@@ -114,12 +123,17 @@ func tell(err error) (printed []byte, failed bool) {
 
 // ask has the agent carry out call, or does what can be done without it.
 func (c *conf) ask(call *wire.Call) (printed []byte, failed bool) {
+	deadline := time.Now().Add(patience)
 	printed, failed, err := c.exchange(call)
+	if err != nil && !json.Valid(call.Config) { // otherwise the agent says so
+		return tell(&wire.Error{Code: codeDecoding, Message: "network configuration", Details: "it is not JSON"})
+	}
+	for call.Command == wire.Add && nobody(err) && time.Now().Before(deadline) {
+		time.Sleep(knocks)
+		printed, failed, err = c.exchange(call)
+	}
 	if err == nil {
 		return printed, failed
-	}
-	if !json.Valid(call.Config) { // otherwise the agent says so
-		return tell(&wire.Error{Code: codeDecoding, Message: "network configuration", Details: "it is not JSON"})
 	}
 	const absent = "the Korat agent does not answer on this node; is it running?"
 	switch call.Command {
@@ -134,6 +148,11 @@ func (c *conf) ask(call *wire.Call) (printed []byte, failed bool) {
 		return tell(&wire.Error{Code: codeTryLater, Message: absent, Details: err.Error()})
 	}
 	return tell(&wire.Error{Code: codeEnvironment, Message: "unknown " + wire.EnvCommand + ": " + string(call.Command)})
+}
+
+// nobody reports whether err says that nobody listens.
+func nobody(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // exchange sends call to the agent and returns its answer.

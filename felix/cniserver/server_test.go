@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -194,6 +195,25 @@ func TestWithoutAnAgentADDIsToBeRepeatedAndDELSucceedsAndIsDoneLater(t *testing.
 	}
 	if left, _ := filepath.Glob(filepath.Join(a.run, wire.TombstoneDir, "*")); len(left) != 0 {
 		t.Errorf("tombstones are left: %v", left)
+	}
+}
+
+func TestADDWaitsForAnAgentThatStarts(t *testing.T) {
+	a, c, s := newAgent(t), cni(t), newSandbox(t, "c1", "web")
+	a.stop()
+	conf, done := a.conf("1.0.0"), make(chan error, 1)
+	go func() {
+		_, err := c.AddNetworkList(t.Context(), conf, s.rt)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("ADD: %v, and no agent runs", err)
+	case <-time.After(100 * time.Millisecond): // it waits
+	}
+	a.start()
+	if err := <-done; err != nil {
+		t.Errorf("ADD: %v", err)
 	}
 }
 
