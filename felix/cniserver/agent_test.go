@@ -202,6 +202,11 @@ func newSandbox(t *testing.T, id, podName string) sandbox {
 }
 
 func cni(t *testing.T) *libcni.CNIConfig {
+	t.Helper()
+	// What a test looked at go test remembers: of another plugin no result stands.
+	if _, err := os.ReadDir("../../cmd/korat-cni"); err != nil {
+		t.Fatal(err)
+	}
 	return libcni.NewCNIConfigWithCacheDir([]string{plugin}, t.TempDir(), nil)
 }
 
