@@ -79,7 +79,7 @@ conformance-policy: suites-build ## the tests of ClusterNetworkPolicy with both 
 	done
 	bin/cluster down --name policy
 
-cluster-test: cluster-build ## installation, upgrade, removal, takeover, encryption on a cluster with kubelets (ten minutes, root; FROM=commit to upgrade from)
+cluster-test: cluster-build ## installation, upgrade, removal, takeover, encryption, nodes that die, on a cluster with kubelets (ten minutes, root; FROM=commit to upgrade from)
 	hack/previous-image.sh $(FROM)
 	go test -count=1 -timeout 40m ./e2e/cluster -skip Daily
 
