@@ -34,6 +34,7 @@ func Items(t *testing.T, b Backend) {
 		{"Item83NothingGoesBeforeEverythingIsKnown", (*world).keep},
 		{"Item85FailsafesComeBeforeEveryPolicyOfTheHost", (*world).failsafes},
 		{"TheHostEndpointOfTheWireJudgesWhatIsEncrypted", (*world).hostWire},
+		{"HostEndpointsJudgeTunnelsBeforeTranslationAndTrackingAndPassingOn", (*world).hostTunnels},
 		{"Item86LongNamesAndLists", (*world).long},
 		{"Item86ManyPoliciesOfOnePod", (*world).many},
 		{"Item87MarksOfOthers", (*world).foreignMarks},

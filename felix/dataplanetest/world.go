@@ -45,8 +45,9 @@ var siteAddrs = map[string][2]string{
 	"host": {"192.168.7.1", "fd07::1"}, "host1": {"192.168.8.1", "fd08::1"},
 	"out0": {"192.168.7.9", "fd07::9"}, "node0": {"192.168.7.2", "fd07::2"}, "rem0": {"10.1.1.2", "fd01:1::2"},
 	"out1": {"192.168.8.9", "fd08::9"}, "node1": {"192.168.8.3", "fd08::3"}, "rem1": {"10.1.2.2", "fd01:2::2"},
-	// What other nodes are inside of tunnels that encrypt, where a test attaches them.
+	// What other nodes are inside of tunnels, where a test attaches them.
 	"enc4": {"192.168.7.21", "fd07::21"}, "odd4": {"192.168.7.22", "fd07::22"}, "enc6": {"192.168.7.23", "fd07::23"}, "odd6": {"192.168.7.24", "fd07::24"},
+	"vx4": {"192.168.7.25", "fd07::25"}, "vx6": {"192.168.7.26", "fd07::26"}, "ipip4": {"192.168.7.27", "fd07::27"},
 }
 
 // addrsOf returns both addresses of a site.

@@ -52,7 +52,7 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 		return nil, nil
 	}
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" -m addrtype --dst-type LOCAL -g "+tunnelChain)...)
+		rules = append(rules, specs(around(d)+" "+toHere("-j "+tunnelChain))...)
 	}
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress}).when("")
 	sources := []string{s.member(desired.NodesSet, "src")}
@@ -72,10 +72,13 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 // end, "src" or "dst".
 func (s style) carriers(end, target string) (rules []rule) {
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.member(desired.NodesSet, end)+" -j "+target)...)
+		rules = append(rules, specs(around(d)+" "+s.member(desired.NodesSet, end)+" "+target)...)
 	}
 	return rules
 }
+
+// toHere is a target for packets that are not passed on to others.
+func toHere(target string) string { return "-m addrtype --dst-type LOCAL " + target }
 
 // tunnelSources show the node inside of a tunnel under its address there, whatever
 // address its programs use: answers come back through the tunnel then. It is named, as

@@ -96,19 +96,23 @@ func (h hosts) rawRules(s style) []nftables.Rule {
 	if !h.wavesIn() {
 		return nil
 	}
-	return append([]nftables.Rule{rule(setMark(0, s.waved))}, h.jumpTo(untrackedIn)...)
+	rules := []nftables.Rule{rule(setMark(0, s.waved))}
+	if h.used[untrackedIn] {
+		rules = append(rules, s.ends.carriers(fromNodesToHere)...)
+	}
+	return append(rules, h.jumpTo(untrackedIn)...)
 }
 
 // baseChains are those that are there for host endpoints alone.
 func (h hosts) baseChains(s style) []nftables.Chain {
 	var chains []nftables.Chain
 	if h.used[untrackedOut] {
-		rules := append([]nftables.Rule{rule(setMark(0, s.waved))}, h.jumpTo(untrackedOut)...)
-		chains = append(chains, filterChain(rawOut, nftables.Output, prioRaw, rules))
+		rules := append([]nftables.Rule{rule(setMark(0, s.waved))}, s.ends.carriers(toNodes)...)
+		chains = append(chains, filterChain(rawOut, nftables.Output, prioRaw, append(rules, h.jumpTo(untrackedOut)...)))
 	}
 	if h.used[preDNAT] {
-		rules := append([]nftables.Rule{rule(fromPods(), accept)}, h.jumpTo(preDNAT)...)
-		chains = append(chains, filterChain(beforeNAT, nftables.Prerouting, prioMangle, rules))
+		rules := append([]nftables.Rule{rule(fromPods(), accept)}, s.ends.carriers(fromNodesToHere)...)
+		chains = append(chains, filterChain(beforeNAT, nftables.Prerouting, prioMangle, append(rules, h.jumpTo(preDNAT)...)))
 	}
 	if h.used[normalOut] {
 		// Where the node's own packets leave is known for sure only here: what goes

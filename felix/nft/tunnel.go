@@ -73,6 +73,9 @@ func toNodes(f ir.Family) word {
 	return destination.inSet(f, desired.SetName(desired.NodesSet, f), false)
 }
 
+// fromNodesToHere is fromNodes where packets to others are under way too.
+func fromNodesToHere(f ir.Family) word { return slices.Concat(toHere(), fromNodes(f)) }
+
 // toHere and fromHere match packets with an address of this node.
 func toHere() word   { return hasLocal(&expr.Fib{FlagDADDR: true}) }
 func fromHere() word { return hasLocal(&expr.Fib{FlagSADDR: true}) }
@@ -118,8 +121,8 @@ func not(a netip.Addr) word {
 }
 
 // carriers let through what carries packets of tunnels and has a node at an end,
-// fromNodes or toNodes, before host endpoints are asked: the node would be cut off from
-// the pods of others.
+// fromNodes, fromNodesToHere or toNodes, before host endpoints are asked: the node would
+// be cut off from the pods of others.
 func (t tunnels) carriers(nodes func(ir.Family) word) (rules []nftables.Rule) {
 	for _, d := range t.sorted() {
 		rules = append(rules, rule(around(d), nodes(family(d.Kind)), accept))
