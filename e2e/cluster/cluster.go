@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -114,9 +113,11 @@ func (c *Cluster) PowerOn(ctx context.Context, node string) error {
 	if err := c.Lab.PowerOn(ctx, node); err != nil {
 		return err
 	}
-	nodes := c.Topology.Nodes()
-	i := slices.IndexFunc(nodes, func(n topology.Node) bool { return n.Name == node })
-	return c.startNode(ctx, nodes[i])
+	n, err := c.Node(node)
+	if err != nil {
+		return err
+	}
+	return c.startNode(ctx, n)
 }
 
 // Open finds a cluster that is up. Of o only Name matters.

@@ -31,7 +31,7 @@ func (l *Lab) StartAgent(ctx context.Context, node string) error {
 }
 
 func (l *Lab) launchAgent(node string) error {
-	if _, err := l.node(node); err != nil {
+	if _, err := l.Node(node); err != nil {
 		return err
 	}
 	return l.machines[node].Start(agentService, machine.Command{Args: []string{
@@ -52,7 +52,7 @@ func (l *Lab) StopAgent(ctx context.Context, node string) error {
 }
 
 func (l *Lab) end(ctx context.Context, node string, sig syscall.Signal) error {
-	if _, err := l.node(node); err != nil {
+	if _, err := l.Node(node); err != nil {
 		return err
 	}
 	return l.signal(ctx, l.machines[node], agentService, sig)
@@ -60,7 +60,7 @@ func (l *Lab) end(ctx context.Context, node string, sig syscall.Signal) error {
 
 // KillRunner ends the node's runner with SIGKILL. Pods keep running.
 func (l *Lab) KillRunner(ctx context.Context, node string) error {
-	if _, err := l.node(node); err != nil {
+	if _, err := l.Node(node); err != nil {
 		return err
 	}
 	return l.signal(ctx, l.machines[node], runnerService, syscall.SIGKILL)

@@ -271,7 +271,7 @@ func (l *Lab) startController() error {
 
 // StartRunner starts the node's runner, which adopts the pods that run.
 func (l *Lab) StartRunner(node string) error {
-	n, err := l.node(node)
+	n, err := l.Node(node)
 	if err != nil {
 		return err
 	}
@@ -310,7 +310,8 @@ func (l *Lab) WaitNodes(ctx context.Context) error {
 	return nil
 }
 
-func (l *Lab) node(name string) (topology.Node, error) {
+// Node returns the node of that name; there is an error if there is none.
+func (l *Lab) Node(name string) (topology.Node, error) {
 	for _, n := range l.Topology.Nodes() {
 		if n.Name == name {
 			return n, nil

@@ -9,7 +9,7 @@ import (
 // PowerOff ends a node as a power failure does: nobody hears a goodbye, and of its
 // files only those on its disk are there when PowerOn starts it again.
 func (l *Lab) PowerOff(node string) error {
-	n, err := l.node(node)
+	n, err := l.Node(node)
 	if err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func (l *Lab) PowerOff(node string) error {
 // PowerOn starts the machine of a node that is off. None of the node's services
 // runs yet.
 func (l *Lab) PowerOn(ctx context.Context, node string) error {
-	n, err := l.node(node)
+	n, err := l.Node(node)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (l *Lab) PowerOn(ctx context.Context, node string) error {
 // Rename gives a node that is off another name. Its disk and its addresses stay,
 // and so do the routers' names for their sessions with it.
 func (l *Lab) Rename(node, name string) error {
-	n, err := l.node(node)
+	n, err := l.Node(node)
 	if err != nil {
 		return err
 	}

@@ -42,8 +42,7 @@ func churnAt(n int) churn {
 	}
 	if d.one(2) {
 		open := desired.Chains{Ingress: c.chain(d, policy.Ingress), Egress: c.chain(d, policy.Egress)}
-		none := desired.Chains{Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow}}
-		c.HostEndpoints["eth1"] = &desired.HostEndpoint{Name: "churn", Interface: "eth1", Normal: open, Forward: open, PreDNAT: none, Untracked: none}
+		c.HostEndpoints["eth1"] = &desired.HostEndpoint{Name: "churn", Interface: "eth1", Normal: open, Forward: open, PreDNAT: unjudged, Untracked: unjudged}
 	}
 	return c
 }

@@ -9,12 +9,6 @@ import (
 	"github.com/koratnet/korat/policy/ir"
 )
 
-// insideOf are the sites that tunnels lead to, where a test attaches them.
-var insideOf = map[desired.TunnelKind]string{
-	desired.VXLAN4: "vx4", desired.VXLAN6: "vx6", desired.IPIP4: "ipip4",
-	desired.WireGuard4: "enc4", desired.WireGuard4Odd: "odd4", desired.WireGuard6: "enc6", desired.WireGuard6Odd: "odd6",
-}
-
 // hostTunnels: policies of host endpoints before translation, before tracking and of what
 // the node passes on judge what comes out of tunnels and goes into them as policy/eval
 // says, whether the endpoint is the tunnel's, the wire's or that of all interfaces. What
@@ -22,11 +16,9 @@ var insideOf = map[desired.TunnelKind]string{
 // in, the host endpoint decides; and strangers put nothing in.
 func (w *world) hostTunnels() {
 	d := w.open()
-	d.Tunnels = map[desired.TunnelKind]*desired.TunnelDevice{}
+	d.Tunnels = w.attachTunnels(insideOf)
 	tunnels := []string{}
-	for kind, site := range insideOf {
-		w.attach(kind.Device(), []string{site}, nil) // the name is what counts
-		d.Tunnels[kind] = &desired.TunnelDevice{Kind: kind, Underlay: w.sites["host"].addrs[kind.Is6()], Port: desired.WireGuardPort4 + uint16(kind-desired.WireGuard4)}
+	for kind := range insideOf {
 		tunnels = append(tunnels, kind.Device())
 	}
 	nodes := &desired.SetChange{Kind: ir.Nets, Whole: true, Add: map[ir.Member]struct{}{}}
@@ -44,8 +36,7 @@ func (w *world) hostTunnels() {
 				d.HostEndpoints[old] = nil
 			}
 			for _, iface := range ifaces {
-				none := desired.Chains{Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow}}
-				ep := &desired.HostEndpoint{Name: "h", Interface: iface, Normal: none, Forward: none, PreDNAT: none, Untracked: none}
+				ep := &desired.HostEndpoint{Name: "h", Interface: iface, Normal: unjudged, Forward: unjudged, PreDNAT: unjudged, Untracked: unjudged}
 				set(ep)
 				d.HostEndpoints[iface] = ep
 			}
@@ -62,15 +53,10 @@ func (w *world) hostTunnels() {
 
 // earlyAndForward returns what sets policies of a host endpoint that allow one port.
 func (w *world) earlyAndForward(d desired.Delta) map[string]func(*desired.HostEndpoint) {
-	chain := func(name string, dir policy.Direction) ir.Chain {
-		id := ir.ProgramID{Policy: policy.Key{Kind: policy.GlobalNetworkPolicy, Name: name}, Direction: dir}
-		d.Programs[id] = &ir.Program{ID: id, Rules: []ir.Rule{port(policy.UDP, 80)}}
-		return ir.Chain{Tiers: []ir.Tier{{Name: "default", Programs: []ir.ProgramID{id}, End: policy.Deny}}}
-	}
 	both := func(name string) desired.Chains {
-		return desired.Chains{Ingress: chain(name, policy.Ingress), Egress: chain(name, policy.Egress)}
+		return desired.Chains{Ingress: allowing(d, name, policy.Ingress, 80), Egress: allowing(d, name, policy.Egress, 80)}
 	}
-	preDNAT, untracked, forward := chain("early", policy.Ingress), both("untracked"), both("forward")
+	preDNAT, untracked, forward := allowing(d, "early", policy.Ingress, 80), both("untracked"), both("forward")
 	return map[string]func(*desired.HostEndpoint){
 		"preDNAT":        func(h *desired.HostEndpoint) { h.PreDNAT.Ingress = preDNAT },
 		"untracked":      func(h *desired.HostEndpoint) { h.Untracked = untracked },

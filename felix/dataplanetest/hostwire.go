@@ -1,32 +1,24 @@
 package dataplanetest
 
 import (
+	"maps"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/policy"
-	"github.com/koratnet/korat/policy/ir"
 )
 
 // hostWire: the host endpoint of the wire also stands for the tunnels that encrypt, but for
 // what the node passes on: what comes to the node out of them, and what it sends into them,
 // is denied and allowed as on the wire itself. Where it stands for none, all passes.
 func (w *world) hostWire() {
-	inside := map[desired.TunnelKind]string{desired.WireGuard4: "enc4", desired.WireGuard4Odd: "odd4", desired.WireGuard6: "enc6", desired.WireGuard6Odd: "odd6"}
+	inside := maps.Clone(insideOf)
+	maps.DeleteFunc(inside, func(kind desired.TunnelKind, _ string) bool { return kind.Encapsulation() != desired.WireGuard })
 	d := w.open()
-	d.Tunnels = map[desired.TunnelKind]*desired.TunnelDevice{}
-	for kind, site := range inside {
-		w.attach(kind.Device(), []string{site}, nil) // the name is what counts
-		d.Tunnels[kind] = &desired.TunnelDevice{Kind: kind, Underlay: w.sites["host"].addrs[kind.Is6()], Port: desired.WireGuardPort4 + uint16(kind-desired.WireGuard4)}
-	}
-	allows := func(name string, dir policy.Direction, number uint16) ir.Chain {
-		id := ir.ProgramID{Policy: policy.Key{Kind: policy.GlobalNetworkPolicy, Name: name}, Direction: dir}
-		d.Programs[id] = &ir.Program{ID: id, Rules: []ir.Rule{port(policy.UDP, number)}}
-		return ir.Chain{Tiers: []ir.Tier{{Name: "default", Programs: []ir.ProgramID{id}, End: policy.Deny}}}
-	}
+	d.Tunnels = w.attachTunnels(inside)
 	both := func(name string, in, out uint16) desired.Chains {
-		return desired.Chains{Ingress: allows(name, policy.Ingress, in), Egress: allows(name, policy.Egress, out)}
+		return desired.Chains{Ingress: allowing(d, name, policy.Ingress, in), Egress: allowing(d, name, policy.Egress, out)}
 	}
-	none := desired.Chains{Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow}}
-	wire := desired.HostEndpoint{Name: "wire", Interface: "eth0", Normal: both("normal", 80, 90), Forward: both("forward", 70, 70), PreDNAT: none, Untracked: none}
+	wire := desired.HostEndpoint{Name: "wire", Interface: "eth0", Normal: both("normal", 80, 90), Forward: both("forward", 70, 70), PreDNAT: unjudged, Untracked: unjudged}
 	d.HostEndpoints = map[string]*desired.HostEndpoint{"eth0": &wire}
 	w.apply(d)
 	for kind, site := range inside {
@@ -39,7 +31,7 @@ func (w *world) hostWire() {
 	more := desired.Delta{HostEndpoints: map[string]*desired.HostEndpoint{}}
 	for kind := range inside {
 		ep := wire
-		ep.Interface, ep.Forward = kind.Device(), none
+		ep.Interface, ep.Forward = kind.Device(), unjudged
 		more.HostEndpoints[ep.Interface] = &ep
 	}
 	w.apply(more)

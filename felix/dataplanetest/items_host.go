@@ -82,8 +82,7 @@ func (w *world) failsafes() {
 	both := func(name string) desired.Chains {
 		return desired.Chains{Ingress: chain(name, policy.Ingress), Egress: chain(name, policy.Egress)}
 	}
-	none := desired.Chains{Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow}}
-	h := desired.HostEndpoint{Name: "h", Interface: desired.AnyInterface, Normal: none, Forward: none, PreDNAT: none, Untracked: none}
+	h := desired.HostEndpoint{Name: "h", Interface: desired.AnyInterface, Normal: unjudged, Forward: unjudged, PreDNAT: unjudged, Untracked: unjudged}
 	for _, set := range []func(h *desired.HostEndpoint){
 		func(h *desired.HostEndpoint) { h.Normal = both("normal") },
 		func(h *desired.HostEndpoint) { h.PreDNAT.Ingress = chain("early", policy.Ingress) },

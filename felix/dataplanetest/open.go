@@ -37,6 +37,33 @@ func (w *world) close(d desired.Delta, pod string, dir policy.Direction, rules .
 	d.Endpoints[ep.Interface] = &ep
 }
 
+// unjudged are the chains of a host endpoint that no policy selects.
+var unjudged = desired.Chains{Ingress: ir.Chain{Default: policy.Allow}, Egress: ir.Chain{Default: policy.Allow}}
+
+// allowing adds to d a policy of hosts that lets pass one port of UDP, and returns the
+// chain of a host endpoint that it selects.
+func allowing(d desired.Delta, name string, dir policy.Direction, number uint16) ir.Chain {
+	id := ir.ProgramID{Policy: policy.Key{Kind: policy.GlobalNetworkPolicy, Name: name}, Direction: dir}
+	d.Programs[id] = &ir.Program{ID: id, Rules: []ir.Rule{port(policy.UDP, number)}}
+	return ir.Chain{Tiers: []ir.Tier{{Name: "default", Programs: []ir.ProgramID{id}, End: policy.Deny}}}
+}
+
+// insideOf are the sites that tunnels lead to, where a test attaches them.
+var insideOf = map[desired.TunnelKind]string{
+	desired.VXLAN4: "vx4", desired.VXLAN6: "vx6", desired.IPIP4: "ipip4",
+	desired.WireGuard4: "enc4", desired.WireGuard4Odd: "odd4", desired.WireGuard6: "enc6", desired.WireGuard6Odd: "odd6",
+}
+
+// attachTunnels attaches to the node what is inside of tunnels, and returns its ends.
+func (w *world) attachTunnels(inside map[desired.TunnelKind]string) map[desired.TunnelKind]*desired.TunnelDevice {
+	ends := map[desired.TunnelKind]*desired.TunnelDevice{}
+	for kind, site := range inside {
+		w.attach(kind.Device(), []string{site}, nil) // the name is what counts
+		ends[kind] = &desired.TunnelDevice{Kind: kind, Underlay: w.sites["host"].addrs[kind.Is6()], Port: desired.WireGuardPort4 + uint16(kind-desired.WireGuard4)}
+	}
+	return ends
+}
+
 // port is the rule that allows one port of a protocol.
 func port(p policy.Protocol, number uint16) ir.Rule {
 	return ir.Rule{Action: policy.Allow, Protocol: p, DstPorts: []ir.PortRange{{First: number, Last: number}}}
