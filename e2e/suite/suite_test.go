@@ -246,6 +246,12 @@ func pingsEvery(t *testing.T, l *lab.Lab, every time.Duration, from string, to n
 	done := make(chan error, 1)
 	go func() { done <- l.Exec(from, cmd) }()
 	return func() (sent, lost int) {
+		select {
+		case err := <-done: // and with it what came after would have gone unwatched
+			t.Errorf("ping from %s to %s ended before it was stopped: %v", from, to, err)
+			done <- err
+		default:
+		}
 		cancel()
 		<-done
 		var received, last int
