@@ -188,7 +188,7 @@ func (t *tunnels) sayEncrypted(in *inputs) (turned bool) {
 			turned = true
 			t.mark(t.owned[name])
 			for p := range t.owned[name] {
-				t.markInside(p, in)
+				t.markInside(p)
 			}
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/koratnet/korat/felix/desired"
 	"github.com/koratnet/korat/felix/event"
 )
@@ -27,6 +29,7 @@ type tunnels struct {
 	told   map[netip.Addr]desired.TunnelEnd         // what of them is in ends
 	owned  map[string]map[netip.Prefix]struct{}     // blocks by owner
 	byHop  map[netip.Addr]map[netip.Prefix]struct{} // learned prefixes by next hop
+	taught *bart.Lite                               // all learned prefixes, to be asked for the parts of a block
 
 	dirty   map[netip.Prefix]struct{} // whose route may be another
 	devices said[desired.TunnelKind, desired.TunnelDevice]
@@ -41,6 +44,7 @@ func newTunnels(node string) tunnels {
 	return tunnels{
 		node: node, claims: map[netip.Addr]map[string]struct{}{}, told: map[netip.Addr]desired.TunnelEnd{},
 		owned: map[string]map[netip.Prefix]struct{}{}, byHop: map[netip.Addr]map[netip.Prefix]struct{}{},
+		taught:  &bart.Lite{},
 		dirty:   map[netip.Prefix]struct{}{},
 		devices: newSaid[desired.TunnelKind](identical[desired.TunnelDevice]),
 		ends:    newSaid[desired.TunnelEnd](identical[desired.TunnelPeer]),
@@ -137,19 +141,8 @@ func (t *tunnels) follow(in *inputs, blocks *blocks) map[netip.Addr]struct{} {
 			}
 		}
 	}
-	t.followBlocks(in, blocks)
-	for name, was := range in.learned.was {
-		if was != nil {
-			for _, h := range was.NextHops {
-				drop(t.byHop, h, was.Prefix)
-			}
-		}
-		if is := in.learned.now[name]; is != nil {
-			for _, h := range is.NextHops {
-				add(t.byHop, h, is.Prefix)
-			}
-		}
-	}
+	t.followLearned(in)
+	t.followBlocks(blocks)
 	for a := range touched {
 		t.mark(t.byHop[a])
 		for name := range t.claims[a] {
@@ -160,7 +153,25 @@ func (t *tunnels) follow(in *inputs, blocks *blocks) map[netip.Addr]struct{} {
 	return touched
 }
 
-func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
+func (t *tunnels) followLearned(in *inputs) {
+	for name, was := range in.learned.was {
+		if was != nil {
+			t.taught.Delete(was.Prefix)
+			for _, h := range was.NextHops {
+				drop(t.byHop, h, was.Prefix)
+			}
+		}
+		if is := in.learned.now[name]; is != nil {
+			t.taught.Insert(is.Prefix)
+			for _, h := range is.NextHops {
+				add(t.byHop, h, is.Prefix)
+			}
+		}
+	}
+}
+
+// followBlocks comes after followLearned, which knows what is inside of them.
+func (t *tunnels) followBlocks(blocks *blocks) {
 	for p, was := range blocks.moved {
 		if was != "" {
 			drop(t.owned, was, p)
@@ -171,21 +182,18 @@ func (t *tunnels) followBlocks(in *inputs, blocks *blocks) {
 			t.unsure[is] = struct{}{}
 		}
 		t.dirty[p] = struct{}{}
-		t.markInside(p, in)
+		t.markInside(p)
 	}
 }
 
-// markInside marks what was learned of parts of a block: whose they are to speak
-// for may be another. It walks all that was learned, and only where packets are
-// wrapped or encrypted.
-func (t *tunnels) markInside(block netip.Prefix, in *inputs) {
+// markInside marks what was learned of a block and of parts of it: whose they are to
+// speak for may be another. What was learned of more than the block asks wider blocks.
+func (t *tunnels) markInside(block netip.Prefix) {
 	if pool := t.poolOf(block); pool == nil || pool.modes.Sends.Encapsulation == desired.Plain && !t.keyed {
 		return
 	}
-	for _, l := range in.learned.now {
-		if block.Overlaps(l.Prefix) {
-			t.dirty[l.Prefix] = struct{}{}
-		}
+	for p := range t.taught.Subnets(block) {
+		t.dirty[p] = struct{}{}
 	}
 }
 
