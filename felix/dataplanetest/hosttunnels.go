@@ -119,7 +119,11 @@ func (w *world) carriersPass(what string, kind desired.TunnelKind, end desired.T
 	of := func(from, to string) shot { return w.shot(from, to, kind.Is6(), proto, number) }
 	what += ", what carries packets of " + kind.Device()
 	w.lawful(what, law, []shot{of("rem0", "host"), of("node0", "out1")})
-	between, stranger := []shot{of("node0", "host"), of("host", "node0")}, of("out0", "host")
+	toNode := of("host", "node0")
+	if kind.Encapsulation() == desired.WireGuard { // the other node may listen at another one
+		toNode.SrcPort, toNode.DstPort = number, number+1000
+	}
+	between, stranger := []shot{of("node0", "host"), toNode}, of("out0", "host")
 	got := w.fire(append(between, stranger))
 	for _, s := range between {
 		if _, arrived := got[s.id]; !arrived {

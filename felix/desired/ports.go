@@ -18,6 +18,11 @@ func (d TunnelDevice) UDPPort() (port uint16, udp bool) {
 	return 0, false
 }
 
+// SendsFromPort reports whether packets of the tunnel also leave from its UDPPort: those
+// of WireGuard do, to whichever port the other node chose. Those of VXLAN leave from
+// any, so that flows differ on the wire (RFC 7348, section 5).
+func (d TunnelDevice) SendsFromPort() bool { return d.Kind.Encapsulation() == WireGuard }
+
 // UDPPorts returns which ports UDP of pods may get as source: of Ports the longest part
 // in which no tunnel of the node ends, which would take the answers for its own. The
 // zero range is the kernel's choice, where there are no such tunnels.

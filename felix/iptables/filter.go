@@ -42,7 +42,7 @@ func (s style) input() []rule {
 		rules = append(rules, s.accepted("-j ACCEPT")...)
 	}
 	if s.hosts.any(s.normalIn().pick) {
-		rules = append(rules, s.carriers("src", "-j ACCEPT")...)
+		rules = append(rules, s.fromNodes("-j ACCEPT")...)
 	}
 	return append(rules, s.hostRules(s.normalIn())...)
 }
@@ -69,7 +69,7 @@ func (s style) podToHost() []rule {
 // output: the chain behind OUTPUT. What the node sends to its pods is never
 // judged. What has been translated is judged behind POSTROUTING.
 func (s style) output() []rule {
-	rules := append(specs("-o "+anyPod+" -j RETURN"), s.carriers("dst", "-j ACCEPT")...)
+	rules := append(specs("-o "+anyPod+" -j RETURN"), s.toNodes("-j ACCEPT")...)
 	if s.hosts.early(policy.Egress) {
 		rules = append(rules, s.accepted("-j ACCEPT")...)
 	}

@@ -25,7 +25,7 @@ func (s style) mangle() layer {
 		l.hooks = append(l.hooks, newHook("PREROUTING", true, preroutingChain))
 		rules := append(specs("-i "+anyPod+" -j RETURN"), s.accepted("-j RETURN")...)
 		rules = append(rules, specs(established+" -j RETURN")...)
-		rules = append(rules, s.carriers("src", toHere("-j RETURN"))...)
+		rules = append(rules, s.fromNodes(toHere("-j RETURN"))...)
 		l.chains = append(l.chains, newChain(preroutingChain, append(rules, s.hostRules(in)...)))
 	}
 	if out := s.translated(); s.hosts.any(out.pick) {

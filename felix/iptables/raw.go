@@ -57,11 +57,11 @@ func (s style) raw() layer {
 	if s.hosts.any(in.pick) {
 		l.points = append(l.points, in)
 	}
-	leaving := s.carriers("dst", "-j CT --notrack")
+	leaving := s.toNodes("-j CT --notrack")
 	if s.hosts.any(out.pick) {
 		l.points = append(l.points, out)
 		leaving = append(leaving, specs(clearMark(s.marks.all()), "-o "+anyPod+" -j RETURN")...)
-		leaving = append(leaving, s.carriers("dst", "-j RETURN")...)
+		leaving = append(leaving, s.toNodes("-j RETURN")...)
 		leaving = append(leaving, s.hostRules(out)...)
 	}
 	if len(leaving) > 0 {
@@ -84,7 +84,7 @@ func (s style) arriving(in point) []rule {
 		rules = append(rules, rule{spec: clearMark(s.marks.all())})
 	}
 	if s.hosts.any(in.pick) {
-		rules = append(rules, s.carriers("src", toHere("-j RETURN"))...)
+		rules = append(rules, s.fromNodes(toHere("-j RETURN"))...)
 	}
 	return append(rules, s.hostRules(in)...)
 }

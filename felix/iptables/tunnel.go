@@ -37,10 +37,20 @@ func (f *Firewall) ends() []desired.TunnelDevice {
 	return slices.SortedFunc(maps.Values(f.tunnels), func(a, b desired.TunnelDevice) int { return cmp.Compare(a.Kind, b.Kind) })
 }
 
-// around matches what carries the packets of a tunnel.
-func around(d desired.TunnelDevice) string {
+// arriving matches what carries packets of a tunnel to this node.
+func arriving(d desired.TunnelDevice) string { return around(d, "--dport") }
+
+// leaving matches what carries packets of a tunnel from this node.
+func leaving(d desired.TunnelDevice) string {
+	if d.SendsFromPort() {
+		return around(d, "--sport")
+	}
+	return around(d, "--dport")
+}
+
+func around(d desired.TunnelDevice, side string) string {
 	if port, udp := d.UDPPort(); udp {
-		return fmt.Sprintf("-p udp -m udp --dport %d", port)
+		return fmt.Sprintf("-p udp -m udp %s %d", side, port)
 	}
 	return "-p 4"
 }
@@ -52,7 +62,7 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 		return nil, nil
 	}
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+toHere("-j "+tunnelChain))...)
+		rules = append(rules, specs(arriving(d)+" "+toHere("-j "+tunnelChain))...)
 	}
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress}).when("")
 	sources := []string{s.member(desired.NodesSet, "src")}
@@ -68,11 +78,18 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 	return rules, []chain{newChain(tunnelChain, append(known, stranger))}
 }
 
-// carriers do target with what carries the packets of tunnels and has a node at an
-// end, "src" or "dst".
-func (s style) carriers(end, target string) (rules []rule) {
+// fromNodes do target with what carries packets of tunnels from other nodes.
+func (s style) fromNodes(target string) (rules []rule) {
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(around(d)+" "+s.member(desired.NodesSet, end)+" "+target)...)
+		rules = append(rules, specs(arriving(d)+" "+s.member(desired.NodesSet, "src")+" "+target)...)
+	}
+	return rules
+}
+
+// toNodes do target with what carries packets of tunnels to other nodes.
+func (s style) toNodes(target string) (rules []rule) {
+	for _, d := range s.tunnelEnds {
+		rules = append(rules, specs(leaving(d)+" "+s.member(desired.NodesSet, "dst")+" "+target)...)
 	}
 	return rules
 }

@@ -98,7 +98,7 @@ func (h hosts) rawRules(s style) []nftables.Rule {
 	}
 	rules := []nftables.Rule{rule(setMark(0, s.waved))}
 	if h.used[untrackedIn] {
-		rules = append(rules, s.ends.carriers(fromNodesToHere)...)
+		rules = append(rules, s.ends.carriers(carriesHere)...)
 	}
 	return append(rules, h.jumpTo(untrackedIn)...)
 }
@@ -107,17 +107,17 @@ func (h hosts) rawRules(s style) []nftables.Rule {
 func (h hosts) baseChains(s style) []nftables.Chain {
 	var chains []nftables.Chain
 	if h.used[untrackedOut] {
-		rules := append([]nftables.Rule{rule(setMark(0, s.waved))}, s.ends.carriers(toNodes)...)
+		rules := append([]nftables.Rule{rule(setMark(0, s.waved))}, s.ends.carriers(carriesOut)...)
 		chains = append(chains, filterChain(rawOut, nftables.Output, prioRaw, append(rules, h.jumpTo(untrackedOut)...)))
 	}
 	if h.used[preDNAT] {
-		rules := append([]nftables.Rule{rule(fromPods(), accept)}, s.ends.carriers(fromNodesToHere)...)
+		rules := append([]nftables.Rule{rule(fromPods(), accept)}, s.ends.carriers(carriesHere)...)
 		chains = append(chains, filterChain(beforeNAT, nftables.Prerouting, prioMangle, append(rules, h.jumpTo(preDNAT)...)))
 	}
 	if h.used[normalOut] {
 		// Where the node's own packets leave is known for sure only here: what goes
 		// to a service is translated after it has been routed for the first time.
-		rules := append(s.ends.carriers(toNodes), rule(bornHere(), goTo(normalOut.chain())))
+		rules := append(s.ends.carriers(carriesOut), rule(bornHere(), goTo(normalOut.chain())))
 		chains = append(chains, filterChain(leaving, nftables.Postrouting, prioMangle, rules))
 	}
 	return chains

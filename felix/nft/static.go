@@ -182,7 +182,7 @@ func (s style) toPod() nftables.Chain {
 func (s style) input(h hosts) nftables.Chain {
 	rules := []nftables.Rule{rule(fromPods(), goTo(podToHost))}
 	if h.used[normalIn] {
-		rules = append(rules, s.ends.carriers(fromNodes)...)
+		rules = append(rules, s.ends.carriers(carriesFromNodes)...)
 	}
 	return filterChain(input, nftables.Input, prioFilter, append(rules, h.jumpTo(normalIn)...))
 }

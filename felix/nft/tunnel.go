@@ -55,13 +55,35 @@ func family(kind desired.TunnelKind) ir.Family {
 	return ir.IPv4
 }
 
-// around matches what carries the packets of a tunnel.
-func around(d desired.TunnelDevice) word {
-	port, udp := d.UDPPort()
+// carriesIn matches what carries packets of a tunnel to this node.
+func carriesIn(d desired.TunnelDevice) word { return around(d, destination) }
+
+// carriesFromNodes is carriesIn of what has the source of a node.
+func carriesFromNodes(d desired.TunnelDevice) word {
+	return slices.Concat(carriesIn(d), fromNodes(family(d.Kind)))
+}
+
+// carriesHere is carriesFromNodes where packets to others are under way too.
+func carriesHere(d desired.TunnelDevice) word {
+	return slices.Concat(carriesIn(d), toHere(), fromNodes(family(d.Kind)))
+}
+
+// carriesOut matches what carries packets of a tunnel from this node to others.
+func carriesOut(d desired.TunnelDevice) word {
+	port := destination
+	if d.SendsFromPort() {
+		port = source
+	}
+	return slices.Concat(around(d, port), toNodes(family(d.Kind)))
+}
+
+// around matches what carries packets of a tunnel and has its port on one side.
+func around(d desired.TunnelDevice, port side) word {
+	number, udp := d.UDPPort()
 	if !udp {
 		return append(ofFamily(family(d.Kind)), ofProtocol(ipInIP)...)
 	}
-	return slices.Concat(ofProtocol(policy.UDP), destination.at(port), ofFamily(family(d.Kind)))
+	return slices.Concat(ofProtocol(policy.UDP), port.at(number), ofFamily(family(d.Kind)))
 }
 
 // fromNodes matches packets with the source of a node.
@@ -72,9 +94,6 @@ func fromNodes(f ir.Family) word {
 func toNodes(f ir.Family) word {
 	return destination.inSet(f, desired.SetName(desired.NodesSet, f), false)
 }
-
-// fromNodesToHere is fromNodes where packets to others are under way too.
-func fromNodesToHere(f ir.Family) word { return slices.Concat(toHere(), fromNodes(f)) }
 
 // toHere and fromHere match packets with an address of this node.
 func toHere() word   { return hasLocal(&expr.Fib{FlagDADDR: true}) }
@@ -94,7 +113,7 @@ func (t tunnels) chains(s style) []nftables.Chain {
 	stranger := s.deny(desired.Reason{Cause: desired.Tunnel, Direction: policy.Ingress})
 	var in, leave, nat []nftables.Rule
 	for _, d := range t.sorted() {
-		f, is := family(d.Kind), around(d)
+		f, is := family(d.Kind), carriesIn(d)
 		in = append(in, rule(is, toHere(), fromNodes(f), word{&expr.Notrack{}}, accept))
 		for _, p := range s.sources {
 			if f.Is(p.Addr()) {
@@ -102,7 +121,7 @@ func (t tunnels) chains(s style) []nftables.Chain {
 			}
 		}
 		in = append(in, rule(is, toHere(), stranger))
-		leave = append(leave, rule(is, toNodes(f), word{&expr.Notrack{}}))
+		leave = append(leave, rule(carriesOut(d), word{&expr.Notrack{}}))
 		if d.Addr.IsValid() {
 			nat = append(nat, rule(out(d.Kind.Device()), not(d.Addr), fromHere(), translate(f, d.Addr, ir.PortRange{})))
 		}
@@ -120,12 +139,12 @@ func not(a netip.Addr) word {
 	return word{source.loadAddr(f, addrSize(f), reg), isNot(a.AsSlice()...)}
 }
 
-// carriers let through what carries packets of tunnels and has a node at an end,
-// fromNodes, fromNodesToHere or toNodes, before host endpoints are asked: the node would
-// be cut off from the pods of others.
-func (t tunnels) carriers(nodes func(ir.Family) word) (rules []nftables.Rule) {
+// carriers let through what carries packets of tunnels between nodes, carriesFromNodes,
+// carriesHere or carriesOut, before host endpoints are asked: the node would be cut off from
+// the pods of others.
+func (t tunnels) carriers(carry func(desired.TunnelDevice) word) (rules []nftables.Rule) {
 	for _, d := range t.sorted() {
-		rules = append(rules, rule(around(d), nodes(family(d.Kind)), accept))
+		rules = append(rules, rule(carry(d), accept))
 	}
 	return rules
 }
