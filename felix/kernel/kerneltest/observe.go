@@ -146,18 +146,15 @@ func describe(kind uint16, body []byte) string {
 	return name
 }
 
-// linkwatch is the longest that the kernel keeps to itself that a link came up, and a bit:
-// it tells of that once a second.
-const linkwatch = 1200 * time.Millisecond
-
-// Drain forgets what happened until nothing has for as long as linkwatch: after links
-// were made, the kernel goes on telling of them, addresses and neighbours by itself.
+// Drain forgets what happened until nothing has for a moment: after links were
+// made, the kernel goes on telling of addresses and neighbours by itself.
 func (m *Monitor) Drain() {
 	m.t.Helper()
-	for since := time.Now(); time.Since(since) < linkwatch; <-time.After(20 * time.Millisecond) {
+	for quiet := 0; quiet < 3; quiet++ {
 		if len(m.Changes()) > 0 {
-			since = time.Now()
+			quiet = 0
 		}
+		<-time.After(20 * time.Millisecond)
 	}
 }
 
