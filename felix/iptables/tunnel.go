@@ -79,17 +79,16 @@ func (s style) tunnelsIn() (rules []rule, chains []chain) {
 }
 
 // fromNodes do target with what carries packets of tunnels from other nodes.
-func (s style) fromNodes(target string) (rules []rule) {
-	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(arriving(d)+" "+s.member(desired.NodesSet, "src")+" "+target)...)
-	}
-	return rules
-}
+func (s style) fromNodes(target string) []rule { return s.carriers(arriving, "src", target) }
 
 // toNodes do target with what carries packets of tunnels to other nodes.
-func (s style) toNodes(target string) (rules []rule) {
+func (s style) toNodes(target string) []rule { return s.carriers(leaving, "dst", target) }
+
+// carriers do target with what carries packets of tunnels and has a node at an end,
+// "src" or "dst".
+func (s style) carriers(carries func(desired.TunnelDevice) string, end, target string) (rules []rule) {
 	for _, d := range s.tunnelEnds {
-		rules = append(rules, specs(leaving(d)+" "+s.member(desired.NodesSet, "dst")+" "+target)...)
+		rules = append(rules, specs(carries(d)+" "+s.member(desired.NodesSet, end)+" "+target)...)
 	}
 	return rules
 }

@@ -114,7 +114,7 @@ func (t tunnels) chains(s style) []nftables.Chain {
 	var in, leave, nat []nftables.Rule
 	for _, d := range t.sorted() {
 		f, is := family(d.Kind), carriesIn(d)
-		in = append(in, rule(is, toHere(), fromNodes(f), word{&expr.Notrack{}}, accept))
+		in = append(in, rule(carriesHere(d), word{&expr.Notrack{}}, accept))
 		for _, p := range s.sources {
 			if f.Is(p.Addr()) {
 				in = append(in, rule(is, toHere(), source.within(p, expr.CmpOpEq), word{&expr.Notrack{}}, accept))
